@@ -1,0 +1,5 @@
+//! Raft (Ongaro and Ousterhout; Ongaro's dissertation), sans-IO.
+
+pub mod types;
+
+pub use types::*;

@@ -1,0 +1,145 @@
+//! What may be replicated: the commands of the store, and what applying them answers.
+//!
+//! Commands are postcard behind a version byte (see [`Command::encode`]); variants and fields are only ever appended.
+//! A command carries no time that matters and no chance: identifiers are drawn before it is proposed.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::model::{Check, Service, Session};
+use crate::Text;
+use crate::ids::Uuid;
+
+/// A change of the replicated state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// One operation on one key.
+    Kv(KvCommand),
+    /// Upserts a node with, optionally, one service and any number of checks.
+    Register(Box<Registration>),
+    /// Removes a node, a service or a check.
+    Deregister(Deregistration),
+    /// Creates a session. The identifier was drawn by the proposer; indexes are ignored.
+    SessionCreate(Box<Session>),
+    /// Ends a session, on request or because its TTL ran out. Starts the lock-delay of its keys.
+    SessionDestroy {
+        /// Which one.
+        id: Uuid,
+    },
+    /// The leader has waited out these lock-delays. Each applies only if the delay still is the one that began at
+    /// that index.
+    LockDelayOver {
+        /// Key, and the Raft index at which the delay began.
+        keys: Vec<(Text, u64)>,
+    },
+    /// Forgets deletions at or below a Raft index, which prefix watchers needed to see an index move.
+    ReapTombstones {
+        /// The newest index to forget.
+        up_to: u64,
+    },
+}
+
+/// One operation on one key. Value and flags are ignored where they make no sense.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvCommand {
+    /// What to do.
+    pub verb: KvVerb,
+    /// The key, or the prefix for [`KvVerb::DeleteTree`].
+    pub key: Text,
+    /// New value.
+    pub value: Bytes,
+    /// New flags.
+    pub flags: u64,
+}
+
+/// What to do with a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KvVerb {
+    /// Write; locks are advisory and do not hinder it.
+    Set,
+    /// Write if the modify index is the given one; zero: only if absent.
+    Cas(u64),
+    /// Write and lock, if free or held by the same session and not in lock-delay.
+    Acquire(Uuid),
+    /// Write and unlock, if held by this session.
+    Release(Uuid),
+    /// Delete; deleting what is absent is fine.
+    Delete,
+    /// Delete if the modify index is the given one.
+    DeleteCas(u64),
+    /// Delete everything that begins with the key.
+    DeleteTree,
+}
+
+/// A registration as the catalog takes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// The node's identity, if it has one.
+    pub id: Option<Uuid>,
+    /// The node's name.
+    pub node: Text,
+    /// The node's address.
+    pub address: Text,
+    /// Further addresses.
+    pub tagged_addresses: BTreeMap<Text, Text>,
+    /// Metadata of the node.
+    pub node_meta: BTreeMap<Text, Text>,
+    /// Datacenter of the node.
+    pub datacenter: Text,
+    /// An instance to upsert.
+    pub service: Option<Service>,
+    /// Checks to upsert; their node is the registration's.
+    pub checks: Vec<Check>,
+    /// Leave an existing node row as it is.
+    pub skip_node_update: bool,
+}
+
+/// What to remove from the catalog: with neither service nor check, the whole node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deregistration {
+    /// The node's name.
+    pub node: Text,
+    /// One instance and its checks.
+    pub service_id: Option<Text>,
+    /// One check.
+    pub check_id: Option<Text>,
+}
+
+/// What applying a command answers to the one who proposed it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// Done, nothing to say.
+    Done,
+    /// A conditional write: whether the condition held.
+    Held(bool),
+    /// The session exists.
+    SessionCreated(Uuid),
+    /// Refused; nothing was changed. Every replica refuses alike.
+    Refused(Refusal),
+}
+
+/// Why the store refused a command. The display texts are those of Consul's HTTP API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Error)]
+pub enum Refusal {
+    /// Acquire with an unknown session.
+    #[error("invalid session {0:?}")]
+    InvalidSession(String),
+    /// A session on a node that is not registered.
+    #[error("Missing node registration")]
+    MissingNode,
+    /// A session or a registration that names a check which does not exist.
+    #[error("Missing check '{0}' registration")]
+    MissingCheck(Text),
+    /// A session that would depend on a check which is critical.
+    #[error("Check '{0}' is in critical state")]
+    CriticalCheck(Text),
+    /// A check for an instance that is not registered.
+    #[error("Missing service registration")]
+    MissingService,
+    /// Any other rule of the catalog, in words.
+    #[error("{0}")]
+    Other(String),
+}

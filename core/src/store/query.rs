@@ -1,0 +1,106 @@
+//! What may be read: queries, and what they depend on.
+
+use serde::{Deserialize, Serialize};
+
+use super::model::Health;
+use crate::Text;
+use crate::ids::Uuid;
+
+/// A read of the replicated state. Equal queries are evaluated and rendered once.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Query {
+    /// One key.
+    Kv(Text),
+    /// Every entry under a prefix, in byte order.
+    KvTree(Text),
+    /// The keys under a prefix, cut after the first separator that follows it (empty: not cut).
+    KvKeys {
+        /// Prefix.
+        prefix: Text,
+        /// Separator.
+        separator: Text,
+    },
+    /// One session.
+    Session(Uuid),
+    /// The sessions of a node.
+    NodeSessions(Text),
+    /// All sessions.
+    Sessions,
+    /// All nodes with this metadata.
+    Nodes {
+        /// Pairs that must all match.
+        meta: Vec<(Text, Text)>,
+    },
+    /// Names of all services with their tags, on nodes with this metadata.
+    Services {
+        /// Pairs that must all match.
+        meta: Vec<(Text, Text)>,
+    },
+    /// The instances of one service with their nodes (`/v1/catalog/service`).
+    ServiceNodes(ServiceSelector),
+    /// One node with its services (`/v1/catalog/node`).
+    Node(Text),
+    /// The checks of one node (`/v1/health/node`).
+    NodeChecks(Text),
+    /// The checks of one service's instances (`/v1/health/checks`).
+    ServiceChecks {
+        /// Service name.
+        service: Text,
+        /// Pairs that the node must match.
+        meta: Vec<(Text, Text)>,
+    },
+    /// The instances of one service with their nodes and checks (`/v1/health/service`, DNS).
+    ServiceHealth {
+        /// Which instances.
+        select: ServiceSelector,
+        /// Only instances all of whose checks, and whose node's checks, pass.
+        passing: bool,
+    },
+    /// Checks by state; `None` is any (`/v1/health/state`).
+    ChecksInState {
+        /// State.
+        state: Option<Health>,
+        /// Pairs that the node must match.
+        meta: Vec<(Text, Text)>,
+    },
+}
+
+/// Which instances of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ServiceSelector {
+    /// Name, without regard to letter case.
+    pub service: Text,
+    /// Tags that must all be there, without regard to letter case.
+    pub tags: Vec<Text>,
+    /// Pairs that the node's metadata must all match.
+    pub node_meta: Vec<(Text, Text)>,
+    /// Only instances that take mesh traffic for the service (`/v1/catalog/connect`, `/v1/health/connect`).
+    pub connect: bool,
+}
+
+/// What a read looked at, or a commit touched. A parked read wakes when one of its keys is touched.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WatchKey {
+    /// One KV key, present or not.
+    Kv(Text),
+    /// Everything under a KV prefix. Only looked at; a commit touches keys.
+    KvPrefix(Text),
+    /// One session.
+    Session(Uuid),
+    /// The sessions of one node (lower-case name).
+    NodeSessions(Text),
+    /// The set of sessions.
+    Sessions,
+    /// The set of nodes or any node's own row.
+    Nodes,
+    /// One node: its row, its services, its checks (lower-case name).
+    Node(Text),
+    /// The set of service names and their tags.
+    Services,
+    /// One service: its instances, their nodes, their checks and their nodes' checks (lower-case name).
+    Service(Text),
+    /// Any check.
+    Checks,
+    /// Everything: a snapshot was restored.
+    All,
+}

@@ -1,0 +1,1 @@
+//! The durable log: framing, segments, recovery.
