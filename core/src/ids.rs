@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::rng::Rng;
 
 /// A Raft term (Ongaro, section 3.3).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Term(pub u64);
 
 impl Term {
@@ -29,9 +27,7 @@ impl fmt::Display for Term {
 /// A position in the Raft log; the first entry has index 1, zero is «before the log».
 ///
 /// The same number is the modify index that clients see.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LogIndex(pub u64);
 
 impl LogIndex {
@@ -63,9 +59,7 @@ pub struct RequestId(pub u64);
 pub struct OpId(pub u64);
 
 /// A 128-bit identifier in the form of a random UUID (RFC 9562, version 4): of agents, sessions, queries, tokens.
-#[derive(
-    Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Uuid(pub u128);
 
 /// An agent's identity. Addresses may change, this does not: servers are known to Raft by it.
@@ -134,7 +128,9 @@ mod tests {
 
     #[test]
     fn what_is_no_uuid_is_refused() {
-        for text in ["", "abc", "00000000-0000-0000-0000-00000000000g", "00000000_0000-0000-0000-000000000000"] {
+        for text in
+            ["", "abc", "00000000-0000-0000-0000-00000000000g", "00000000_0000-0000-0000-000000000000"]
+        {
             assert_eq!(Uuid::parse(text), None, "{text}");
         }
     }

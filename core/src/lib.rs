@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod boundary;
 pub mod cx;
 pub mod dns;
 pub mod ids;

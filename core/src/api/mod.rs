@@ -1,1 +1,196 @@
-//! The semantics of the HTTP interface.
+//! The semantics of the HTTP interface: from a parsed request to a rendered reply, without a socket.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::Text;
+use crate::agent;
+use crate::ids::Uuid;
+use crate::store::command::{Deregistration, KvCommand, Registration};
+use crate::store::model::SessionBehavior;
+use crate::store::query::Query;
+
+/// What a client asks of the node, with the right that it has to ask.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What is asked.
+    pub call: Call,
+    /// Who asks.
+    pub authorizer: Authorizer,
+}
+
+/// Decides what a client may do. Everything is allowed as long as there are no access rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authorizer;
+
+/// What can be asked of a node, parsed.
+#[derive(Clone, Debug)]
+pub enum Call {
+    /// A read of the replicated state.
+    Read(Read),
+    /// A change of the replicated state.
+    Write(Write),
+    /// A change of the agent's own state; never forwarded.
+    Agent(agent::Call),
+    /// Waits for a change of one local service (`/v1/agent/service/:id?hash=`).
+    LocalService(LocalServiceRead),
+}
+
+/// A read with all that decides how it is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Read {
+    /// What is read.
+    pub query: Query,
+    /// How fresh it must be.
+    pub consistency: Consistency,
+    /// Whether it waits for a change.
+    pub blocking: Option<Blocking>,
+    /// How it is rendered.
+    pub shape: Shape,
+}
+
+/// Freshness of a read (Consul: «Consistency modes»).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Consistency {
+    /// Linearizable as long as clocks drift less than the configured bound.
+    #[default]
+    Default,
+    /// Linearizable without any clock: leadership is confirmed by a quorum for this read.
+    Consistent,
+    /// Whatever this server has; how old that is stands in the headers.
+    Stale,
+}
+
+/// A blocking query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocking {
+    /// Answer when the index is greater than this (never zero here).
+    pub index: u64,
+    /// Or after this long, jitter not included.
+    pub wait: Duration,
+}
+
+/// How a result is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Shape {
+    /// Indented JSON.
+    pub pretty: bool,
+    /// The bare value of one key.
+    pub raw: bool,
+}
+
+/// Waits for a local service to differ from a known content hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalServiceRead {
+    /// Id of the service.
+    pub id: Text,
+    /// The hash that the client knows.
+    pub hash: Text,
+    /// How long to wait.
+    pub wait: Duration,
+    /// How the result is written.
+    pub shape: Shape,
+}
+
+/// A change of the replicated state, before identifiers are drawn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Write {
+    /// One operation on one key.
+    Kv(KvCommand),
+    /// `/v1/catalog/register`
+    Register(Box<Registration>),
+    /// `/v1/catalog/deregister`
+    Deregister(Deregistration),
+    /// `/v1/session/create`
+    SessionCreate(SessionSpec),
+    /// `/v1/session/destroy`
+    SessionDestroy(Uuid),
+    /// `/v1/session/renew`: not logged, answered by the leader's timers.
+    SessionRenew(Uuid),
+}
+
+/// What a client wants of a new session; validated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionSpec {
+    /// For people.
+    pub name: Text,
+    /// The node it belongs to.
+    pub node: Text,
+    /// Lock-delay.
+    pub lock_delay: Duration,
+    /// What happens to its keys.
+    pub behavior: SessionBehavior,
+    /// The TTL as it was written, and parsed.
+    pub ttl: Option<(Text, Duration)>,
+    /// Checks of the node.
+    pub node_checks: Vec<Text>,
+    /// Checks of services.
+    pub service_checks: Option<Vec<Text>>,
+}
+
+/// A rendered reply. Headers that every reply has are the adapter's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpReply {
+    /// Status code.
+    pub status: u16,
+    /// Content type.
+    pub content_type: ContentType,
+    /// Index and leader headers, for reads of the replicated state.
+    pub meta: Option<QueryMeta>,
+    /// Further headers.
+    pub headers: Vec<(Text, Text)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Content types in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContentType {
+    /// No body, no header.
+    None,
+    /// `application/json`
+    Json,
+    /// `text/plain; charset=utf-8`
+    Text,
+    /// `text/plain`: raw values.
+    Raw,
+}
+
+/// `X-Consul-Index`, `X-Consul-KnownLeader`, `X-Consul-LastContact`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryMeta {
+    /// Index of the result; never zero.
+    pub index: u64,
+    /// Whether the answering server knows a leader.
+    pub known_leader: bool,
+    /// Milliseconds since the answering server heard from the leader; zero on the leader.
+    pub last_contact_ms: u64,
+}
+
+impl HttpReply {
+    /// A JSON reply.
+    #[must_use]
+    pub fn json(status: u16, body: impl Into<Bytes>) -> HttpReply {
+        HttpReply {
+            status,
+            content_type: ContentType::Json,
+            meta: None,
+            headers: Vec::new(),
+            body: body.into(),
+        }
+    }
+
+    /// A plain text reply: every error is one.
+    #[must_use]
+    pub fn text(status: u16, body: impl Into<Bytes>) -> HttpReply {
+        HttpReply {
+            status,
+            content_type: ContentType::Text,
+            meta: None,
+            headers: Vec::new(),
+            body: body.into(),
+        }
+    }
+}

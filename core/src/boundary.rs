@@ -1,0 +1,160 @@
+//! The one way in and the one way out of the core.
+//!
+//! An adapter keeps six rules: it steps with a clock that never goes back; it drains the outbox before the next step;
+//! it keeps order within a lane; it completes each operation exactly once; it calls a write done only when it is
+//! durable; and a crash loses what was not performed and nothing else.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::Text;
+use crate::agent::{Probe, ProbeOutcome};
+use crate::api::{HttpReply, Request};
+use crate::ids::{OpId, RequestId, ServerId};
+use crate::node::Published;
+use crate::raft::SnapshotMeta;
+use crate::store::{RowKey, Store};
+use crate::wal;
+
+/// What happens to the node.
+#[derive(Debug)]
+pub enum Input {
+    /// The deadline that the node asked for has come, or may have.
+    Wake,
+    /// A client's request. Answered by exactly one [`Output::Reply`], unless it is abandoned first.
+    Request {
+        /// Drawn by the adapter, never reused.
+        id: RequestId,
+        /// What is asked.
+        request: Request,
+    },
+    /// The client went away; its reply would reach nobody.
+    Abandon {
+        /// The request.
+        id: RequestId,
+    },
+    /// A connection to another server came up.
+    PeerUp {
+        /// Which server.
+        peer: ServerId,
+    },
+    /// Another server sent a frame.
+    PeerFrame {
+        /// Which server.
+        peer: ServerId,
+        /// A versioned [`crate::node::PeerMessage`].
+        frame: Bytes,
+    },
+    /// The connection to another server was closed or refused: a hint, no proof, of its death.
+    PeerDown {
+        /// Which server.
+        peer: ServerId,
+    },
+    /// Log writes are durable, or failed. Completions come in the order of the writes.
+    Logged {
+        /// [`wal::Write::id`]
+        write: u64,
+        /// The environment's words when it failed; the node halts then.
+        result: Result<(), String>,
+    },
+    /// A checkpoint or an installation is durable, or failed.
+    Saved {
+        /// The operation.
+        op: OpId,
+        /// The environment's words when it failed.
+        result: Result<(), String>,
+    },
+    /// A probe ended.
+    Probed {
+        /// The operation.
+        op: OpId,
+        /// What it found.
+        outcome: ProbeOutcome,
+    },
+    /// The operator, or the process's end, asks the node to stop serving.
+    Stop,
+}
+
+/// What the node wants done. Lanes: log, checkpoints, local state, peers (one each), probes, publications and replies.
+#[derive(Debug)]
+pub enum Output {
+    /// Perform these writes in order, then complete with [`Input::Logged`].
+    Log(wal::Write),
+    /// Make a checkpoint durable, atomically; complete with [`Input::Saved`].
+    Checkpoint {
+        /// The operation.
+        op: OpId,
+        /// What to save.
+        checkpoint: Checkpoint,
+    },
+    /// Change the agent's local state, atomically and durably; complete with [`Input::Saved`].
+    SaveLocal {
+        /// The operation.
+        op: OpId,
+        /// Keys with their new values; `None` removes.
+        changes: Vec<(Text, Option<Bytes>)>,
+    },
+    /// Run a health check; complete with [`Input::Probed`].
+    Probe {
+        /// The operation.
+        op: OpId,
+        /// What to run, with its limit of time.
+        probe: Probe,
+    },
+    /// The outcome of an operation is no longer wanted; it may still be completed.
+    Cancel {
+        /// The operation.
+        op: OpId,
+    },
+    /// Send a frame to another server, or lose it.
+    Peer {
+        /// Which server.
+        to: ServerId,
+        /// Where it is, as `host:port`.
+        address: Text,
+        /// A versioned [`crate::node::PeerMessage`].
+        frame: Bytes,
+    },
+    /// Let readers see this from here on.
+    Publish(Arc<Published>),
+    /// Answer a request.
+    Reply {
+        /// The request.
+        id: RequestId,
+        /// The answer.
+        reply: HttpReply,
+    },
+    /// Stop at once, without any further write: going on could break a promise.
+    Halt {
+        /// One line for the operator: what happened, where, and what to do.
+        reason: String,
+    },
+}
+
+/// A state of the store to make durable.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// What it stands for; saved together with the rows.
+    pub meta: SnapshotMeta,
+    /// The state. A cheap clone; rows are encoded from it outside the core's thread.
+    pub store: Store,
+    /// Which rows may differ from the former checkpoint; `None`: replace everything, also rows not mentioned here.
+    pub dirty: Option<Vec<RowKey>>,
+}
+
+/// Where one step's outputs are collected. Empty when a step begins.
+#[derive(Debug, Default)]
+pub struct Outbox(pub Vec<Output>);
+
+impl Outbox {
+    /// Adds an output.
+    pub fn push(&mut self, output: Output) {
+        self.0.push(output);
+    }
+
+    /// Takes all outputs in order.
+    pub fn drain(&mut self) -> std::vec::Drain<'_, Output> {
+        self.0.drain(..)
+    }
+}

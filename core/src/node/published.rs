@@ -1,0 +1,74 @@
+//! What readers on other threads see: the state, who this agent is, and for how long it may answer alone.
+
+use std::sync::Arc;
+
+use crate::Text;
+use crate::agent::AgentView;
+use crate::ids::{LogIndex, ServerId, Term};
+use crate::raft::Membership;
+use crate::store::View;
+use crate::time::Mono;
+
+/// A consistent picture of the node, replaced as a whole.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The replicated state.
+    pub view: View,
+    /// Role and read lease.
+    pub lease: Lease,
+    /// Members of the Raft group.
+    pub membership: Arc<Membership>,
+    /// The agent's own services and checks.
+    pub agent: Arc<AgentView>,
+    /// What never changes while the process runs.
+    pub about: Arc<About>,
+}
+
+/// Role and read lease at the moment of publication.
+#[derive(Clone, Debug, Default)]
+pub struct Lease {
+    /// Current term.
+    pub term: Term,
+    /// The leader, if one is known.
+    pub leader: Option<ServerId>,
+    /// Whether that is this server.
+    pub is_leader: bool,
+    /// Last entry that the view includes.
+    pub applied: LogIndex,
+    /// Until then default reads may be answered from the view without asking anybody. [`Mono::NEVER`] for a sole
+    /// voter, zero when they may not.
+    pub until: Mono,
+    /// When the leader was last heard of; meaningless on the leader.
+    pub last_contact: Mono,
+}
+
+/// Identity and settings of the agent that clients may see.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// Name of the node.
+    pub node: Text,
+    /// Identity of the agent.
+    pub id: ServerId,
+    /// Datacenter.
+    pub datacenter: Text,
+    /// Address that other nodes reach it by.
+    pub address: Text,
+    /// Version of the program.
+    pub version: Text,
+    /// Whether it is a server.
+    pub server: bool,
+    /// Development mode: answers are indented.
+    pub dev: bool,
+    /// DNS domain, without dots at the ends.
+    pub domain: Text,
+    /// Largest value of a key, in bytes.
+    pub kv_max_value_size: u64,
+    /// Ports by name (`http`, `dns`, `server`, `serf_lan`, `serf_wan`, `grpc`); zero or less means off.
+    pub ports: std::collections::BTreeMap<Text, i32>,
+    /// The effective configuration as JSON, for `/v1/agent/self`.
+    pub config_json: Text,
+    /// Metadata of the node.
+    pub node_meta: std::collections::BTreeMap<Text, Text>,
+    /// Tagged addresses of the node.
+    pub tagged_addresses: std::collections::BTreeMap<Text, Text>,
+}
