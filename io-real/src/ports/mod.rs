@@ -1,0 +1,13 @@
+//! What the driver loop needs of the world. Production and the simulator implement the same traits.
+//!
+//! Nothing here decides anything: an implementation carries, keeps order within its lane, and reports.
+
+mod checkpoints;
+mod clock;
+mod prober;
+mod wire;
+
+pub use checkpoints::{Checkpoints, Loaded};
+pub use clock::{Clock, Spawn};
+pub use prober::Prober;
+pub use wire::{Wire, WireEvent};
