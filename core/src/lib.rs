@@ -12,6 +12,7 @@ pub mod cx;
 pub mod dns;
 pub mod ids;
 pub mod node;
+pub mod planted;
 pub mod raft;
 pub mod rng;
 pub mod store;
