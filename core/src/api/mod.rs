@@ -39,7 +39,7 @@ pub enum Call {
 }
 
 /// A read with all that decides how it is answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Read {
     /// What is read.
     pub query: Query,
@@ -64,7 +64,7 @@ pub enum Consistency {
 }
 
 /// A blocking query.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Blocking {
     /// Answer when the index is greater than this (never zero here).
     pub index: u64,
