@@ -10,6 +10,7 @@ pub mod api;
 pub mod boundary;
 pub mod cx;
 pub mod dns;
+pub mod duration;
 pub mod ids;
 pub mod node;
 pub mod planted;

@@ -1,8 +1,14 @@
 //! The agent's own services and checks, and how the catalog is repaired towards them.
 
+mod decode;
+pub mod definition;
+mod proxy;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use definition::{CheckDefinition, CheckKind, ServiceDefinition};
 
 use crate::Text;
 use crate::store::model::{Check, Health, Service};
@@ -16,16 +22,82 @@ pub enum Timer {
     Ttl(Text),
     /// The next full synchronisation with the catalog.
     FullSync,
+    /// A full synchronisation or a write to the catalog is overdue or due again.
+    Retry,
+    /// A check's output that changed without its state is due to be written, by check id.
+    Output(Text),
+    /// A service has been critical for too long, by check id.
+    Deregister(Text),
 }
 
 /// A change of the agent's own state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
+    /// Registers a service with its checks, or replaces what is registered under its id.
+    RegisterService {
+        /// What to register.
+        definition: Box<ServiceDefinition>,
+        /// Whether checks of the service that the definition does not have are removed.
+        replace_existing_checks: bool,
+    },
     /// Removes a service and its checks.
     DeregisterService {
         /// Service id.
         id: Text,
     },
+    /// Registers a check, or replaces the one with its id.
+    RegisterCheck {
+        /// What to register; it has a name.
+        definition: Box<CheckDefinition>,
+    },
+    /// Removes a check.
+    DeregisterCheck {
+        /// Check id.
+        id: Text,
+    },
+    /// Reports the state of a TTL check.
+    UpdateTtl {
+        /// Check id.
+        id: Text,
+        /// The state.
+        status: Health,
+        /// What to show.
+        output: Text,
+    },
+    /// Turns maintenance mode of the node on or off.
+    NodeMaintenance {
+        /// On or off.
+        enable: bool,
+        /// Why; empty for a standard text.
+        reason: Text,
+    },
+    /// Turns maintenance mode of a service on or off.
+    ServiceMaintenance {
+        /// Service id.
+        id: Text,
+        /// On or off.
+        enable: bool,
+        /// Why; empty for a standard text.
+        reason: Text,
+    },
+}
+
+/// Why a call was refused; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct CallError {
+    /// HTTP status.
+    pub status: u16,
+    /// The body of the answer.
+    pub text: String,
+}
+
+impl CallError {
+    /// A refusal with this status and text.
+    #[must_use]
+    pub fn new(status: u16, text: impl Into<String>) -> CallError {
+        CallError { status, text: text.into() }
+    }
 }
 
 /// Something to find out about the world.
@@ -50,6 +122,8 @@ pub enum ProbeKind {
         headers: BTreeMap<Text, Vec<Text>>,
         /// Body.
         body: Text,
+        /// Whether redirects are followed.
+        follow_redirects: bool,
         /// Whether certificates are not verified.
         tls_skip_verify: bool,
     },

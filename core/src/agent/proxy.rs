@@ -1,0 +1,252 @@
+//! The mesh part of service definitions: proxies and sidecars. It is kept and shown; nothing here speaks the mesh.
+//!
+//! Source: Consul's documentation, «Proxy configuration reference» and «Sidecar service registration».
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::decode::Object;
+use super::definition::{CheckDefinition, CheckKind, DefinitionError, Schedule, ServiceDefinition};
+use crate::Text;
+use crate::store::model::{Health, Service, ServiceKind};
+
+/// Sidecars without a port get one from this range, first free first.
+pub(super) const SIDECAR_PORTS: std::ops::RangeInclusive<u16> = 21_000..=21_255;
+
+/// A proxy as the HTTP API shows it: this order of fields, absent ones left out.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Proxy {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    destination_service_name: String,
+    #[serde(rename = "DestinationServiceID", skip_serializing_if = "String::is_empty")]
+    destination_service_id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    local_service_address: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    local_service_port: i64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    mode: String,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    config: Map<String, Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    upstreams: Vec<Upstream>,
+    mesh_gateway: MeshGateway,
+    expose: Expose,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Upstream {
+    destination_type: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    destination_name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    datacenter: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    local_bind_address: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    local_bind_port: i64,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    config: Map<String, Value>,
+    mesh_gateway: MeshGateway,
+}
+
+#[derive(Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct MeshGateway {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    mode: String,
+}
+
+#[derive(Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Expose {
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    checks: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    paths: Vec<ExposePath>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ExposePath {
+    #[serde(skip_serializing_if = "is_zero")]
+    listener_port: i64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    path: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    local_path_port: i64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    protocol: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+impl Proxy {
+    pub(super) fn into_text(self) -> Text {
+        serde_json::to_string(&self).expect("strings, numbers and JSON values always serialize").into()
+    }
+}
+
+pub(super) fn read(mut object: Object) -> Result<Proxy, DefinitionError> {
+    let mut proxy = Proxy {
+        destination_service_name: object.text("destination_service_name")?.into(),
+        destination_service_id: object.text("destination_service_id")?.into(),
+        local_service_address: object.text("local_service_address")?.into(),
+        local_service_port: object.integer("local_service_port")?.unwrap_or(0),
+        mode: object.text("mode")?.into(),
+        config: object.entries("config")?,
+        ..Proxy::default()
+    };
+    for upstream in object.objects("upstreams")? {
+        proxy.upstreams.push(read_upstream(upstream)?);
+    }
+    proxy.mesh_gateway = read_mesh_gateway(object.object("mesh_gateway")?)?;
+    if let Some(mut expose) = object.object("expose")? {
+        proxy.expose.checks = expose.flag("checks")?;
+        for mut path in expose.objects("paths")? {
+            proxy.expose.paths.push(ExposePath {
+                listener_port: path.integer("listener_port")?.unwrap_or(0),
+                path: path.text("path")?.into(),
+                local_path_port: path.integer("local_path_port")?.unwrap_or(0),
+                protocol: path.text("protocol")?.into(),
+            });
+            path.finish()?;
+        }
+        expose.finish()?;
+    }
+    object.finish()?;
+    Ok(proxy)
+}
+
+fn read_upstream(mut object: Object) -> Result<Upstream, DefinitionError> {
+    let destination_type = object.text("destination_type")?;
+    let upstream = Upstream {
+        destination_type: if destination_type.is_empty() {
+            "service".into()
+        } else {
+            destination_type.into()
+        },
+        destination_name: object.text("destination_name")?.into(),
+        datacenter: object.text("datacenter")?.into(),
+        local_bind_address: object.text("local_bind_address")?.into(),
+        local_bind_port: object.integer("local_bind_port")?.unwrap_or(0),
+        config: object.entries("config")?,
+        mesh_gateway: read_mesh_gateway(object.object("mesh_gateway")?)?,
+    };
+    object.finish()?;
+    Ok(upstream)
+}
+
+fn read_mesh_gateway(object: Option<Object>) -> Result<MeshGateway, DefinitionError> {
+    let Some(mut object) = object else { return Ok(MeshGateway::default()) };
+    let mode = object.text("mode")?.into();
+    object.finish()?;
+    Ok(MeshGateway { mode })
+}
+
+/// Checks a service's proxy part against its kind; gives the text to keep, empty for ordinary services.
+pub(super) fn validate(service: &Service, proxy: Option<Proxy>) -> Result<Text, DefinitionError> {
+    let refuse = |text: &str| Err(DefinitionError::Mesh(text.into()));
+    match service.kind {
+        ServiceKind::Typical => match proxy {
+            None => Ok(Text::default()),
+            Some(_) => refuse("Proxy must only be set for a service of kind connect-proxy or a gateway"),
+        },
+        ServiceKind::ConnectProxy => {
+            let proxy = proxy.unwrap_or_default();
+            if proxy.destination_service_name.is_empty() {
+                return refuse("Proxy.DestinationServiceName must be non-empty for Connect proxy services");
+            }
+            if service.port == 0 {
+                return refuse("Port must be set for a Connect proxy");
+            }
+            if service.connect_native {
+                return refuse("A Proxy cannot also be Connect Native, only typical services");
+            }
+            validate_upstreams(&proxy)?;
+            Ok(proxy.into_text())
+        }
+        ServiceKind::MeshGateway | ServiceKind::TerminatingGateway | ServiceKind::IngressGateway => {
+            if service.port == 0 && service.kind != ServiceKind::IngressGateway {
+                return refuse("Port must be non-zero for a gateway");
+            }
+            Ok(proxy.unwrap_or_default().into_text())
+        }
+    }
+}
+
+fn validate_upstreams(proxy: &Proxy) -> Result<(), DefinitionError> {
+    let mut binds = BTreeSet::new();
+    for upstream in &proxy.upstreams {
+        if upstream.destination_name.is_empty() {
+            return Err(DefinitionError::Mesh("upstream destination name cannot be empty".into()));
+        }
+        let address =
+            if upstream.local_bind_address.is_empty() { "127.0.0.1" } else { &upstream.local_bind_address };
+        if upstream.local_bind_port != 0 && !binds.insert((address.to_owned(), upstream.local_bind_port)) {
+            return Err(DefinitionError::Mesh(format!(
+                "upstreams cannot contain duplicates: local bind address {address}:{} is used twice",
+                upstream.local_bind_port
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The sidecar of a service: what its definition leaves open follows from the service. A port of zero is filled in by
+/// the agent, which knows what is free; with it the default checks.
+pub(super) fn sidecar_of(
+    parent: &Service,
+    mut sidecar: ServiceDefinition,
+    proxy: Option<Proxy>,
+) -> Result<ServiceDefinition, DefinitionError> {
+    let mut proxy = proxy.unwrap_or_default();
+    let service = &mut sidecar.service;
+    service.kind = ServiceKind::ConnectProxy;
+    service.id = format!("{}-sidecar-proxy", parent.id).into();
+    if service.service.is_empty() {
+        service.service = format!("{}-sidecar-proxy", parent.service).into();
+    }
+    if service.tags.is_empty() {
+        service.tags.clone_from(&parent.tags);
+    }
+    if service.meta.is_empty() {
+        service.meta.clone_from(&parent.meta);
+    }
+    if proxy.destination_service_name.is_empty() {
+        proxy.destination_service_name = parent.service.to_string();
+    }
+    if proxy.destination_service_id.is_empty() {
+        proxy.destination_service_id = parent.id.to_string();
+    }
+    if proxy.local_service_address.is_empty() {
+        proxy.local_service_address = "127.0.0.1".into();
+    }
+    if proxy.local_service_port == 0 {
+        proxy.local_service_port = i64::from(parent.port);
+    }
+    validate_upstreams(&proxy)?;
+    service.proxy = proxy.into_text();
+    Ok(sidecar)
+}
+
+/// The checks of a sidecar whose definition has none: its port, and the state of its service.
+pub(super) fn default_checks(parent_id: &str, port: u16) -> Vec<CheckDefinition> {
+    let schedule = Schedule { interval: Duration::from_secs(10), timeout: None };
+    let address = format!("127.0.0.1:{port}").into();
+    let alias = CheckKind::Alias { node: Text::default(), service: parent_id.into() };
+    let mut checks = vec![
+        CheckDefinition::new("", "Connect Sidecar Listening", CheckKind::Tcp { address, schedule }),
+        CheckDefinition::new("", format!("Connect Sidecar Aliasing {parent_id}"), alias),
+    ];
+    checks[1].status = Some(Health::Passing);
+    checks
+}
