@@ -22,21 +22,24 @@ impl Bug {
 
 #[cfg(feature = "planted")]
 mod switch {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::cell::Cell;
 
     use super::Bug;
 
-    static PLANTED: AtomicU32 = AtomicU32::new(0);
-
-    /// Plants one defect in the whole process, or none.
-    pub fn plant(bug: Option<Bug>) {
-        PLANTED.store(bug.map_or(0, |bug| bug as u32), Ordering::Relaxed);
+    thread_local! {
+        // Every simulated world runs on one thread of its own, so that worlds with different defects run side by side.
+        static PLANTED: Cell<u32> = const { Cell::new(0) };
     }
 
-    /// Whether this defect is planted.
+    /// Plants one defect in everything that runs on this thread, or none.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug.map_or(0, |bug| bug as u32));
+    }
+
+    /// Whether this defect is planted on this thread.
     #[must_use]
     pub fn planted(bug: Bug) -> bool {
-        PLANTED.load(Ordering::Relaxed) == bug as u32
+        PLANTED.get() == bug as u32
     }
 }
 
