@@ -93,9 +93,7 @@ impl Gate {
     pub async fn ask(&self, request: Request) -> Result<HttpReply, Refused> {
         let mut ticket = Ticket::draw(self)?;
         let (reply, answer) = oneshot::channel();
-        self.items
-            .send(GateItem::Request { id: ticket.id, request, reply })
-            .map_err(|_| Refused::Stopped)?;
+        self.items.send(GateItem::Request { id: ticket.id, request, reply }).map_err(|_| Refused::Stopped)?;
         let answer = answer.await.map_err(|_| Refused::Stopped)?;
         ticket.answered = true;
         Ok(answer)
