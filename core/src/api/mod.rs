@@ -47,8 +47,27 @@ pub struct Read {
     pub consistency: Consistency,
     /// Whether it waits for a change.
     pub blocking: Option<Blocking>,
+    /// Keeps only rows for which this expression holds (Consul: «Filtering»); empty: all.
+    pub filter: Text,
+    /// A stale answer that is older than this is not good enough; then the read counts as a default one.
+    pub max_stale: Option<Duration>,
     /// How it is rendered.
     pub shape: Shape,
+}
+
+impl Read {
+    /// A read in the default mode that neither waits nor filters.
+    #[must_use]
+    pub fn new(query: Query) -> Read {
+        Read {
+            query,
+            consistency: Consistency::Default,
+            blocking: None,
+            filter: Text::default(),
+            max_stale: None,
+            shape: Shape::default(),
+        }
+    }
 }
 
 /// Freshness of a read (Consul: «Consistency modes»).
@@ -79,6 +98,8 @@ pub struct Shape {
     pub pretty: bool,
     /// The bare value of one key.
     pub raw: bool,
+    /// The services of a node as a list instead of a map (`/v1/catalog/node-services`).
+    pub list: bool,
 }
 
 /// Waits for a local service to differ from a known content hash.
