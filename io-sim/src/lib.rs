@@ -11,4 +11,27 @@ compile_error!(
 );
 
 #[cfg(madsim)]
+pub mod checkpoints;
+#[cfg(madsim)]
+pub mod clock;
+#[cfg(madsim)]
 pub mod disk;
+#[cfg(madsim)]
+pub mod host;
+#[cfg(madsim)]
+pub mod net;
+#[cfg(madsim)]
+pub mod prober;
+#[cfg(madsim)]
+pub mod spawn;
+#[cfg(madsim)]
+pub mod stream;
+#[cfg(madsim)]
+pub mod time;
+#[cfg(madsim)]
+pub mod trace;
+#[cfg(madsim)]
+pub mod wire;
+
+#[cfg(all(test, madsim))]
+mod testing;

@@ -1,0 +1,105 @@
+//! Checkpoints in memory, kept by whoever owns the world: they outlive the process that saved them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use proconsul_core::Text;
+use proconsul_core::boundary::Checkpoint;
+use proconsul_core::raft::SnapshotMeta;
+use proconsul_core::rng::Rng;
+use proconsul_core::store::Store;
+use proconsul_io_real::ports::{Checkpoints, Loaded};
+
+use crate::net::HostId;
+use crate::time::sim_sleep;
+use crate::trace::Trace;
+
+/// A host's storage of checkpoints. Clones share it.
+///
+/// A save takes its time and then happens all at once: a process that dies before has saved nothing.
+#[derive(Clone)]
+pub struct SimCheckpoints {
+    host: HostId,
+    trace: Trace,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    rng: Rng,
+    latency_max: Duration,
+    meta: SnapshotMeta,
+    store: Store,
+    local: BTreeMap<Text, Bytes>,
+}
+
+impl SimCheckpoints {
+    /// Empty storage whose saves take up to `latency_max`.
+    #[must_use]
+    pub fn new(host: HostId, rng: Rng, latency_max: Duration, trace: Trace) -> SimCheckpoints {
+        let state = State {
+            rng,
+            latency_max,
+            meta: SnapshotMeta::default(),
+            store: Store::default(),
+            local: BTreeMap::new(),
+        };
+        SimCheckpoints { host, trace, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// What the last completed save of a checkpoint stands for.
+    #[must_use]
+    pub fn meta(&self) -> SnapshotMeta {
+        self.lock().meta.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("a simulation runs on one thread and ends with its first panic")
+    }
+
+    async fn take_time(&self) {
+        let latency = {
+            let mut state = self.lock();
+            let max = state.latency_max;
+            state.rng.duration_below(max)
+        };
+        sim_sleep(latency).await;
+    }
+}
+
+#[async_trait]
+impl Checkpoints for SimCheckpoints {
+    async fn load(&mut self) -> io::Result<Loaded> {
+        let state = self.lock();
+        Ok(Loaded {
+            meta: state.meta.clone(),
+            store: state.store.clone(),
+            local: state.local.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        })
+    }
+
+    async fn save(&mut self, checkpoint: &Checkpoint) -> io::Result<()> {
+        self.take_time().await;
+        self.trace.record("checkpoint", self.host, &checkpoint.meta.index.0.to_le_bytes());
+        let mut state = self.lock();
+        state.meta = checkpoint.meta.clone();
+        state.store = checkpoint.store.clone();
+        Ok(())
+    }
+
+    async fn save_local(&mut self, changes: &[(Text, Option<Bytes>)]) -> io::Result<()> {
+        self.take_time().await;
+        let mut state = self.lock();
+        for (key, value) in changes {
+            self.trace.record("local", self.host, key.as_bytes());
+            match value {
+                Some(value) => state.local.insert(key.clone(), value.clone()),
+                None => state.local.remove(key),
+            };
+        }
+        Ok(())
+    }
+}
