@@ -13,11 +13,39 @@ pub enum Bug {
     SyncSkipped,
     /// The log does not record that a follower's conflicting entries are void.
     TruncateForgotten,
+    /// Raft: a vote leaves before it is durable, so that a crash may let it be cast again.
+    VoteNotPersisted,
+    /// Raft: a leader commits entries of earlier terms by counting copies (paper, figure 8).
+    CommitOldTermByCounting,
+    /// Raft: a leader believes in its lease for four times as long as voters promised it.
+    LeaseIgnoresDrift,
+    /// Raft: a leader confirms a read index without asking anybody.
+    ReadIndexWithoutQuorum,
+    /// Raft: a server votes for everybody who asks, also a second time in the same term.
+    VoteTwiceInTerm,
+    /// Raft: a follower acknowledges entries that are not durable yet.
+    AckBeforeDurable,
+    /// Raft: a follower takes entries without checking that its log agrees with the leader's before them.
+    AcceptWithoutLogMatch,
+    /// Raft: a voter that restarts forgets that it may have promised a lease.
+    NoHoldOutAfterRestart,
 }
 
 impl Bug {
     /// Every defect, for a sweep over all of them.
-    pub const ALL: &[Bug] = &[Bug::TornTailKept, Bug::SyncSkipped, Bug::TruncateForgotten];
+    pub const ALL: &[Bug] = &[
+        Bug::TornTailKept,
+        Bug::SyncSkipped,
+        Bug::TruncateForgotten,
+        Bug::VoteNotPersisted,
+        Bug::CommitOldTermByCounting,
+        Bug::LeaseIgnoresDrift,
+        Bug::ReadIndexWithoutQuorum,
+        Bug::VoteTwiceInTerm,
+        Bug::AckBeforeDurable,
+        Bug::AcceptWithoutLogMatch,
+        Bug::NoHoldOutAfterRestart,
+    ];
 }
 
 #[cfg(feature = "planted")]

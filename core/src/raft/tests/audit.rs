@@ -1,0 +1,109 @@
+//! What must hold over a whole group at every moment. Each check quotes the property that it is about.
+
+use std::collections::BTreeMap;
+
+use crate::ids::{LogIndex, ServerId, Term};
+use crate::raft::{Entry, Payload, Raft, Role};
+
+/// What the group as a whole has done so far.
+#[derive(Debug, Default)]
+pub(super) struct Auditor {
+    leaders: BTreeMap<Term, ServerId>,
+    /// By index and term: the payload's fingerprint and the term of the entry before.
+    entries: BTreeMap<(LogIndex, Term), (u64, Option<Term>)>,
+    /// Committed entries from index 1 on: term, and the state machine's fingerprint after it.
+    committed: Vec<(Term, u64)>,
+}
+
+/// A fingerprint (FNV-1a) that depends on everything before.
+pub(super) fn mix(state: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(state ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// What one entry does to the state machine.
+pub(super) fn apply(state: u64, entry: &Entry) -> u64 {
+    mix(
+        mix(mix(state, &entry.index.0.to_le_bytes()), &entry.term.0.to_le_bytes()),
+        &fingerprint(&entry.payload),
+    )
+}
+
+fn fingerprint(payload: &Payload) -> Vec<u8> {
+    match payload {
+        Payload::Noop => vec![0],
+        Payload::Command(bytes) => bytes.to_vec(),
+        Payload::Membership(membership) => format!("{membership:?}").into_bytes(),
+    }
+}
+
+impl Auditor {
+    /// The last index that any server committed.
+    pub(super) fn committed(&self) -> LogIndex {
+        LogIndex(self.committed.len() as u64)
+    }
+
+    /// The state machine's fingerprint after an index.
+    pub(super) fn state_at(&self, index: LogIndex) -> u64 {
+        match index.0 {
+            0 => 0,
+            at => self.committed[usize::try_from(at).unwrap() - 1].1,
+        }
+    }
+
+    /// "Election Safety: at most one leader can be elected in a given term." (paper, figure 3)
+    /// "Leader Completeness: if a log entry is committed in a given term, then that entry will be present in the logs
+    /// of the leaders for all higher-numbered terms."
+    pub(super) fn leads(&mut self, raft: &Raft) {
+        assert_eq!(raft.role(), Role::Leader);
+        if *self.leaders.entry(raft.term()).or_insert(raft.id()) != raft.id() {
+            panic!("election safety: {} and {:?} in term {}", raft.id(), self.leaders, raft.term());
+        }
+        for (at, (term, _)) in self.committed.iter().enumerate() {
+            let index = LogIndex(at as u64 + 1);
+            if index >= raft.base_index() {
+                assert_eq!(
+                    raft.entry_term(index),
+                    Some(*term),
+                    "leader completeness: {index} at {}",
+                    raft.id()
+                );
+            }
+        }
+    }
+
+    /// "Log Matching: if two logs contain an entry with the same index and term, then the logs are identical in all
+    /// entries up through the given index."
+    pub(super) fn logs(&mut self, entry: &Entry, before: Option<Term>) {
+        let fingerprint = mix(0, &fingerprint(&entry.payload));
+        let known = self.entries.entry((entry.index, entry.term)).or_insert((fingerprint, before));
+        assert_eq!(known.0, fingerprint, "log matching: entry {} of term {}", entry.index, entry.term);
+        match (known.1, before) {
+            (Some(known), Some(before)) => {
+                assert_eq!(
+                    known, before,
+                    "log matching: before entry {} of term {}",
+                    entry.index, entry.term
+                );
+            }
+            (None, before) => known.1 = before,
+            (Some(_), None) => {}
+        }
+    }
+
+    /// "State Machine Safety: if a server has applied a log entry at a given index to its state machine, no other
+    /// server will ever apply a different log entry for the same index."
+    pub(super) fn applies(&mut self, entry: &Entry, state: u64) {
+        let at = usize::try_from(entry.index.0).unwrap() - 1;
+        if at == self.committed.len() {
+            self.committed.push((entry.term, state));
+        }
+        assert_eq!(
+            self.committed.get(at),
+            Some(&(entry.term, state)),
+            "state machine safety: {}",
+            entry.index
+        );
+    }
+}

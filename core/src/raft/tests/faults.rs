@@ -1,0 +1,179 @@
+//! Whole groups under faults: safety while they last, progress when they end.
+
+use std::time::Duration;
+
+use super::cluster::{Cluster, MS, Weather, id};
+use crate::raft::{Limits, MembershipChange};
+
+/// Runs one seed: a group of `voters`, with two spare servers if members may change. Returns the number of events and the
+/// trace's fingerprint.
+pub(super) fn run(seed: u64, voters: usize, members_change: bool) -> (u64, u64) {
+    eprintln!("seed {seed}: {voters} voters, members change: {members_change}");
+    let mut draw = crate::rng::Rng::from_seed(seed).fork(7);
+    let weather = Weather {
+        loss: [0, 0, 20, 150][draw.below(4) as usize],
+        doubling: [0, 20, 200][draw.below(3) as usize],
+        delay: [MS, 5 * MS, 40 * MS, 150 * MS][draw.below(4) as usize],
+        write: [MS, 10 * MS, 200 * MS][draw.below(3) as usize],
+        drift_ppm: [0, 10_000][draw.below(2) as usize],
+        checkpoint_every: [10, 60, 10_000][draw.below(3) as usize],
+    };
+    let all = if members_change { voters + 2 } else { voters };
+    let mut cluster = Cluster::new(seed, voters, all, weather);
+    if draw.below(2) == 0 {
+        cluster.limits = Limits { append_entries_max: 3, inflight_max: 2, ..Limits::default() };
+    }
+    let pace = [2 * MS, 20 * MS, 100 * MS][draw.below(3) as usize];
+    let mut payload = 0u64;
+    let mut calm = 0;
+    for _ in 0..400 {
+        cluster.run(Duration::from_nanos(draw.below(pace * 2)));
+        for leader in cluster.leaders() {
+            payload += 1;
+            cluster.propose(leader, &payload.to_le_bytes());
+            if draw.below(4) == 0 {
+                cluster.read(leader);
+            }
+        }
+        if calm > 0 {
+            calm -= 1;
+        } else {
+            calm = draw.below(20);
+            disturb(&mut cluster, &mut draw, members_change);
+        }
+    }
+    heal(&mut cluster);
+    (cluster.events, cluster.trace)
+}
+
+fn disturb(cluster: &mut Cluster, draw: &mut crate::rng::Rng, members_change: bool) {
+    let all = cluster.servers.len() as u64;
+    let some = draw.below(all) as usize;
+    let victim = match (draw.below(2), cluster.leader()) {
+        (0, Some(leader)) => leader,
+        _ => some,
+    };
+    let is_up = cluster.servers[victim].raft.is_some();
+    match draw.below(if members_change { 12 } else { 9 }) {
+        0 => cluster.cut.clear(),
+        1 => cluster.split(&[victim]),
+        2 => {
+            let side: Vec<usize> = (0..all as usize).filter(|_| draw.below(2) == 0).collect();
+            cluster.split(&side);
+        }
+        3 => {
+            let other = draw.below(all) as usize;
+            cluster.cut.insert((victim, other));
+        }
+        4 | 5 if is_up => {
+            cluster.crash(victim);
+            let wait = draw.below(2) * draw.below(3_000 * MS);
+            cluster.restart_after(victim, wait);
+        }
+        6 if is_up => {
+            let time = draw.below(2_000 * MS);
+            cluster.pause(victim, time);
+        }
+        7 | 8 => {
+            if let Some(leader) = cluster.leader() {
+                let _ = cluster.call(leader, |raft, cx| raft.transfer_leadership(cx, None));
+            }
+        }
+        9.. => {
+            if let Some(leader) = cluster.leader() {
+                let id = id(some);
+                let change = match draw.below(6) {
+                    0 | 1 => MembershipChange::AddNonVoter { id, address: "new:8300".into() },
+                    2 | 3 => MembershipChange::Promote { id },
+                    4 => MembershipChange::Demote { id },
+                    _ => MembershipChange::Remove { id },
+                };
+                let _ = cluster.call(leader, |raft, cx| raft.propose_membership(cx, change));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The faults end: everybody agrees soon, and new proposals and reads succeed.
+fn heal(cluster: &mut Cluster) {
+    cluster.cut.clear();
+    cluster.weather = Weather { drift_ppm: cluster.weather.drift_ppm, ..Weather::default() };
+    for at in 0..cluster.servers.len() {
+        cluster.servers[at].pause_ends(cluster.now);
+        cluster.restart_after(at, 0);
+    }
+    cluster.run(Duration::from_secs(1));
+    let leader = cluster.wait_for_leader();
+    // Whoever leads now may still be deposed once by a server with a later term; then it is over.
+    cluster.run(Duration::from_secs(8));
+    let leader = if cluster.leader() == Some(leader) { leader } else { cluster.wait_for_leader() };
+    let index = cluster.propose(leader, b"after all").expect("a leader in peace takes proposals");
+    assert!(cluster.read(leader));
+    cluster.run_until(Duration::from_secs(10), "agreement after healing", |cluster| {
+        cluster.reads_waiting() == 0
+            && (0..cluster.servers.len()).all(|at| {
+                !cluster.raft(leader).membership().servers.contains_key(&id(at))
+                    || cluster.raft(at).commit_index() >= index
+            })
+    });
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(cluster.leader(), Some(leader), "a leader in peace stays");
+    let voters = cluster.raft(leader).membership().voters().count();
+    assert!(cluster.has_lease(leader), "a leader in peace has a lease, with {voters} voters");
+}
+
+#[test]
+fn a_sole_server_survives_crashes() {
+    for seed in 0..40 {
+        run(seed, 1, false);
+    }
+}
+
+#[test]
+fn three_servers_stay_safe_under_faults_and_recover() {
+    for seed in 0..100 {
+        run(seed, 3, false);
+    }
+}
+
+#[test]
+fn five_servers_stay_safe_under_faults_and_recover() {
+    for seed in 0..60 {
+        run(seed, 5, false);
+    }
+}
+
+#[test]
+fn groups_stay_safe_while_members_come_and_go() {
+    for seed in 0..100 {
+        run(seed, 3, true);
+    }
+    for seed in 0..20 {
+        run(seed, 1, true);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in 0..5 {
+        assert_eq!(run(seed, 3, true), run(seed, 3, true));
+    }
+}
+
+/// A long sweep: `PROCONSUL_SEEDS` seeds of each kind, from `PROCONSUL_SEED` on.
+#[test]
+#[ignore = "a long sweep, run on demand"]
+#[allow(clippy::disallowed_methods, reason = "not the core: a sweep that is started by hand")]
+fn sweep() {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let (from, count) = (number("PROCONSUL_SEED").unwrap_or(0), number("PROCONSUL_SEEDS").unwrap_or(1_000));
+    let mut events = 0;
+    for seed in from..from + count {
+        for (voters, members_change) in [(3, false), (5, false), (3, true), (1, true), (2, true)] {
+            println!("seed {seed}, {voters} voters, members change: {members_change}");
+            events += run(seed, voters, members_change).0;
+        }
+    }
+    println!("{events} events");
+}

@@ -1,0 +1,5 @@
+//! Raft under test: rules, one by one, and whole groups under faults.
+
+mod audit;
+mod cluster;
+mod faults;
