@@ -1,5 +1,11 @@
 //! The real world around the core: tokio, sockets, files, and the driver loop over the ports.
 
+// The shared suites name this crate as others do.
+#[cfg(test)]
+extern crate self as proconsul_io_real;
+
 pub mod bulk;
+pub mod files;
 pub mod gate;
+pub mod log_writer;
 pub mod ports;

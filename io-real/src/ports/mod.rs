@@ -4,10 +4,14 @@
 
 mod checkpoints;
 mod clock;
+mod disk;
+#[cfg(test)]
+pub(crate) mod disk_suite;
 mod prober;
 mod wire;
 
 pub use checkpoints::{Checkpoints, Loaded};
 pub use clock::{Clock, Spawn};
+pub use disk::Disk;
 pub use prober::Prober;
 pub use wire::{Wire, WireEvent};
