@@ -1,0 +1,264 @@
+//! Every command, in one table.
+
+use clap::{ArgMatches, Command};
+
+use super::Terminal;
+use crate::commands::{agent, catalog, kv, members, services, validate, version};
+
+/// What a command does.
+#[derive(Clone, Copy)]
+pub enum Action {
+    /// It holds others.
+    Group,
+    /// It is Consul's and does not exist here yet.
+    Later,
+    /// It runs.
+    Run {
+        /// Its flags.
+        command: fn() -> Command,
+        /// Its work; the result is the exit status.
+        run: fn(&ArgMatches, &mut Terminal<'_>) -> u8,
+    },
+}
+
+/// A command.
+pub struct Entry {
+    /// Its words, separated by blanks.
+    pub path: &'static str,
+    /// What stands after its words in the usage line.
+    pub arguments: &'static str,
+    /// One line for lists of commands.
+    pub summary: &'static str,
+    /// A longer description with an example; `PROGRAM` stands for the program's name.
+    pub about: &'static str,
+    /// What it does.
+    pub action: Action,
+}
+
+impl Entry {
+    /// The command with its arguments.
+    #[must_use]
+    pub fn usage(&self) -> String {
+        let arguments = match self.action {
+            Action::Group => "<subcommand> [options] [args]",
+            Action::Later | Action::Run { .. } => self.arguments,
+        };
+        format!("{} {arguments}", self.path).trim_end().to_owned()
+    }
+}
+
+/// All commands, those that exist first.
+pub(super) fn entries() -> impl Iterator<Item = &'static Entry> {
+    AVAILABLE.iter().chain(LATER)
+}
+
+const fn later(path: &'static str, summary: &'static str) -> Entry {
+    Entry { path, arguments: "[options]", summary, about: "", action: Action::Later }
+}
+
+const fn group(path: &'static str, summary: &'static str) -> Entry {
+    Entry { path, arguments: "", summary, about: "", action: Action::Group }
+}
+
+static AVAILABLE: &[Entry] = &[
+    Entry {
+        path: "agent",
+        arguments: "[options]",
+        summary: "Runs an agent",
+        about: "Runs an agent until it is interrupted. A server keeps the cluster's state, a client\n\
+                agent serves the programs on its machine and asks servers.\n\n\
+                To try things out, a server that keeps everything in memory:\n\n    $ PROGRAM agent -dev\n\n\
+                A single server that keeps its state on disk:\n\n\
+                \x20   $ PROGRAM agent -server -bootstrap -data-dir=/var/lib/proconsul -config-dir=/etc/proconsul.d\n",
+        action: Action::Run { command: agent::command, run: agent::main },
+    },
+    group("catalog", "Looks things up in the catalog"),
+    Entry {
+        path: "catalog datacenters",
+        arguments: "[options]",
+        summary: "Lists the known datacenters",
+        about: "Prints the name of every datacenter that the agent knows, one per line.\n\n    $ PROGRAM catalog datacenters\n",
+        action: Action::Run { command: catalog::datacenters_command, run: catalog::datacenters },
+    },
+    Entry {
+        path: "catalog nodes",
+        arguments: "[options]",
+        summary: "Lists nodes",
+        about: "Prints the nodes of the catalog as a table. Those that provide a service:\n\n    $ PROGRAM catalog nodes -service=redis\n",
+        action: Action::Run { command: catalog::nodes_command, run: catalog::nodes },
+    },
+    Entry {
+        path: "catalog services",
+        arguments: "[options]",
+        summary: "Lists services",
+        about: "Prints the names of all registered services. With their tags, on one node:\n\n    $ PROGRAM catalog services -tags -node=web-1\n",
+        action: Action::Run { command: catalog::services_command, run: catalog::services },
+    },
+    Entry {
+        path: "kv",
+        arguments: "",
+        summary: "Reads and writes keys",
+        about: "Works with the key-value store. Write a key, read it back, remove it:\n\n\
+                \x20   $ PROGRAM kv put redis/connections 5\n    $ PROGRAM kv get redis/connections\n    $ PROGRAM kv delete redis/connections\n",
+        action: Action::Group,
+    },
+    Entry {
+        path: "kv delete",
+        arguments: "[options] KEY_OR_PREFIX",
+        summary: "Removes keys",
+        about: "Removes a key; removing a key that does not exist is no error. With -recurse, removes\n\
+                everything below a prefix:\n\n    $ PROGRAM kv delete -recurse redis/\n",
+        action: Action::Run { command: kv::delete_command, run: kv::delete },
+    },
+    Entry {
+        path: "kv get",
+        arguments: "[options] [KEY_OR_PREFIX]",
+        summary: "Reads or lists keys",
+        about: "Prints the value of a key. With -recurse all keys below a prefix with their values,\n\
+                with -keys their names only:\n\n    $ PROGRAM kv get -keys redis/\n",
+        action: Action::Run { command: kv::get_command, run: kv::get },
+    },
+    Entry {
+        path: "kv put",
+        arguments: "[options] KEY [DATA]",
+        summary: "Writes a key",
+        about: "Writes a value. DATA may be the value itself, @FILE for the content of a file, or - for\n\
+                standard input:\n\n    $ PROGRAM kv put config/app @app.json\n",
+        action: Action::Run { command: kv::put_command, run: kv::put },
+    },
+    Entry {
+        path: "members",
+        arguments: "[options]",
+        summary: "Lists the members of the cluster",
+        about: "Prints the members of the cluster as the agent sees them by gossip, with their state.\n\n    $ PROGRAM members -status=failed\n",
+        action: Action::Run { command: members::command, run: members::run },
+    },
+    group("services", "Registers and removes services of an agent"),
+    Entry {
+        path: "services deregister",
+        arguments: "[options] [FILE...]",
+        summary: "Removes services from the agent",
+        about: "Removes the services that files define, or the one with an ID:\n\n    $ PROGRAM services deregister -id=web\n",
+        action: Action::Run { command: services::deregister_command, run: services::deregister },
+    },
+    Entry {
+        path: "services register",
+        arguments: "[options] [FILE...]",
+        summary: "Registers services with the agent",
+        about: "Registers the services that files define (JSON or HCL, as in a configuration directory),\n\
+                or one that flags describe:\n\n    $ PROGRAM services register -name=web -port=8080\n    $ PROGRAM services register web.json\n",
+        action: Action::Run { command: services::register_command, run: services::register },
+    },
+    Entry {
+        path: "validate",
+        arguments: "[options] FILE_OR_DIRECTORY...",
+        summary: "Checks configuration files",
+        about: "Reads files and directories as an agent would, without starting it, and says what is wrong\n\
+                with them:\n\n    $ PROGRAM validate /etc/proconsul.d\n",
+        action: Action::Run { command: validate::command, run: validate::run },
+    },
+    Entry {
+        path: "configtest",
+        arguments: "[options] FILE_OR_DIRECTORY...",
+        summary: "Old name of validate",
+        about: "",
+        action: Action::Run { command: validate::command, run: validate::run },
+    },
+    Entry {
+        path: "version",
+        arguments: "",
+        summary: "Prints the version",
+        about: "",
+        action: Action::Run { command: version::command, run: version::run },
+    },
+];
+
+static LATER: &[Entry] = &[
+    group("acl", "Manages ACL policies, roles and tokens"),
+    group("acl auth-method", "Manages ways to log in"),
+    later("acl auth-method create", "Creates an auth method"),
+    later("acl auth-method delete", "Deletes an auth method"),
+    later("acl auth-method list", "Lists auth methods"),
+    later("acl auth-method read", "Shows an auth method"),
+    later("acl auth-method update", "Changes an auth method"),
+    group("acl binding-rule", "Manages what logins get"),
+    later("acl binding-rule create", "Creates a binding rule"),
+    later("acl binding-rule delete", "Deletes a binding rule"),
+    later("acl binding-rule list", "Lists binding rules"),
+    later("acl binding-rule read", "Shows a binding rule"),
+    later("acl binding-rule update", "Changes a binding rule"),
+    later("acl bootstrap", "Makes the first token"),
+    group("acl policy", "Manages policies"),
+    later("acl policy create", "Creates a policy"),
+    later("acl policy delete", "Deletes a policy"),
+    later("acl policy list", "Lists policies"),
+    later("acl policy read", "Shows a policy"),
+    later("acl policy update", "Changes a policy"),
+    group("acl role", "Manages roles"),
+    later("acl role create", "Creates a role"),
+    later("acl role delete", "Deletes a role"),
+    later("acl role list", "Lists roles"),
+    later("acl role read", "Shows a role"),
+    later("acl role update", "Changes a role"),
+    later("acl set-agent-token", "Gives the agent a token"),
+    group("acl token", "Manages tokens"),
+    later("acl token clone", "Copies a token"),
+    later("acl token create", "Creates a token"),
+    later("acl token delete", "Deletes a token"),
+    later("acl token list", "Lists tokens"),
+    later("acl token read", "Shows a token"),
+    later("acl token update", "Changes a token"),
+    group("config", "Manages config entries"),
+    later("config delete", "Deletes a config entry"),
+    later("config list", "Lists config entries"),
+    later("config read", "Shows a config entry"),
+    later("config write", "Writes a config entry"),
+    group("connect", "Works with the service mesh"),
+    group("connect ca", "Manages the mesh's certificate authority"),
+    later("connect ca get-config", "Shows its configuration"),
+    later("connect ca set-config", "Changes its configuration"),
+    later("connect envoy", "Starts or configures Envoy"),
+    later("connect expose", "Exposes a service through a gateway"),
+    later("connect proxy", "Runs a small proxy"),
+    later("debug", "Collects an archive for finding faults"),
+    later("event", "Fires a user event"),
+    later("exec", "Runs a command on nodes"),
+    later("force-leave", "Marks a failed member as left"),
+    later("info", "Shows inner figures of the agent"),
+    group("intention", "Manages who may talk to whom"),
+    later("intention check", "Tells whether a connection is allowed"),
+    later("intention create", "Creates an intention"),
+    later("intention delete", "Deletes an intention"),
+    later("intention get", "Shows an intention"),
+    later("intention match", "Lists the intentions of a service"),
+    later("join", "Makes the agent join a cluster"),
+    later("keygen", "Makes a key for gossip"),
+    later("keyring", "Manages the keys of gossip"),
+    later("kv export", "Writes a tree as JSON"),
+    later("kv import", "Reads a tree from JSON"),
+    later("leave", "Makes the agent leave and stop"),
+    later("lock", "Runs a command under a lock"),
+    later("login", "Logs in by an auth method"),
+    later("logout", "Destroys a token made by login"),
+    later("maint", "Switches maintenance mode"),
+    later("monitor", "Shows the agent's log"),
+    group("operator", "Manages the servers of a cluster"),
+    group("operator autopilot", "Manages the care for servers"),
+    later("operator autopilot get-config", "Shows its configuration"),
+    later("operator autopilot set-config", "Changes its configuration"),
+    group("operator raft", "Manages the Raft group"),
+    later("operator raft list-peers", "Lists its members"),
+    later("operator raft remove-peer", "Removes a member"),
+    later("reload", "Makes the agent read its configuration again"),
+    later("rtt", "Estimates the round trip between nodes"),
+    group("snapshot", "Saves and restores the cluster's state"),
+    later("snapshot inspect", "Describes a snapshot"),
+    later("snapshot restore", "Restores a snapshot"),
+    later("snapshot save", "Saves a snapshot"),
+    group("tls", "Makes certificates"),
+    group("tls ca", "Makes certificate authorities"),
+    later("tls ca create", "Makes a certificate authority"),
+    group("tls cert", "Makes certificates of agents"),
+    later("tls cert create", "Makes a certificate"),
+    later("watch", "Watches for changes"),
+];

@@ -1,0 +1,1 @@
+//! Whole command lines against an agent that is played by the test.

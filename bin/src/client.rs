@@ -1,0 +1,334 @@
+//! The HTTP client of the commands: one request at a time, to an address or a Unix socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+
+use crate::cli::Terminal;
+
+/// How long to wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How to reach an agent; common to all client commands.
+#[derive(Args, Debug, Default)]
+pub struct HttpOptions {
+    /// Address and port of the agent's HTTP API: HOST:PORT, http://HOST:PORT or unix://PATH. Also CONSUL_HTTP_ADDR.
+    /// The default is 127.0.0.1:8500.
+    #[arg(long, value_name = "address")]
+    pub http_addr: Option<String>,
+    /// ACL token to send. Also CONSUL_HTTP_TOKEN. Without one the agent's own token counts.
+    #[arg(long, value_name = "value")]
+    pub token: Option<String>,
+    /// File that holds the ACL token. Also CONSUL_HTTP_TOKEN_FILE.
+    #[arg(long, value_name = "file")]
+    pub token_file: Option<String>,
+    /// Certificate authority for HTTPS, as a file. Also CONSUL_CACERT.
+    #[arg(long, value_name = "file")]
+    pub ca_file: Option<String>,
+    /// Certificate authorities for HTTPS, as a directory. Also CONSUL_CAPATH.
+    #[arg(long, value_name = "directory")]
+    pub ca_path: Option<String>,
+    /// Certificate to show to the agent. Also CONSUL_CLIENT_CERT.
+    #[arg(long, value_name = "file")]
+    pub client_cert: Option<String>,
+    /// Key of that certificate. Also CONSUL_CLIENT_KEY.
+    #[arg(long, value_name = "file")]
+    pub client_key: Option<String>,
+    /// Name that the agent's certificate must carry. Also CONSUL_TLS_SERVER_NAME.
+    #[arg(long, value_name = "name")]
+    pub tls_server_name: Option<String>,
+}
+
+/// Where and how a server answers; common to most client commands.
+#[derive(Args, Debug, Default)]
+pub struct ServerOptions {
+    /// Datacenter to ask. The default is that of the agent.
+    #[arg(long, value_name = "name")]
+    pub datacenter: Option<String>,
+    /// Let any server answer, not only the leader: quicker, but perhaps not the latest state.
+    #[arg(long)]
+    pub stale: bool,
+    /// Namespace (Consul Enterprise); only `default` exists here.
+    #[arg(long, value_name = "name")]
+    pub namespace: Option<String>,
+}
+
+impl ServerOptions {
+    /// These options as query parameters.
+    #[must_use]
+    pub fn query(&self) -> Vec<(&'static str, String)> {
+        let mut query = Vec::new();
+        query.extend(self.datacenter.clone().filter(|dc| !dc.is_empty()).map(|dc| ("dc", dc)));
+        query.extend(self.namespace.clone().filter(|ns| !ns.is_empty()).map(|ns| ("ns", ns)));
+        query.extend(self.stale.then(|| ("stale", String::new())));
+        query
+    }
+}
+
+/// Why a request had no usable answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No connection, or it broke.
+    #[error("{method} {url}: {reason}")]
+    Transport {
+        /// Method of the request.
+        method: Method,
+        /// What was asked for.
+        url: String,
+        /// What happened.
+        reason: String,
+    },
+    /// An answer other than 200.
+    #[error("Unexpected response code: {} ({body})", status.as_u16())]
+    Status {
+        /// Its code.
+        status: StatusCode,
+        /// Its body, where the reason stands.
+        body: String,
+    },
+    /// An answer that cannot be read.
+    #[error("unexpected answer to {url}: {reason}")]
+    Malformed {
+        /// What was asked for.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Target {
+    Tcp { host: String, authority: String },
+    Unix(PathBuf),
+    Https(String),
+}
+
+/// A client of one agent.
+#[derive(Debug)]
+pub struct Client {
+    target: Target,
+    token: Option<String>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Response {
+    /// Status code.
+    pub status: StatusCode,
+    /// Body.
+    pub body: Bytes,
+    url: String,
+}
+
+impl Response {
+    /// The body if the status is 200.
+    pub fn ok(self) -> Result<Bytes, ClientError> {
+        if self.status == StatusCode::OK {
+            return Ok(self.body);
+        }
+        let body = String::from_utf8_lossy(&self.body).trim_end().to_owned();
+        Err(ClientError::Status { status: self.status, body })
+    }
+
+    /// The body as JSON if the status is 200.
+    pub fn json(self) -> Result<Value, ClientError> {
+        let url = self.url.clone();
+        let body = self.ok()?;
+        serde_json::from_slice(&body)
+            .map_err(|e| ClientError::Malformed { url, reason: format!("it is no JSON: {e}") })
+    }
+}
+
+impl Client {
+    /// Takes options and the environment together. An error says what is wrong with them.
+    pub fn new(options: &HttpOptions, terminal: &Terminal<'_>) -> Result<Client, String> {
+        let setting = |flag: &Option<String>, variable: &str| {
+            flag.clone().or_else(|| (terminal.env)(variable)).filter(|value| !value.is_empty())
+        };
+        let address =
+            setting(&options.http_addr, "CONSUL_HTTP_ADDR").unwrap_or_else(|| "127.0.0.1:8500".to_owned());
+        let ca_file = setting(&options.ca_file, "CONSUL_CACERT");
+        let cert = setting(&options.client_cert, "CONSUL_CLIENT_CERT");
+        let key = setting(&options.client_key, "CONSUL_CLIENT_KEY");
+        if cert.is_some() != key.is_some() {
+            return Err("both client cert and client key must be provided".to_owned());
+        }
+        let ssl = (terminal.env)("CONSUL_HTTP_SSL").and_then(|text| crate::cli::flags::go_bool(&text));
+        let target = target(&address, ssl == Some(true))?;
+        if let (Target::Https(_), Some(file)) = (&target, &ca_file) {
+            read(Path::new(file)).map_err(|e| format!("Error loading CA File: {e}"))?;
+        }
+        let token_file = setting(&options.token_file, "CONSUL_HTTP_TOKEN_FILE");
+        let token = match token_file {
+            Some(file) => {
+                let text = read(Path::new(&file)).map_err(|e| format!("Error loading token file: {e}"))?;
+                Some(text.trim().to_owned())
+            }
+            None => setting(&options.token, "CONSUL_HTTP_TOKEN"),
+        };
+        Ok(Client { target, token: token.filter(|token| !token.is_empty()) })
+    }
+
+    /// Sends a request and waits for the whole answer. `path` is already escaped, `query` is not.
+    pub fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: impl Into<Bytes>,
+    ) -> Result<Response, ClientError> {
+        let mut path = path.to_owned();
+        for (at, (name, value)) in query.iter().enumerate() {
+            path.push(if at == 0 { '?' } else { '&' });
+            path.push_str(name);
+            if !value.is_empty() || *name == "separator" {
+                path.push('=');
+                path.push_str(&escape(value));
+            }
+        }
+        let (authority, url) = match &self.target {
+            Target::Tcp { authority, .. } => (authority.clone(), format!("http://{authority}{path}")),
+            Target::Unix(socket) => ("localhost".to_owned(), format!("unix://{}{path}", socket.display())),
+            Target::Https(authority) => (authority.clone(), format!("https://{authority}{path}")),
+        };
+        let fail =
+            |reason: String| ClientError::Transport { method: method.clone(), url: url.clone(), reason };
+        let mut request = Request::builder()
+            .method(method.clone())
+            .uri(&path)
+            .header("host", &authority)
+            .header("user-agent", concat!("proconsul/", env!("CARGO_PKG_VERSION")));
+        if let Some(token) = &self.token {
+            request = request.header("x-consul-token", token);
+        }
+        let request = request.body(Full::new(body.into())).map_err(|e| fail(e.to_string()))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| fail(io_reason(&e)))?;
+        let (status, body) = runtime.block_on(self.exchange(request)).map_err(fail)?;
+        Ok(Response { status, body, url })
+    }
+
+    /// Asks for a path and reads the answer as JSON.
+    pub fn get_json(&self, path: &str, query: &[(&str, String)]) -> Result<Value, ClientError> {
+        self.send(Method::GET, path, query, Bytes::new())?.json()
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String> {
+        match &self.target {
+            Target::Tcp { host, .. } => {
+                let stream = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect(host));
+                let stream = stream.await.map_err(|_| "connection timed out".to_owned())?;
+                talk(TokioIo::new(stream.map_err(|e| io_reason(&e))?), request).await
+            }
+            Target::Unix(socket) => {
+                let stream = tokio::net::UnixStream::connect(socket).await.map_err(|e| io_reason(&e))?;
+                talk(TokioIo::new(stream), request).await
+            }
+            Target::Https(_) => Err("this version has no TLS yet: use http:// or unix://".to_owned()),
+        }
+    }
+}
+
+async fn talk<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String>
+where
+    S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let reason = |e: hyper::Error| {
+        let source = std::error::Error::source(&e).map(|s| format!(": {s}")).unwrap_or_default();
+        format!("{e}{source}")
+    };
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(reason)?;
+    tokio::spawn(connection);
+    let response = sender.send_request(request).await.map_err(reason)?;
+    let status = response.status();
+    let body = response.into_body().collect().await.map_err(reason)?.to_bytes();
+    Ok((status, body))
+}
+
+/// Reads an address as given by flag or variable.
+fn target(address: &str, ssl: bool) -> Result<Target, String> {
+    if let Some(path) = address.strip_prefix("unix://") {
+        return Ok(Target::Unix(PathBuf::from(path)));
+    }
+    let (https, authority) = match address.split_once("://") {
+        Some(("http", authority)) => (ssl, authority),
+        Some(("https", authority)) => (true, authority),
+        Some((scheme, _)) => {
+            return Err(format!("unknown protocol scheme: {scheme} (use http, https or unix)"));
+        }
+        None => (ssl, address),
+    };
+    let authority = authority.trim_end_matches('/').to_owned();
+    if authority.is_empty() || authority.contains('/') {
+        return Err(format!("{address:?} is no address of an agent: write HOST:PORT"));
+    }
+    if https {
+        return Ok(Target::Https(authority));
+    }
+    let has_port =
+        authority.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+    let host = if has_port { authority.clone() } else { format!("{authority}:80") };
+    Ok(Target::Tcp { host, authority })
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|e| format!("open {}: {}", path.display(), io_reason(&e)))
+}
+
+/// The reason of an I/O error in lower case and without its number, as it stands within a sentence.
+#[must_use]
+pub fn io_reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
+}
+
+/// Percent-encodes a path segment or a query value, leaving `/` alone.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_with_and_without_scheme() {
+        let tcp = |host: &str, authority: &str| {
+            Ok(Target::Tcp { host: host.to_owned(), authority: authority.to_owned() })
+        };
+        assert_eq!(target("127.0.0.1:8500", false), tcp("127.0.0.1:8500", "127.0.0.1:8500"));
+        assert_eq!(target("http://a:1/", false), tcp("a:1", "a:1"));
+        assert_eq!(target("http://a", false), tcp("a:80", "a"));
+        assert_eq!(target("[::1]:8500", false), tcp("[::1]:8500", "[::1]:8500"));
+        assert_eq!(target("unix:///a/b", false), Ok(Target::Unix("/a/b".into())));
+        assert_eq!(target("https://a:1", false), Ok(Target::Https("a:1".to_owned())));
+        assert_eq!(target("a:1", true), Ok(Target::Https("a:1".to_owned())));
+        assert!(target("ftp://a", false).is_err());
+        assert!(target("", false).is_err());
+    }
+
+    #[test]
+    fn keys_are_escaped_but_their_slashes_stay() {
+        assert_eq!(escape("a b/ключ?"), "a%20b/%D0%BA%D0%BB%D1%8E%D1%87%3F");
+    }
+}

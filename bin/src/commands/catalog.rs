@@ -1,0 +1,216 @@
+//! `catalog datacenters`, `catalog nodes` and `catalog services`.
+
+use clap::{ArgAction, ArgMatches, Args, Command};
+use serde_json::Value;
+
+use super::table;
+use crate::cli::flags::pair_value;
+use crate::cli::{Terminal, command_of, typed};
+use crate::client::{Client, HttpOptions, ServerOptions, escape};
+
+#[derive(Args)]
+struct DatacentersOptions {
+    #[command(flatten)]
+    http: HttpOptions,
+    #[command(flatten)]
+    server: ServerOptions,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+#[derive(Args)]
+struct NodesOptions {
+    #[command(flatten)]
+    http: HttpOptions,
+    #[command(flatten)]
+    server: ServerOptions,
+    /// Print whole IDs, addresses and metadata.
+    #[arg(long)]
+    detailed: bool,
+    /// Print only nodes that match this filter expression.
+    #[arg(long, value_name = "expression")]
+    filter: Option<String>,
+    /// Sort by round-trip time from this node; _agent is the agent's own.
+    #[arg(long, value_name = "node")]
+    near: Option<String>,
+    /// Print only nodes with this metadata, as key=value.
+    #[arg(long, value_name = "pair", action = ArgAction::Append, value_parser = pair_value)]
+    node_meta: Vec<(String, String)>,
+    /// Print only nodes that provide this service.
+    #[arg(long, value_name = "name")]
+    service: Option<String>,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+#[derive(Args)]
+struct ServicesOptions {
+    #[command(flatten)]
+    http: HttpOptions,
+    #[command(flatten)]
+    server: ServerOptions,
+    /// Print only services of this node.
+    #[arg(long, value_name = "node")]
+    node: Option<String>,
+    /// Print only services of nodes with this metadata, as key=value.
+    #[arg(long, value_name = "pair", action = ArgAction::Append, value_parser = pair_value)]
+    node_meta: Vec<(String, String)>,
+    /// Print the tags of every service.
+    #[arg(long)]
+    tags: bool,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+/// Flags of `catalog datacenters`.
+#[must_use]
+pub fn datacenters_command() -> Command {
+    command_of::<DatacentersOptions>()
+}
+
+/// Flags of `catalog nodes`.
+#[must_use]
+pub fn nodes_command() -> Command {
+    command_of::<NodesOptions>()
+}
+
+/// Flags of `catalog services`.
+#[must_use]
+pub fn services_command() -> Command {
+    command_of::<ServicesOptions>()
+}
+
+/// A client, unless there are arguments, of which there must be none.
+fn connect(args: &[String], http: &HttpOptions, terminal: &mut Terminal<'_>) -> Result<Client, u8> {
+    if !args.is_empty() {
+        return Err(terminal.fail(format!("Too many arguments (expected 0, got {})", args.len())));
+    }
+    Client::new(http, terminal).map_err(|e| terminal.fail(format!("Error initializing client: {e}")))
+}
+
+fn metadata(pairs: Vec<(String, String)>) -> impl Iterator<Item = (&'static str, String)> {
+    pairs.into_iter().map(|(key, value)| ("node-meta", format!("{key}:{value}")))
+}
+
+/// Prints the datacenters.
+pub fn datacenters(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
+    let options: DatacentersOptions = typed(matches);
+    let client = match connect(&options.args, &options.http, terminal) {
+        Ok(client) => client,
+        Err(status) => return status,
+    };
+    match client.get_json("/v1/catalog/datacenters", &options.server.query()) {
+        Err(error) => terminal.fail(format!("Error listing datacenters: {error}")),
+        Ok(names) => {
+            for name in names.as_array().into_iter().flatten().filter_map(Value::as_str) {
+                terminal.say(name);
+            }
+            0
+        }
+    }
+}
+
+/// Prints nodes.
+pub fn nodes(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
+    let options: NodesOptions = typed(matches);
+    let client = match connect(&options.args, &options.http, terminal) {
+        Ok(client) => client,
+        Err(status) => return status,
+    };
+    let mut query = options.server.query();
+    query.extend(options.near.map(|near| ("near", near)));
+    query.extend(options.filter.map(|filter| ("filter", filter)));
+    query.extend(metadata(options.node_meta));
+    let path = match options.service.filter(|service| !service.is_empty()) {
+        Some(service) => format!("/v1/catalog/service/{}", escape(&service)),
+        None => "/v1/catalog/nodes".to_owned(),
+    };
+    let found = match client.get_json(&path, &query) {
+        Ok(found) => found,
+        Err(error) => return terminal.fail(format!("Error listing nodes: {error}")),
+    };
+    let mut rows: Vec<Vec<String>> =
+        found.as_array().into_iter().flatten().map(|n| node(n, options.detailed)).collect();
+    // A node with several instances of the service is one node.
+    let mut seen = std::collections::BTreeSet::new();
+    rows.retain(|row| seen.insert(row[0].clone()));
+    if rows.is_empty() {
+        terminal.complain("No nodes match the given query - try expanding your search.");
+        return 0;
+    }
+    let mut heads = vec!["Node", "ID", "Address", "DC"];
+    if options.detailed {
+        heads.extend(["TaggedAddresses", "Meta"]);
+    }
+    rows.insert(0, heads.into_iter().map(str::to_owned).collect());
+    let text = table::render(&rows);
+    terminal.say(text);
+    0
+}
+
+fn node(node: &Value, detailed: bool) -> Vec<String> {
+    let text = |name: &str| node[name].as_str().unwrap_or_default().to_owned();
+    let id = if detailed { text("ID") } else { text("ID").chars().take(8).collect() };
+    let mut row = vec![text("Node"), id, text("Address"), text("Datacenter")];
+    if detailed {
+        row.push(pairs(&node["TaggedAddresses"]));
+        // Nodes and service instances name it differently.
+        row.push(pairs(if node["Meta"].is_object() { &node["Meta"] } else { &node["NodeMeta"] }));
+    }
+    row
+}
+
+fn pairs(map: &Value) -> String {
+    let pairs = map.as_object().into_iter().flatten();
+    let mut pairs: Vec<String> =
+        pairs.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    pairs.sort();
+    pairs.join(", ")
+}
+
+/// Prints services.
+pub fn services(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
+    let options: ServicesOptions = typed(matches);
+    let client = match connect(&options.args, &options.http, terminal) {
+        Ok(client) => client,
+        Err(status) => return status,
+    };
+    let mut query = options.server.query();
+    query.extend(metadata(options.node_meta));
+    let path = match options.node.as_deref().filter(|node| !node.is_empty()) {
+        Some(node) => format!("/v1/catalog/node/{}", escape(node)),
+        None => "/v1/catalog/services".to_owned(),
+    };
+    let found = match client.get_json(&path, &query) {
+        Ok(found) => found,
+        Err(error) => return terminal.fail(format!("Error listing services: {error}")),
+    };
+    let mut tags_by_name = std::collections::BTreeMap::<String, std::collections::BTreeSet<String>>::new();
+    let texts = |list: &Value| -> Vec<String> {
+        list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    if options.node.is_some() {
+        for service in found["Services"].as_object().into_iter().flatten().map(|(_, service)| service) {
+            let name = service["Service"].as_str().unwrap_or_default().to_owned();
+            tags_by_name.entry(name).or_default().extend(texts(&service["Tags"]));
+        }
+    } else {
+        for (name, tags) in found.as_object().into_iter().flatten() {
+            tags_by_name.entry(name.clone()).or_default().extend(texts(tags));
+        }
+    }
+    if tags_by_name.is_empty() {
+        terminal.complain("No services match the given query - try expanding your search.");
+        return 0;
+    }
+    let rows: Vec<Vec<String>> = tags_by_name
+        .into_iter()
+        .map(|(name, tags)| {
+            let tags = tags.into_iter().collect::<Vec<_>>().join(",");
+            if options.tags { vec![name, tags] } else { vec![name] }
+        })
+        .collect();
+    let text = table::render(&rows);
+    terminal.say(text);
+    0
+}

@@ -1,0 +1,16 @@
+//! The commands.
+
+pub mod agent;
+pub mod catalog;
+pub mod kv;
+pub mod members;
+pub mod services;
+pub mod table;
+pub mod validate;
+pub mod version;
+
+/// A name of a file from the bytes of an argument.
+fn os_str(bytes: &[u8]) -> std::path::PathBuf {
+    use std::os::unix::ffi::OsStrExt as _;
+    std::path::PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
+}

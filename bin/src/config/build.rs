@@ -1,0 +1,656 @@
+//! From the merged object to a [`Config`]: types, defaults, and the rules between keys.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use proconsul_core::ids::Uuid;
+use serde_json::{Map, Value};
+
+use super::address::{self, Address};
+use super::load::Merged;
+use super::schema::{Fate, Kind};
+use super::{Config, ConfigError, DnsConfig, Limits, Listen, LogConfig, Ports, RaftConfig, duration, keys};
+use crate::log::Level;
+
+/// The merged settings with the table's defaults behind them.
+pub(crate) struct Settings(pub(crate) Map<String, Value>);
+
+impl Settings {
+    /// What is written under a path.
+    pub(crate) fn written(&self, path: &str) -> Option<&Value> {
+        let mut parts = path.split('.');
+        let mut value = self.0.get(parts.next()?)?;
+        for part in parts {
+            value = value.get(part)?;
+        }
+        Some(value)
+    }
+
+    /// What is written, or the default of the table.
+    pub(crate) fn value(&self, path: &str) -> Value {
+        if let Some(value) = self.written(path) {
+            return value.clone();
+        }
+        let row = keys::AGENT.iter().find(|row| row.path == path);
+        let default = row.map(|row| row.default).filter(|default| !default.is_empty());
+        default.map_or(Value::Null, |json| serde_json::from_str(json).expect("a test parses every default"))
+    }
+
+    fn text(&self, path: &str) -> String {
+        self.value(path).as_str().unwrap_or_default().to_owned()
+    }
+
+    fn bool(&self, path: &str) -> bool {
+        self.value(path).as_bool().unwrap_or_default()
+    }
+
+    fn int(&self, path: &str) -> i64 {
+        self.value(path).as_i64().unwrap_or_default()
+    }
+
+    fn duration(&self, path: &str) -> std::time::Duration {
+        duration::unsigned(duration::parse(&self.text(path)).unwrap_or_default())
+    }
+
+    fn texts(&self, path: &str) -> Vec<String> {
+        let value = self.value(path);
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
+    fn map(&self, path: &str) -> BTreeMap<String, String> {
+        let value = self.value(path);
+        let pairs = value.as_object().into_iter().flatten();
+        pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+    }
+}
+
+fn refuse<T>(message: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError::new(message))
+}
+
+/// Checks everything and gives it types.
+pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
+    let Merged { object, files, mut warnings } = merged;
+    let settings = Settings(object);
+    let mut errors = durations(&settings);
+    let ports = ports(&settings, &mut errors);
+    let bind = bind_addr(&settings)?;
+    let (lan, wan) = advertised(&settings, bind, &mut errors);
+    let client_addrs = client_addrs(&settings, &mut errors);
+    let http = listeners(&settings, "addresses.http", &client_addrs, ports.http, &mut errors);
+    let dns_listen = listeners(&settings, "addresses.dns", &client_addrs, ports.dns, &mut errors);
+    let serf_lan = optional_ip(&settings, "serf_lan", &mut errors).unwrap_or(bind);
+    let serf_wan = optional_ip(&settings, "serf_wan", &mut errors).unwrap_or(bind);
+    if !errors.is_empty() {
+        return Err(ConfigError::listed("", errors));
+    }
+    let [lan, wan] = default_advertised(bind, lan, wan)?;
+
+    let server = settings.bool("server");
+    let data_dir = data_dir(&settings, dev)?;
+    let datacenter = datacenter(&settings)?;
+    let (bootstrap, bootstrap_expect) = bootstrap(&settings, dev, server, &mut warnings)?;
+    let node_name = node_name(&settings)?;
+    let node_meta = node_meta(&settings)?;
+    numbers(&settings)?;
+    rules(&settings, server, &datacenter)?;
+    distinct_ports(&ports, lan, wan)?;
+    let domain = |path: &str| settings.text(path).trim_end_matches('.').to_owned();
+    let number = |path: &str| u64::try_from(settings.int(path)).unwrap_or(0);
+    let size = |path: &str| usize::try_from(settings.int(path)).unwrap_or(0);
+    let primary = settings.text("primary_datacenter").to_ascii_lowercase();
+    let leave =
+        |path: &str, default: bool| settings.written(path).and_then(Value::as_bool).unwrap_or(default);
+    let remote_scripts = settings.bool("enable_script_checks");
+    let seconds = |path: &str| u32::try_from(settings.int(path)).unwrap_or(0);
+    not_yet(&settings, dev, &mut warnings);
+
+    Ok(Config {
+        dev,
+        node_name,
+        node_id: node_id(&settings)?,
+        primary_datacenter: if primary.is_empty() { datacenter.clone() } else { primary },
+        datacenter,
+        tagged_addresses: tagged(&settings, lan, wan),
+        node_meta,
+        server,
+        bootstrap,
+        bootstrap_expect,
+        data_dir,
+        bind_addr: bind,
+        advertise_lan: lan,
+        advertise_wan: wan,
+        rpc_bind: SocketAddr::new(bind, ports.server),
+        serf_lan_bind: SocketAddr::new(serf_lan, ports.serf_lan),
+        serf_wan_bind: ports.serf_wan.map(|port| SocketAddr::new(serf_wan, port)),
+        client_addrs,
+        unix_socket_mode: socket_mode(&settings)?,
+        dns_listen: dns_listen
+            .into_iter()
+            .filter_map(|listen| match listen {
+                Listen::Tcp(address) => Some(address),
+                Listen::Unix(_) => None,
+            })
+            .collect(),
+        http,
+        ports,
+        log: log(&settings)?,
+        dns: DnsConfig {
+            domain: domain("domain"),
+            alt_domain: Some(domain("alt_domain")).filter(|d| !d.is_empty()),
+            node_ttl: settings.duration("dns_config.node_ttl"),
+            service_ttl: settings
+                .map("dns_config.service_ttl")
+                .into_iter()
+                .filter_map(|(name, ttl)| Some((name, duration::unsigned(duration::parse(&ttl)?))))
+                .collect(),
+            only_passing: settings.bool("dns_config.only_passing"),
+            a_record_limit: size("dns_config.a_record_limit"),
+            udp_answer_limit: size("dns_config.udp_answer_limit"),
+            enable_truncate: settings.bool("dns_config.enable_truncate"),
+            disable_compression: settings.bool("dns_config.disable_compression"),
+            node_meta_txt: settings.bool("dns_config.enable_additional_node_meta_txt"),
+            soa: ["refresh", "retry", "expire", "min_ttl"].map(|n| seconds(&format!("dns_config.soa.{n}"))),
+            recursors: settings.texts("recursors"),
+        },
+        limits: Limits {
+            kv_max_value_size: number("limits.kv_max_value_size"),
+            txn_max_req_len: number("limits.txn_max_req_len"),
+            http_max_conns_per_client: size("limits.http_max_conns_per_client"),
+        },
+        raft: RaftConfig {
+            multiplier: u32::try_from(settings.int("performance.raft_multiplier")).unwrap_or(1),
+            snapshot_threshold: number("raft_snapshot_threshold"),
+            snapshot_interval: settings.duration("raft_snapshot_interval"),
+            trailing_logs: number("raft_trailing_logs"),
+        },
+        response_headers: settings.map("http_config.response_headers"),
+        default_query_time: settings.duration("default_query_time"),
+        max_query_time: settings.duration("max_query_time"),
+        session_ttl_min: settings.duration("session_ttl_min"),
+        check_update_interval: settings.duration("check_update_interval"),
+        check_output_max_size: size("check_output_max_size"),
+        discard_check_output: settings.bool("discard_check_output"),
+        enable_local_script_checks: remote_scripts || settings.bool("enable_local_script_checks"),
+        enable_remote_script_checks: remote_scripts,
+        leave_on_terminate: leave("leave_on_terminate", !server),
+        skip_leave_on_interrupt: leave("skip_leave_on_interrupt", server),
+        pid_file: Some(settings.text("pid_file")).filter(|p| !p.is_empty()).map(PathBuf::from),
+        services: settings.value("services").as_array().cloned().unwrap_or_default(),
+        checks: settings.value("checks").as_array().cloned().unwrap_or_default(),
+        warnings,
+        settings: settings.0,
+        files,
+    })
+}
+
+/// Every duration that cannot be read.
+fn durations(settings: &Settings) -> Vec<String> {
+    let bad = |path: &str, value: &Value| {
+        let text = value.as_str()?;
+        duration::parse(text).is_none().then(|| {
+            format!("{path}: invalid duration: {text:?}: write a number and a unit, such as \"1m30s\"")
+        })
+    };
+    let mut errors = Vec::new();
+    for row in keys::AGENT {
+        // The telemetry section is flat in Consul's own messages.
+        let path = row.path.strip_prefix("telemetry.").unwrap_or(row.path);
+        match (row.kind, settings.written(row.path)) {
+            (Kind::Duration, Some(value)) => errors.extend(bad(path, value)),
+            (Kind::DurationMap, Some(Value::Object(map))) => {
+                errors.extend(map.iter().filter_map(|(key, value)| bad(&format!("{path}[{key:?}]"), value)));
+            }
+            _ => {}
+        }
+    }
+    errors
+}
+
+fn ports(settings: &Settings, errors: &mut Vec<String>) -> Ports {
+    for row in keys::AGENT.iter().filter(|row| row.path.starts_with("ports.")) {
+        if let Some(port) = settings.written(row.path).and_then(Value::as_i64) {
+            if port > 65_535 {
+                errors.push(format!("{}: invalid port: {port}", row.path));
+            }
+        }
+    }
+    let port = |path: &str| u16::try_from(settings.int(path)).ok().filter(|port| *port != 0);
+    Ports {
+        http: port("ports.http"),
+        dns: port("ports.dns"),
+        server: port("ports.server").unwrap_or(8300),
+        serf_lan: port("ports.serf_lan").unwrap_or(8301),
+        serf_wan: port("ports.serf_wan"),
+    }
+}
+
+fn bind_addr(settings: &Settings) -> Result<IpAddr, ConfigError> {
+    let text = settings.text("bind_addr");
+    let found: Vec<IpAddr> = text.split_whitespace().filter_map(address::ip).collect();
+    match found.as_slice() {
+        [one] => Ok(*one),
+        [] => {
+            let error = ConfigError::new("bind_addr cannot be empty");
+            Err(if text.trim().is_empty() {
+                error
+            } else {
+                error.hint(format!("{text:?} is no IP address."))
+            })
+        }
+        _ => refuse("bind_addr cannot contain multiple addresses. Use 'addresses.{dns,http,https}' instead."),
+    }
+}
+
+fn optional_ip(settings: &Settings, path: &str, errors: &mut Vec<String>) -> Option<IpAddr> {
+    let text = settings.text(path);
+    if text.is_empty() {
+        return None;
+    }
+    address::single(path, &text).map_err(|e| errors.push(e)).ok()
+}
+
+/// The advertised addresses as written, or what follows from the bind address.
+fn advertised(
+    settings: &Settings,
+    bind: IpAddr,
+    errors: &mut Vec<String>,
+) -> (Option<IpAddr>, Option<IpAddr>) {
+    let first = |paths: [&str; 2], errors: &mut Vec<String>| {
+        paths.iter().find_map(|path| optional_ip(settings, path, errors))
+    };
+    let family = if bind.is_ipv4() { "ipv4" } else { "ipv6" };
+    let before = errors.len();
+    let lan = first(["advertise_addr", &format!("advertise_addr_{family}")], errors);
+    let wan = first(["advertise_addr_wan", &format!("advertise_addr_wan_{family}")], errors);
+    if errors.len() > before && settings.text("advertise_addr_wan").is_empty() {
+        errors.push("advertise_addr_wan: is taken from advertise_addr".to_owned());
+    }
+    (lan, wan)
+}
+
+fn default_advertised(
+    bind: IpAddr,
+    lan: Option<IpAddr>,
+    wan: Option<IpAddr>,
+) -> Result<[IpAddr; 2], ConfigError> {
+    let lan = match lan {
+        Some(lan) if lan.is_unspecified() => {
+            return refuse("Advertise address cannot be 0.0.0.0, :: or [::]");
+        }
+        Some(lan) => lan,
+        None if bind.is_unspecified() => address::only_private(bind, &address::interfaces())?,
+        None => bind,
+    };
+    match wan {
+        Some(wan) if wan.is_unspecified() => refuse("Advertise WAN address cannot be 0.0.0.0, :: or [::]"),
+        wan => Ok([lan, wan.unwrap_or(lan)]),
+    }
+}
+
+fn client_addrs(settings: &Settings, errors: &mut Vec<String>) -> Vec<IpAddr> {
+    let mut addrs = Vec::new();
+    match address::list("client_addr", &settings.text("client_addr")) {
+        Err(e) => errors.push(e),
+        Ok(list) => {
+            for address in list {
+                match address {
+                    Address::Ip(ip) => addrs.push(ip),
+                    Address::Unix(_) => errors.push("client_addr cannot be a unix socket".to_owned()),
+                }
+            }
+        }
+    }
+    addrs
+}
+
+/// The listeners of one protocol: its own addresses, or those of all clients.
+fn listeners(
+    settings: &Settings,
+    path: &str,
+    clients: &[IpAddr],
+    port: Option<u16>,
+    errors: &mut Vec<String>,
+) -> Vec<Listen> {
+    let text = settings.text(path);
+    let list = if text.trim().is_empty() {
+        clients.iter().copied().map(Address::Ip).collect()
+    } else {
+        address::list(path, &text).unwrap_or_else(|e| {
+            errors.push(e);
+            Vec::new()
+        })
+    };
+    if path == "addresses.dns" && list.iter().any(|a| matches!(a, Address::Unix(_))) {
+        errors.push("addresses.dns cannot be a unix socket".to_owned());
+    }
+    let listen = |address| match address {
+        Address::Ip(ip) => port.map(|port| Listen::Tcp(SocketAddr::new(ip, port))),
+        Address::Unix(path) => Some(Listen::Unix(path)),
+    };
+    if port.is_none() { Vec::new() } else { list.into_iter().filter_map(listen).collect() }
+}
+
+fn data_dir(settings: &Settings, dev: bool) -> Result<Option<PathBuf>, ConfigError> {
+    let text = settings.text("data_dir");
+    if text.is_empty() {
+        return if dev {
+            Ok(None)
+        } else {
+            Err(ConfigError::new("data_dir cannot be empty")
+                .hint("Say with data_dir (-data-dir) where to keep state, or use -dev to keep it in memory."))
+        };
+    }
+    let path = PathBuf::from(&text);
+    if path.exists() && !path.is_dir() {
+        return refuse(format!("data_dir {text:?} is not a directory"));
+    }
+    Ok((!dev).then_some(path))
+}
+
+fn datacenter(settings: &Settings) -> Result<String, ConfigError> {
+    let text = settings.text("datacenter");
+    let lower = text.to_lowercase();
+    if text.is_empty() {
+        return refuse("datacenter cannot be empty");
+    }
+    if !lower.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_') {
+        return refuse(format!("datacenter cannot be {text:?}. Please use only [a-z0-9-_]"));
+    }
+    Ok(lower)
+}
+
+fn bootstrap(
+    settings: &Settings,
+    dev: bool,
+    server: bool,
+    warnings: &mut Vec<String>,
+) -> Result<(bool, u32), ConfigError> {
+    let (bootstrap, expect) = (settings.bool("bootstrap"), settings.int("bootstrap_expect"));
+    if expect < 0 {
+        return refuse(format!("bootstrap_expect cannot be {expect}. Must be greater than or equal to zero"));
+    }
+    if bootstrap && !server {
+        return refuse("'bootstrap = true' requires 'server = true'");
+    }
+    if expect > 0 && !server {
+        return refuse("'bootstrap_expect > 0' requires 'server = true'");
+    }
+    if expect > 0 && dev {
+        return refuse("'bootstrap_expect > 0' not allowed in dev mode");
+    }
+    if expect > 0 && bootstrap {
+        return refuse("'bootstrap_expect > 0' and 'bootstrap = true' are mutually exclusive");
+    }
+    let expect = u32::try_from(expect).unwrap_or(u32::MAX);
+    if expect == 2 {
+        warnings.push(
+            "bootstrap_expect = 2: A cluster with 2 servers will provide no failure tolerance.".to_owned(),
+        );
+    } else if expect > 2 && expect % 2 == 0 {
+        warnings.push("bootstrap_expect is even number: A cluster with an even number of servers does not tolerate more failures than one server less.".to_owned());
+    }
+    if expect > 1 {
+        warnings.push(format!("bootstrap_expect > 0: expecting {expect} servers"));
+    }
+    // Expecting one server is the same as being the first one.
+    let first = bootstrap || expect == 1;
+    if first && !dev {
+        warnings.push("bootstrap = true: do not enable unless necessary".to_owned());
+    }
+    Ok((first, if expect == 1 { 0 } else { expect }))
+}
+
+fn node_name(settings: &Settings) -> Result<String, ConfigError> {
+    if settings.written("node_name").is_some() {
+        let name = settings.text("node_name");
+        return if name.is_empty() { refuse("node_name cannot be empty") } else { Ok(name) };
+    }
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if host.is_empty() {
+        return Err(ConfigError::new("node_name cannot be empty")
+            .hint("This machine has no host name: say one with node_name (-node)."));
+    }
+    Ok(host)
+}
+
+fn node_id(settings: &Settings) -> Result<Option<Uuid>, ConfigError> {
+    let text = settings.text("node_id");
+    match Uuid::parse(&text) {
+        _ if text.is_empty() => Ok(None),
+        Some(id) => Ok(Some(id)),
+        None => refuse(format!("node_id {text:?} is no NodeID: it must be a UUID of 36 characters")),
+    }
+}
+
+/// Limits of the documentation: 64 pairs, keys of 128 and values of 512 characters, no `consul-` prefix.
+fn node_meta(settings: &Settings) -> Result<BTreeMap<String, String>, ConfigError> {
+    let meta = settings.map("node_meta");
+    if meta.len() > 64 {
+        return refuse("node_meta invalid: Node metadata cannot contain more than 64 key/value pairs");
+    }
+    for (key, value) in &meta {
+        let reason = if key.is_empty() {
+            "Key cannot be blank"
+        } else if !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
+            "Key contains invalid characters"
+        } else if key.len() > 128 {
+            "Key is too long (limit: 128 characters)"
+        } else if key.starts_with("consul-") {
+            "Key prefix 'consul-' is reserved for internal use"
+        } else if value.len() > 512 {
+            "Value is too long (limit: 512 characters)"
+        } else {
+            continue;
+        };
+        return refuse(format!(
+            "node_meta invalid: Couldn't load metadata pair ('{key}', '{value}'): {reason}"
+        ));
+    }
+    Ok(meta)
+}
+
+/// Ranges of single numbers.
+fn numbers(settings: &Settings) -> Result<(), ConfigError> {
+    let multiplier = settings.int("performance.raft_multiplier");
+    if !(1..=10).contains(&multiplier) {
+        return refuse(format!(
+            "performance.raft_multiplier cannot be {multiplier}. Must be between 1 and 10"
+        ));
+    }
+    if settings.int("check_output_max_size") < 1 {
+        return refuse(
+            "check_output_max_size must be positive, to discard check output use the discard_check_output flag",
+        );
+    }
+    for path in [
+        "dns_config.udp_answer_limit",
+        "dns_config.a_record_limit",
+        "autopilot.max_trailing_logs",
+        "limits.http_max_conns_per_client",
+        "limits.rpc_max_conns_per_client",
+        "raft_snapshot_threshold",
+        "raft_trailing_logs",
+    ] {
+        let number = settings.int(path);
+        if number < 0 {
+            return refuse(format!("{path} cannot be {number}. Must be greater than or equal to zero"));
+        }
+    }
+    for path in ["limits.kv_max_value_size", "limits.txn_max_req_len"] {
+        if settings.int(path) < 1 {
+            return refuse(format!("{path} must be positive"));
+        }
+    }
+    for (low, high) in [("sidecar_min_port", "sidecar_max_port"), ("expose_min_port", "expose_max_port")] {
+        if settings.int(&format!("ports.{low}")) > settings.int(&format!("ports.{high}")) {
+            return refuse(format!("{low} must be less than {high}. To disable, set both to zero."));
+        }
+    }
+    Ok(())
+}
+
+/// Rules between keys, and values with a form of their own.
+fn rules(settings: &Settings, server: bool, datacenter: &str) -> Result<(), ConfigError> {
+    if settings.bool("ui_config.enabled") && !settings.text("ui_config.dir").is_empty() {
+        return refuse("Both the ui and ui-dir flags were specified, please provide only one.");
+    }
+    if !settings.text("segment").is_empty()
+        || !settings.texts("segments").is_empty()
+        || settings.written("segments").is_some()
+    {
+        return refuse("Network segments are not supported: remove segment and segments");
+    }
+    for recursor in settings.texts("recursors") {
+        if address::ip(&recursor).is_some_and(|ip| ip.is_unspecified()) {
+            return refuse("DNS recursor address cannot be 0.0.0.0, :: or [::]");
+        }
+    }
+    let encrypt = settings.text("encrypt");
+    if !encrypt.is_empty() {
+        match crate::base64::decode(&encrypt) {
+            None => return refuse("encrypt has invalid key: it must be base64, as keygen prints it"),
+            Some(key) if ![16, 24, 32].contains(&key.len()) => {
+                return refuse(
+                    "Failed to configure keyring: Invalid key: key size must be 16, 24 or 32 bytes",
+                );
+            }
+            Some(_) => {}
+        }
+    }
+    let policy = settings.text("acl.default_policy");
+    if !["", "allow", "deny"].contains(&policy.as_str()) {
+        return Err(ConfigError::new(format!("Unsupported default ACL policy: {policy}"))
+            .hint("acl.default_policy is allow or deny."));
+    }
+    for path in ["serf_lan_allowed_cidrs", "serf_wan_allowed_cidrs", "http_config.allow_write_http_from"] {
+        if let Some(bad) = settings.texts(path).into_iter().find(|cidr| !is_cidr(cidr)) {
+            return Err(ConfigError::listed(&format!("{path}: "), vec![format!("invalid cidr: {bad}")]));
+        }
+    }
+    if settings.written("primary_gateways").is_some() {
+        if !server {
+            return refuse("'primary_gateways' requires 'server = true'");
+        }
+        let primary = settings.text("primary_datacenter");
+        if primary.is_empty() || primary.eq_ignore_ascii_case(datacenter) {
+            return refuse("'primary_gateways' should only be configured in a secondary datacenter");
+        }
+    }
+    if settings.bool("connect.enable_mesh_gateway_wan_federation") && !server {
+        return refuse("'connect.enable_mesh_gateway_wan_federation = true' requires 'server = true'");
+    }
+    if settings.bool("auto_encrypt.allow_tls") && !server {
+        return refuse("auto_encrypt.allow_tls can only be used on a server.");
+    }
+    let protocol = settings.int("protocol");
+    if protocol > 3 {
+        return refuse(format!("Protocol version '{protocol}' too high. (range: [2, 3])"));
+    }
+    if settings.written("protocol").is_some() && protocol < 2 {
+        return refuse(format!("Protocol version '{protocol}' too low. (range: [2, 3])"));
+    }
+    Ok(())
+}
+
+fn is_cidr(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(ip, bits)| {
+        let most = match ip.parse::<IpAddr>() {
+            Ok(IpAddr::V4(_)) => 32,
+            Ok(IpAddr::V6(_)) => 128,
+            Err(_) => return false,
+        };
+        bits.parse::<u8>().is_ok_and(|bits| bits <= most)
+    })
+}
+
+/// The cluster's listeners must not share an address that is told to others.
+fn distinct_ports(ports: &Ports, lan: IpAddr, wan: IpAddr) -> Result<(), ConfigError> {
+    let mut taken: Vec<(SocketAddr, &str)> = vec![(SocketAddr::new(lan, ports.server), "RPC Advertise")];
+    let others = [
+        (Some(SocketAddr::new(lan, ports.serf_lan)), "Serf Advertise LAN"),
+        (ports.serf_wan.map(|port| SocketAddr::new(wan, port)), "Serf Advertise WAN"),
+    ];
+    for (address, name) in others {
+        let Some(address) = address else { continue };
+        if let Some((_, other)) = taken.iter().find(|(a, _)| *a == address) {
+            return refuse(format!("{name} address {address} already configured for {other}"));
+        }
+        taken.push((address, name));
+    }
+    Ok(())
+}
+
+fn tagged(settings: &Settings, lan: IpAddr, wan: IpAddr) -> BTreeMap<String, String> {
+    let mut tagged = settings.map("tagged_addresses");
+    for (name, address) in [("lan", lan), ("wan", wan)] {
+        tagged.insert(name.to_owned(), address.to_string());
+        let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+        tagged.insert(format!("{name}_{family}"), address.to_string());
+    }
+    for (key, name) in [
+        ("advertise_addr_ipv4", "lan_ipv4"),
+        ("advertise_addr_ipv6", "lan_ipv6"),
+        ("advertise_addr_wan_ipv4", "wan_ipv4"),
+        ("advertise_addr_wan_ipv6", "wan_ipv6"),
+    ] {
+        if let Some(ip) = address::ip(&settings.text(key)) {
+            tagged.insert(name.to_owned(), ip.to_string());
+        }
+    }
+    tagged
+}
+
+fn socket_mode(settings: &Settings) -> Result<Option<u32>, ConfigError> {
+    let text = settings.text("unix_sockets.mode");
+    match u32::from_str_radix(&text, 8) {
+        _ if text.is_empty() => Ok(None),
+        Ok(mode) if mode <= 0o7777 => Ok(Some(mode)),
+        _ => {
+            refuse(format!("unix_sockets.mode {text:?} is no file mode: write it in octal, such as \"0700\""))
+        }
+    }
+}
+
+fn log(settings: &Settings) -> Result<LogConfig, ConfigError> {
+    let text = settings.text("log_level");
+    match Level::parse(&text) {
+        Some(level) => Ok(LogConfig { level, json: settings.bool("log_json") }),
+        None => {
+            refuse(format!("Invalid log level: {text}. Valid log levels are: [TRACE DEBUG INFO WARN ERR]"))
+        }
+    }
+}
+
+/// One warning about all keys that are read but have no effect yet.
+fn not_yet(settings: &Settings, dev: bool, warnings: &mut Vec<String>) {
+    // What development mode sets by itself is no wish of the user's.
+    let by_dev = |path: &str| {
+        dev && ["connect.enabled", "ui", "ui_config.enabled", "disable_keyring_file", "ports.grpc"]
+            .contains(&path)
+            || dev && path.starts_with("gossip_")
+    };
+    let is_off = |value: &Value| match value {
+        Value::Bool(on) => !on,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Number(number) => number.as_i64() == Some(-1),
+        Value::Object(map) => map.is_empty(),
+        Value::Null => true,
+    };
+    let idle = |fate: Fate| {
+        let paths = keys::AGENT.iter().filter(move |row| row.fate == fate).map(|row| row.path);
+        paths
+            .filter(|path| !by_dev(path) && settings.written(path).is_some_and(|value| !is_off(value)))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let (later, enterprise) = (idle(Fate::Later), idle(Fate::Enterprise));
+    if !later.is_empty() {
+        warnings.push(format!("not implemented yet and without effect: {later}"));
+    }
+    if !enterprise.is_empty() {
+        warnings.push(format!("of Consul Enterprise and without effect: {enterprise}"));
+    }
+}

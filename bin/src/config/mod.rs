@@ -1,0 +1,269 @@
+//! The agent's configuration: read from files, flags and fragments, checked, and given types.
+//!
+//! [`keys`] is the table of everything that may be written, [`schema`] checks what is written against it, [`load`]
+//! merges the sources, [`build`] turns the result into a [`Config`].
+
+pub mod address;
+pub mod build;
+pub mod duration;
+pub mod hcl;
+pub mod keys;
+pub mod load;
+pub mod schema;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proconsul_core::ids::Uuid;
+use serde_json::{Map, Value};
+
+pub use load::{Format, Inputs};
+
+/// A refusal to use a configuration: one line that names the place and the remedy, and perhaps hints.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    message: String,
+    hints: Vec<String>,
+}
+
+impl ConfigError {
+    /// A refusal in one line.
+    pub fn new(message: impl Into<String>) -> ConfigError {
+        ConfigError { message: message.into(), hints: Vec::new() }
+    }
+
+    /// Several refusals at once, in the form in which Consul lists them.
+    pub(crate) fn listed(before: &str, reasons: Vec<String>) -> ConfigError {
+        let message = match reasons.as_slice() {
+            [one] => format!("{before}1 error occurred: * {one}"),
+            many => format!("{before}{} errors occurred:\n\t* {}", many.len(), many.join("\n\t* ")),
+        };
+        ConfigError::new(message)
+    }
+
+    /// Adds a line that says what to do.
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> ConfigError {
+        self.hints.push(hint.into());
+        self
+    }
+
+    pub(crate) fn io(verb: &str, path: &Path, error: &std::io::Error) -> ConfigError {
+        ConfigError::new(format!("{verb} {}: {}", path.display(), crate::client::io_reason(error)))
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        for hint in &self.hints {
+            write!(f, "\n    {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Where an HTTP listener stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A path of a Unix domain socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Tcp(address) => write!(f, "tcp://{address}"),
+            Listen::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
+/// Port numbers; `None` is a listener that is switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// HTTP API.
+    pub http: Option<u16>,
+    /// DNS, over UDP and TCP.
+    pub dns: Option<u16>,
+    /// RPC between agents.
+    pub server: u16,
+    /// Gossip within the datacenter.
+    pub serf_lan: u16,
+    /// Gossip between datacenters.
+    pub serf_wan: Option<u16>,
+}
+
+/// What to log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// The lowest level that is shown.
+    pub level: crate::log::Level,
+    /// One JSON object per line.
+    pub json: bool,
+}
+
+/// How DNS questions are answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsConfig {
+    /// The domain answered for, without its closing dot.
+    pub domain: String,
+    /// A second one.
+    pub alt_domain: Option<String>,
+    /// TTL of node look-ups.
+    pub node_ttl: Duration,
+    /// TTLs by service name; `*` is the default and a trailing `*` matches a prefix.
+    pub service_ttl: BTreeMap<String, Duration>,
+    /// Leave out instances in state warning too.
+    pub only_passing: bool,
+    /// Most address records in one answer; 0 is no limit.
+    pub a_record_limit: usize,
+    /// Most answers over UDP without EDNS.
+    pub udp_answer_limit: usize,
+    /// Set TC when answers were left out.
+    pub enable_truncate: bool,
+    /// Do not compress names.
+    pub disable_compression: bool,
+    /// Add node metadata as TXT records.
+    pub node_meta_txt: bool,
+    /// Numbers of the SOA record: refresh, retry, expire, minimum TTL, in seconds.
+    pub soa: [u32; 4],
+    /// Resolvers for other names.
+    pub recursors: Vec<String>,
+}
+
+/// Sizes and rates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest value of a key, in bytes.
+    pub kv_max_value_size: u64,
+    /// Largest body of a transaction, in bytes.
+    pub txn_max_req_len: u64,
+    /// Most HTTP connections from one address.
+    pub http_max_conns_per_client: usize,
+}
+
+/// Raft's settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaftConfig {
+    /// Factor on the base timeouts, 1 to 10.
+    pub multiplier: u32,
+    /// Entries after which a snapshot is taken.
+    pub snapshot_threshold: u64,
+    /// How often that is looked at.
+    pub snapshot_interval: Duration,
+    /// Entries that stay in the log behind a snapshot.
+    pub trailing_logs: u64,
+}
+
+/// An agent's configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Development mode: a sole server that keeps everything in memory.
+    pub dev: bool,
+    /// Name of this node.
+    pub node_name: String,
+    /// Identity, if it is set by hand. Otherwise the one in the data directory, or a new one.
+    pub node_id: Option<Uuid>,
+    /// Datacenter, in lower case.
+    pub datacenter: String,
+    /// Datacenter that decides about ACLs and intentions, in lower case.
+    pub primary_datacenter: String,
+    /// Metadata of the node.
+    pub node_meta: BTreeMap<String, String>,
+    /// Addresses of the node by name: `lan`, `wan`, their `_ipv4` and `_ipv6` forms and the user's own.
+    pub tagged_addresses: BTreeMap<String, String>,
+    /// Whether this agent is a server.
+    pub server: bool,
+    /// Whether this server makes itself the first member of the cluster.
+    pub bootstrap: bool,
+    /// How many servers form the cluster together; 0 if that is not said.
+    pub bootstrap_expect: u32,
+    /// Where state is kept; `None` in development mode.
+    pub data_dir: Option<PathBuf>,
+    /// Address of the cluster's listeners.
+    pub bind_addr: IpAddr,
+    /// Address told to others in this datacenter.
+    pub advertise_lan: IpAddr,
+    /// Address told to other datacenters.
+    pub advertise_wan: IpAddr,
+    /// Listener of RPC.
+    pub rpc_bind: SocketAddr,
+    /// Listener of LAN gossip.
+    pub serf_lan_bind: SocketAddr,
+    /// Listener of WAN gossip, if it is on.
+    pub serf_wan_bind: Option<SocketAddr>,
+    /// Addresses of the clients' listeners.
+    pub client_addrs: Vec<IpAddr>,
+    /// HTTP listeners.
+    pub http: Vec<Listen>,
+    /// Mode of Unix sockets, if it is set.
+    pub unix_socket_mode: Option<u32>,
+    /// DNS listeners, each for UDP and TCP.
+    pub dns_listen: Vec<SocketAddr>,
+    /// Port numbers.
+    pub ports: Ports,
+    /// Logging.
+    pub log: LogConfig,
+    /// DNS.
+    pub dns: DnsConfig,
+    /// Limits.
+    pub limits: Limits,
+    /// Raft.
+    pub raft: RaftConfig,
+    /// Headers added to every HTTP response.
+    pub response_headers: BTreeMap<String, String>,
+    /// How long a blocking query waits if it does not say.
+    pub default_query_time: Duration,
+    /// The longest that it may ask for.
+    pub max_query_time: Duration,
+    /// The shortest TTL of a session.
+    pub session_ttl_min: Duration,
+    /// How long changes of a check's output alone may wait before they are told to the catalog.
+    pub check_update_interval: Duration,
+    /// Longest output of a check that is kept, in bytes.
+    pub check_output_max_size: usize,
+    /// Keep no output at all.
+    pub discard_check_output: bool,
+    /// Allow script checks in configuration files.
+    pub enable_local_script_checks: bool,
+    /// Allow script checks over HTTP too.
+    pub enable_remote_script_checks: bool,
+    /// Leave the cluster on SIGTERM.
+    pub leave_on_terminate: bool,
+    /// Do not leave the cluster on SIGINT.
+    pub skip_leave_on_interrupt: bool,
+    /// Where to write the process id.
+    pub pid_file: Option<PathBuf>,
+    /// Services of this agent, for `proconsul_core::agent::definition`; keys are canonical.
+    pub services: Vec<Value>,
+    /// Checks of this agent, for `proconsul_core::agent::definition`; keys are canonical.
+    pub checks: Vec<Value>,
+    /// What to tell the user at start-up.
+    pub warnings: Vec<String>,
+    /// Every key that is set, merged, for those parts that read more than is typed here.
+    pub settings: Map<String, Value>,
+    /// Files that were read, in order.
+    pub files: Vec<PathBuf>,
+}
+
+impl Config {
+    /// Whether this server elects itself at once, as the only member of a new cluster.
+    #[must_use]
+    pub fn elects_itself(&self) -> bool {
+        self.server && (self.dev || self.bootstrap)
+    }
+}
+
+/// Reads, merges and checks a configuration.
+pub fn load(inputs: &Inputs) -> Result<Config, ConfigError> {
+    build::build(inputs.dev, load::merge_all(inputs)?)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,11 @@
+//! The `proconsul` program: the agent and the commands that talk to one.
+//!
+//! It answers to Consul's command line; a link or copy named `consul` behaves the same and shows that name in its help.
+
+pub mod banner;
+mod base64;
+pub mod cli;
+pub mod client;
+pub mod commands;
+pub mod config;
+pub mod log;
