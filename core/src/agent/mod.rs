@@ -1,17 +1,27 @@
 //! The agent's own services and checks, and how the catalog is repaired towards them.
 
+mod checks;
 mod decode;
 pub mod definition;
+mod local;
+mod machine;
+mod persist;
 mod proxy;
+mod sync;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 pub use definition::{CheckDefinition, CheckKind, ServiceDefinition};
+pub use machine::{Agent, BadStart, Config};
 
 use crate::Text;
-use crate::store::model::{Check, Health, Service};
+use crate::ids::OpId;
+use crate::store::command::Command;
+use crate::store::model::{Check, Health, Node, Service};
 
 /// Deadlines of the agent.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,7 +32,7 @@ pub enum Timer {
     Ttl(Text),
     /// The next full synchronisation with the catalog.
     FullSync,
-    /// A full synchronisation or a write to the catalog is overdue or due again.
+    /// Something could not be synchronised; time to try again.
     Retry,
     /// A check's output that changed without its state is due to be written, by check id.
     Output(Text),
@@ -100,6 +110,68 @@ impl CallError {
     }
 }
 
+/// When a call may be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallDone {
+    /// At once.
+    Now,
+    /// When what [`Effect::Persist`] with this ticket carries is durable.
+    WhenPersisted(u64),
+}
+
+/// What the agent wants done.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Run a health check; report with [`Agent::on_probed`]. Ids are above [`OP_BASE`], unlike those of other machines.
+    Probe {
+        /// The operation.
+        op: OpId,
+        /// What to run.
+        probe: Probe,
+    },
+    /// The outcome of a probe is no longer wanted.
+    Cancel {
+        /// The operation.
+        op: OpId,
+    },
+    /// Change the catalog; report with [`Agent::on_proposed`]. Commands must reach the log in the order of their
+    /// tickets, or not at all.
+    Propose {
+        /// Quoted by the report.
+        ticket: u64,
+        /// The change.
+        command: Command,
+    },
+    /// Read what the catalog has of this node; report with [`Agent::on_catalog`].
+    FetchCatalog {
+        /// Quoted by the report.
+        ticket: u64,
+    },
+    /// Make these changes of the agent's own state durable; failure halts the node.
+    Persist {
+        /// Quoted by [`CallDone::WhenPersisted`].
+        ticket: u64,
+        /// Keys with their new values; `None` removes.
+        changes: Vec<(Text, Option<Bytes>)>,
+    },
+    /// [`Agent::view`] gives something new.
+    Changed,
+}
+
+/// Operations of the agent have ids from here on.
+pub const OP_BASE: u64 = 1 << 62;
+
+/// What the catalog has of this node, read by whoever carries out [`Effect::FetchCatalog`].
+#[derive(Clone, Debug, Default)]
+pub struct CatalogState {
+    /// The node's row.
+    pub node: Option<Node>,
+    /// All its services.
+    pub services: Vec<Service>,
+    /// All its checks.
+    pub checks: Vec<Check>,
+}
+
 /// Something to find out about the world.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
@@ -107,6 +179,8 @@ pub struct Probe {
     pub kind: ProbeKind,
     /// Limit of one run.
     pub timeout: Duration,
+    /// Limit of what a peer's answer contributes to the output, in bytes.
+    pub output_max: usize,
 }
 
 /// Kinds of health checks that are run.
@@ -150,4 +224,16 @@ pub struct AgentView {
     pub services: imbl::OrdMap<Text, Arc<Service>>,
     /// Checks by id.
     pub checks: imbl::OrdMap<Text, Arc<Check>>,
+}
+
+/// Identifies what a client sees of a service: it differs when the service differs. Sixteen hexadecimal digits
+/// (`X-Consul-ContentHash`).
+#[must_use]
+pub fn content_hash(service: &Service) -> Text {
+    let bytes = postcard::to_allocvec(service).expect("a service has no type that postcard cannot write");
+    // FNV-1a, 64 bits, over a canonical encoding.
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}").into()
 }
