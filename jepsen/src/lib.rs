@@ -1,1 +1,15 @@
-//! stub
+//! Histories of concurrent clients, and checkers that say whether a history keeps the promises of the store.
+//!
+//! The simulator's workloads and the harness for real processes record the same [`history::History`] and hand it to
+//! the same checkers. A checker never guesses: what it cannot decide within its budget is
+//! [`verdict::Verdict::Undecided`], which counts as a failure.
+//!
+//! | Module | Promise |
+//! |---|---|
+//! | [`linearizability`] | every key is a linearizable register with compare-and-set by modify index |
+//! | [`index_order`] | the modify indexes that clients saw are one order of all changes, in agreement with real time |
+//! | [`locks`] | a lock has one holder, fencing numbers grow, lock-delay is waited out |
+
+pub mod history;
+pub mod linearizability;
+pub mod verdict;
