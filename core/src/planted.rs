@@ -29,6 +29,16 @@ pub enum Bug {
     AcceptWithoutLogMatch,
     /// Raft: a voter that restarts forgets that it may have promised a lease.
     NoHoldOutAfterRestart,
+    /// Store: the end of a session starts no lock-delay.
+    LockDelaySkipped,
+    /// Store: a session ends and its locks stay.
+    SessionSurvivesNode,
+    /// Store: a deletion wakes nobody.
+    WatchMissesDelete,
+    /// Store: the index of a prefix ignores deletions.
+    IndexGoesBack,
+    /// Store: a lock is given although another session holds it.
+    AcquireIgnoresHolder,
 }
 
 impl Bug {
@@ -45,6 +55,11 @@ impl Bug {
         Bug::AckBeforeDurable,
         Bug::AcceptWithoutLogMatch,
         Bug::NoHoldOutAfterRestart,
+        Bug::LockDelaySkipped,
+        Bug::SessionSurvivesNode,
+        Bug::WatchMissesDelete,
+        Bug::IndexGoesBack,
+        Bug::AcquireIgnoresHolder,
     ];
 }
 

@@ -13,6 +13,9 @@ use super::model::{Check, Service, Session};
 use crate::Text;
 use crate::ids::Uuid;
 
+/// First byte of an encoded command.
+const VERSION: u8 = 1;
+
 /// A change of the replicated state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
@@ -137,9 +140,78 @@ pub enum Refusal {
     #[error("Check '{0}' is in critical state")]
     CriticalCheck(Text),
     /// A check for an instance that is not registered.
-    #[error("Missing service registration")]
-    MissingService,
+    #[error("failed inserting check: Missing service registration on node {node:?}")]
+    MissingService {
+        /// Name of the node.
+        node: Text,
+    },
     /// Any other rule of the catalog, in words.
     #[error("{0}")]
     Other(String),
+}
+
+/// Bytes that are no command, or none that this version understands.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BadCommand {
+    /// The version is unknown. Applying nothing would let this replica differ from the others, so it must stop.
+    #[error("a command of version {0}, which this version does not understand: upgrade this server")]
+    Version(u8),
+    /// The version is known and the rest is not.
+    #[error("a command of version {VERSION} that cannot be decoded")]
+    Malformed,
+}
+
+/// [`KvCommand`] as it lies in the buffer.
+#[derive(Deserialize)]
+struct KvWire<'a> {
+    verb: KvVerb,
+    key: &'a str,
+    value: &'a [u8],
+    flags: u64,
+}
+
+impl Command {
+    /// A version byte and postcard.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let room = match self {
+            Command::Kv(command) => command.key.len() + command.value.len() + 48,
+            _ => 256,
+        };
+        let mut bytes = Vec::with_capacity(room);
+        bytes.push(VERSION);
+        let bytes =
+            postcard::to_extend(self, bytes).expect("commands hold nothing that postcard cannot write");
+        Bytes::from(bytes)
+    }
+
+    /// Reads what [`Command::encode`] wrote. A value is a slice of `bytes`, not a copy.
+    ///
+    /// # Errors
+    /// [`BadCommand`] when a newer version wrote it, or when it is no command at all.
+    pub fn decode(bytes: &Bytes) -> Result<Command, BadCommand> {
+        match bytes.first() {
+            Some(&VERSION) => {}
+            Some(&version) => return Err(BadCommand::Version(version)),
+            None => return Err(BadCommand::Malformed),
+        }
+        // The first variant, by far the most frequent, is read in place.
+        if bytes.get(1) == Some(&0) {
+            let (wire, rest) =
+                postcard::take_from_bytes::<KvWire<'_>>(&bytes[2..]).map_err(|_| BadCommand::Malformed)?;
+            if !rest.is_empty() {
+                return Err(BadCommand::Malformed);
+            }
+            return Ok(Command::Kv(KvCommand {
+                verb: wire.verb,
+                key: Text::new(wire.key),
+                value: bytes.slice_ref(wire.value),
+                flags: wire.flags,
+            }));
+        }
+        match postcard::take_from_bytes(&bytes[1..]) {
+            Ok((command, [])) => Ok(command),
+            _ => Err(BadCommand::Malformed),
+        }
+    }
 }

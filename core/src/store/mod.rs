@@ -1,16 +1,210 @@
 //! The replicated state: tables, commands, queries, watches.
+//!
+//! [`Store::apply`] is the only way to change it, and sees no time and no chance: the same commands at the same indexes
+//! make the same store everywhere. Tables are persistent maps, so that a clone costs a few pointers and is a view of
+//! one moment that stays as it is.
 
+mod catalog;
+mod change;
+mod checks;
 pub mod command;
+mod indexes;
+mod instances;
+mod kv;
 pub mod model;
+mod nodes;
 pub mod query;
+mod read;
+mod rows;
+mod services;
+mod sessions;
+#[cfg(test)]
+mod tests;
+mod tombstones;
+mod watch;
 
-/// The replicated state.
-#[derive(Clone, Debug, Default)]
-pub struct Store {}
+use std::sync::Arc;
+use std::time::Duration;
 
-/// A read-only picture of the store: a clone of it.
+use change::Change;
+use checks::Checks;
+use command::{Command, Response};
+use indexes::Indexes;
+use kv::Keys;
+use model::{Check, KvEntry, Node, Service, Session};
+use nodes::Nodes;
+use query::WatchKey;
+use services::{GroupKey, Services};
+use sessions::{Sessions, folded};
+
+pub use instances::{Instance, InstanceList, Memo, Rendering, ServiceNames};
+pub use read::{Found, Rows};
+pub use rows::{BadRow, RowKey, StoreBuilder};
+pub use sessions::LockDelay;
+pub use watch::Watches;
+
+use crate::Text;
+use crate::ids::Uuid;
+
+/// The whole replicated state at one index.
+#[derive(Clone, Default)]
+pub struct Store {
+    kv: Keys,
+    nodes: Nodes,
+    services: Services,
+    checks: Checks,
+    sessions: Sessions,
+    indexes: Indexes,
+}
+
+/// A store that nobody changes any more: what readers get.
 pub type View = Store;
 
-/// Identity of one row in checkpoints: table tag and primary key.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RowKey(pub Vec<u8>);
+/// What applying a command came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// For the one who proposed it.
+    pub response: Response,
+    /// For those who wait; sorted, each once.
+    pub touched: Vec<WatchKey>,
+    /// For the next checkpoint: the rows that were written or removed; sorted, each once.
+    pub dirty: Vec<RowKey>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("keys", &self.kv.len())
+            .field("tombstones", &self.kv.tombstones.len())
+            .field("nodes", &self.nodes.len())
+            .field("services", &self.services.len())
+            .field("checks", &self.checks.len())
+            .field("sessions", &self.sessions.len())
+            .field("indexes", &self.indexes)
+            .finish()
+    }
+}
+
+impl Store {
+    /// A store without rows.
+    #[must_use]
+    pub fn new() -> Store {
+        Store::default()
+    }
+
+    /// Applies the command at a Raft index. Indexes grow from call to call.
+    ///
+    /// A refused command changes nothing.
+    pub fn apply(&mut self, index: u64, command: &Command) -> Applied {
+        let mut change = Change::new(index);
+        let response = match command {
+            Command::Kv(command) => self.kv.apply(&self.sessions, &mut self.indexes, &mut change, command),
+            Command::Register(registration) => self.register(&mut change, registration),
+            Command::Deregister(command) => self.deregister(&mut change, command),
+            Command::SessionCreate(session) => self.create_session(&mut change, session),
+            Command::SessionDestroy { id } => {
+                self.end_session(&mut change, *id);
+                Response::Done
+            }
+            Command::LockDelayOver { keys } => {
+                for (key, begun) in keys {
+                    self.sessions.end_delay(&mut change, key, *begun);
+                }
+                Response::Done
+            }
+            Command::ReapTombstones { up_to } => {
+                self.kv.reap(&mut self.indexes, &mut change, *up_to);
+                Response::Done
+            }
+        };
+        let (touched, dirty) = change.finish();
+        Applied { response, touched, dirty }
+    }
+
+    /// A key.
+    #[must_use]
+    pub fn kv(&self, key: &str) -> Option<Arc<KvEntry>> {
+        self.kv.get(key)
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn kv_len(&self) -> usize {
+        self.kv.len()
+    }
+
+    /// A session.
+    #[must_use]
+    pub fn session(&self, id: Uuid) -> Option<&Arc<Session>> {
+        self.sessions.get(id)
+    }
+
+    /// A node by name, without regard to letter case.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&Arc<Node>> {
+        self.nodes.get(&folded(name)).map(|entry| &entry.row)
+    }
+
+    /// A node by its agent's identity.
+    #[must_use]
+    pub fn node_by_id(&self, id: Uuid) -> Option<&Arc<Node>> {
+        self.nodes.by_id(id).map(|entry| &entry.row)
+    }
+
+    /// All nodes in the order of their lower-case names.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.all().map(|entry| &entry.row)
+    }
+
+    /// The services on a node in the order of their ids.
+    #[must_use]
+    pub fn node_services(&self, name: &str) -> Vec<Arc<Service>> {
+        self.services.of_node(&folded(name)).map(|(_, row)| Arc::clone(row)).collect()
+    }
+
+    /// One service on a node, without regard to letter case.
+    #[must_use]
+    pub fn service(&self, node: &str, id: &str) -> Option<&Arc<Service>> {
+        self.services.get(&(folded(node), folded(id)))
+    }
+
+    /// The checks on a node, those of its services included, in the order of their ids.
+    #[must_use]
+    pub fn node_checks(&self, name: &str) -> Vec<Arc<Check>> {
+        self.checks.of_node(&folded(name)).map(|(_, row)| Arc::clone(row)).collect()
+    }
+
+    /// One check on a node, without regard to letter case.
+    #[must_use]
+    pub fn check(&self, node: &str, id: &str) -> Option<&Arc<Check>> {
+        self.checks.get(&(folded(node), folded(id)))
+    }
+
+    /// The instances of a service, without regard to letter case; `None` if there is none.
+    #[must_use]
+    pub fn service_instances(&self, name: &str) -> Option<&Arc<InstanceList>> {
+        self.services.group(&GroupKey::new(name, false)).map(|group| group.all())
+    }
+
+    /// The sessions that end unless they are renewed.
+    pub fn sessions_with_ttl(&self) -> impl Iterator<Item = &Arc<Session>> {
+        self.sessions.all().filter(|session| session.ttl_parsed.is_some())
+    }
+
+    /// The keys that cannot be locked for now, with the index at which that began and for how long it lasts.
+    pub fn lock_delays(&self) -> impl Iterator<Item = (&Text, u64, Duration)> {
+        self.sessions.delays().map(|(key, delay)| (key, delay.begun, delay.delay))
+    }
+
+    /// Raft index of the oldest deletion that is remembered.
+    #[must_use]
+    pub fn oldest_tombstone(&self) -> Option<u64> {
+        self.kv.tombstones.oldest()
+    }
+
+    /// Raft index of the newest deletion that is remembered.
+    #[must_use]
+    pub fn newest_tombstone(&self) -> Option<u64> {
+        self.kv.tombstones.newest()
+    }
+}

@@ -99,6 +99,8 @@ pub enum WatchKey {
     Services,
     /// One service: its instances, their nodes, their checks and their nodes' checks (lower-case name).
     Service(Text),
+    /// The instances that take mesh traffic for one service, likewise (lower-case name).
+    ServiceConnect(Text),
     /// Any check.
     Checks,
     /// Everything: a snapshot was restored.

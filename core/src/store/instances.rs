@@ -1,0 +1,123 @@
+//! Instances of services as discovery sees them: with their node and their checks, ready to be rendered once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use super::model::{Check, Health, Node, Service};
+use crate::Text;
+
+/// Bytes that are made when they are first asked for and kept as long as what they were made from.
+///
+/// Any thread may fill a cell; whoever comes second takes what is there.
+#[derive(Clone, Debug)]
+pub struct Memo<const N: usize> {
+    cells: [OnceLock<Bytes>; N],
+}
+
+impl<const N: usize> Default for Memo<N> {
+    fn default() -> Self {
+        Memo::new()
+    }
+}
+
+impl<const N: usize> Memo<N> {
+    /// A memo with empty cells.
+    #[must_use]
+    pub fn new() -> Memo<N> {
+        Memo { cells: std::array::from_fn(|_| OnceLock::new()) }
+    }
+
+    /// The bytes in a cell, made by `render` if nobody has yet. A cell means one rendering, always the same one.
+    pub fn get(&self, cell: usize, render: impl FnOnce() -> Bytes) -> &Bytes {
+        self.cells[cell].get_or_init(render)
+    }
+}
+
+/// One instance of a service: with everything that health and catalog answers show of it. Immutable; a change of the
+/// node, the service or one of the checks makes a new one.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// Where it runs.
+    pub node: Arc<Node>,
+    /// What it is.
+    pub service: Arc<Service>,
+    /// The node's checks, then the instance's own, each in the order of their ids.
+    pub checks: Vec<Arc<Check>>,
+    /// Its JSON: see [`Rendering::entry`] for the cells.
+    pub rendered: Memo<2>,
+}
+
+impl PartialEq for Instance {
+    fn eq(&self, other: &Instance) -> bool {
+        self.node == other.node && self.service == other.service && self.checks == other.checks
+    }
+}
+
+impl Eq for Instance {}
+
+impl Instance {
+    /// The worst of its checks; passing when it has none.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.checks.iter().map(|check| check.status).max().unwrap_or(Health::Passing)
+    }
+
+    /// Whether it has all these tags, without regard to letter case.
+    #[must_use]
+    pub fn has_tags(&self, tags: &[Text]) -> bool {
+        tags.iter().all(|tag| self.service.tags.iter().any(|has| has.eq_ignore_ascii_case(tag)))
+    }
+}
+
+/// Which JSON of an instance or of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rendering {
+    /// As `/v1/health/service` shows it; otherwise as `/v1/catalog/service` does.
+    pub health: bool,
+    /// Indented.
+    pub pretty: bool,
+}
+
+impl Rendering {
+    /// The cell of [`Instance::rendered`]: entries are kept in compact form.
+    #[must_use]
+    pub fn entry(self) -> usize {
+        usize::from(self.health)
+    }
+
+    /// The cell of [`InstanceList::rendered`].
+    #[must_use]
+    pub fn list(self) -> usize {
+        usize::from(self.health) + 2 * usize::from(self.pretty)
+    }
+}
+
+/// Instances of one service, in the order of node names and instance ids. All readers of an unchanged service share one.
+#[derive(Clone, Debug, Default)]
+pub struct InstanceList {
+    /// Index of the service.
+    pub index: u64,
+    /// The instances.
+    pub items: Vec<Arc<Instance>>,
+    /// Whole bodies: see [`Rendering::list`] for the cells.
+    pub rendered: Memo<4>,
+}
+
+impl PartialEq for InstanceList {
+    fn eq(&self, other: &InstanceList) -> bool {
+        self.index == other.index && self.items == other.items
+    }
+}
+
+impl Eq for InstanceList {}
+
+impl InstanceList {
+    pub(super) fn new(index: u64, items: Vec<Arc<Instance>>) -> InstanceList {
+        InstanceList { index, items, rendered: Memo::new() }
+    }
+}
+
+/// Service names as registered, with the distinct tags of their instances.
+pub type ServiceNames = BTreeMap<Text, BTreeSet<Text>>;
