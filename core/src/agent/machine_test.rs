@@ -44,7 +44,7 @@ impl Catalog {
         let services = services.cloned().collect::<Vec<_>>();
         for check in &registration.checks {
             if !check.service_id.is_empty() && !services.contains(&check.service_id) {
-                return Response::Refused(Refusal::MissingService);
+                return Response::Refused(Refusal::MissingService { node: "n".into() });
             }
         }
         self.node = Some(Node {
