@@ -9,3 +9,4 @@ pub mod files;
 pub mod gate;
 pub mod log_writer;
 pub mod ports;
+pub mod probe;

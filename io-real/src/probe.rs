@@ -1,0 +1,52 @@
+//! Health checks that really run: HTTP requests and TCP connections.
+//!
+//! The texts are those that operators know from Consul, and their alerts look for.
+
+mod dial;
+mod http;
+
+use async_trait::async_trait;
+use proconsul_core::agent::{Probe, ProbeKind, ProbeOutcome};
+use proconsul_core::store::model::Health;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::ports::Prober;
+
+/// Probes that run at the same time. More wait for their turn, and their limit of time begins with it: an agent with
+/// thousands of dead targets gets slow at checking, but does not run out of sockets.
+const CONCURRENT_MAX: usize = 512;
+
+/// Runs health checks with real sockets. A probe whose future is dropped closes its connection.
+#[derive(Debug)]
+pub struct SocketProber {
+    turns: Semaphore,
+}
+
+impl Default for SocketProber {
+    fn default() -> Self {
+        SocketProber { turns: Semaphore::new(CONCURRENT_MAX) }
+    }
+}
+
+#[async_trait]
+impl Prober for SocketProber {
+    async fn probe(&self, probe: &Probe) -> ProbeOutcome {
+        let _turn = self.turns.acquire().await.expect("the semaphore is never closed");
+        match &probe.kind {
+            ProbeKind::Tcp { address } => match timeout(probe.timeout, dial::dial(address)).await {
+                Ok(Ok(_)) => outcome(Health::Passing, format!("TCP connect {address}: Success")),
+                Ok(Err(error)) => outcome(Health::Critical, error),
+                Err(_) => outcome(Health::Critical, format!("dial tcp {address}: i/o timeout")),
+            },
+            ProbeKind::Http { .. } => http::probe(probe).await,
+        }
+    }
+}
+
+fn outcome(status: Health, output: String) -> ProbeOutcome {
+    ProbeOutcome { status, output }
+}
+
+#[cfg(test)]
+mod tests;
