@@ -46,14 +46,21 @@ impl Raft {
     /// Whether this server may stand for election. Not while a snapshot is being installed: its log is about to be
     /// replaced.
     pub(super) fn is_electable(&self) -> bool {
-        self.log.membership().is_voter(self.id) && !self.is_installing()
+        self.has_stake() && !self.is_installing()
+    }
+
+    /// Whether this server votes, or did before a change that may not be committed. In that case the group may need
+    /// its log to go on, although its own vote does not count (dissertation, section 4.2.2).
+    fn has_stake(&self) -> bool {
+        let is_open = self.log.membership_index() > self.commit;
+        self.log.membership().is_voter(self.id) || is_open && self.log.membership_before().is_voter(self.id)
     }
 
     /// Waits for one to two election timeouts (paper, section 5.2). A server that neither votes nor has a leader to
     /// lose has nothing to wait for.
     pub(super) fn arm_election(&mut self, cx: &mut Cx<'_, Effect>) {
         let key = Raft::timer(Timer::Election);
-        if self.log.membership().is_voter(self.id) || self.leader.is_some() {
+        if self.has_stake() || self.leader.is_some() {
             let wait = self.timing.election + self.rng.duration_below(self.timing.election);
             cx.timers.set(key, cx.now.mono + wait);
         } else {
@@ -110,7 +117,7 @@ impl Raft {
     /// Stands for election (paper, section 5.2). Counts its own vote at once: whatever it may say for that waits for
     /// the vote to be durable.
     pub(super) fn campaign(&mut self, cx: &mut Cx<'_, Effect>, mark: Option<TransferMark>) {
-        assert!(self.is_electable(), "only a voter stands for election");
+        assert!(self.is_electable(), "only who has a stake stands for election");
         assert_eq!(
             self.promise.hold(cx.now.mono, mark),
             Duration::ZERO,

@@ -130,6 +130,11 @@ impl Log {
         &self.memberships.last().expect("the base's membership stays").1
     }
 
+    /// The members before the last change; those in force if the log holds no change.
+    pub(super) fn membership_before(&self) -> &Membership {
+        &self.memberships[self.memberships.len().saturating_sub(2)].1
+    }
+
     /// Where the members in force were decided; the base or before it if a checkpoint says so.
     pub(super) fn membership_index(&self) -> LogIndex {
         self.memberships.last().expect("the base's membership stays").0

@@ -13,6 +13,8 @@ pub(super) struct Auditor {
     entries: BTreeMap<(LogIndex, Term), (u64, Option<Term>)>,
     /// Committed entries from index 1 on: term, and the state machine's fingerprint after it.
     committed: Vec<(Term, u64)>,
+    /// In which term each of them was committed.
+    committed_in: Vec<Term>,
 }
 
 /// A fingerprint (FNV-1a) that depends on everything before.
@@ -62,7 +64,8 @@ impl Auditor {
         }
         for (at, (term, _)) in self.committed.iter().enumerate() {
             let index = LogIndex(at as u64 + 1);
-            if index >= raft.base_index() {
+            // A quorum's votes may arrive so late that others have moved on.
+            if index >= raft.base_index() && self.committed_in[at] < raft.term() {
                 assert_eq!(
                     raft.entry_term(index),
                     Some(*term),
@@ -94,10 +97,11 @@ impl Auditor {
 
     /// "State Machine Safety: if a server has applied a log entry at a given index to its state machine, no other
     /// server will ever apply a different log entry for the same index."
-    pub(super) fn applies(&mut self, entry: &Entry, state: u64) {
+    pub(super) fn applies(&mut self, entry: &Entry, state: u64, in_term: Term) {
         let at = usize::try_from(entry.index.0).unwrap() - 1;
         if at == self.committed.len() {
             self.committed.push((entry.term, state));
+            self.committed_in.push(in_term);
         }
         assert_eq!(
             self.committed.get(at),

@@ -179,8 +179,7 @@ pub(super) fn members(voters: std::ops::Range<usize>) -> Membership {
 
 impl Cluster {
     /// `all` servers, of which the first `voters` found a group.
-    pub(super) fn new(seed: u64, voters: usize, all: usize, weather: Weather) -> Cluster {
-        let timing = Timing::default();
+    pub(super) fn new(seed: u64, voters: usize, all: usize, weather: Weather, timing: Timing) -> Cluster {
         let mut cluster = Cluster {
             now: 0,
             order: 0,
@@ -365,11 +364,12 @@ impl Cluster {
     fn apply(&mut self, at: usize, entries: &[Entry]) {
         let before = self.auditor.committed();
         let server = &mut self.servers[at];
+        let term = server.raft.as_ref().expect("runs").term();
         for entry in entries {
             assert_eq!(entry.index, server.applied.next(), "entries are applied in order, once");
             server.applied = entry.index;
             server.state = audit::apply(server.state, entry);
-            self.auditor.applies(entry, server.state);
+            self.auditor.applies(entry, server.state, term);
         }
         if self.auditor.committed() > before {
             // Whoever else may answer reads by its lease must know of this.
@@ -539,6 +539,11 @@ impl Cluster {
                 self.schedule(self.now + MS, other, Event::PeerDown { peer: id(at) });
             }
         }
+    }
+
+    /// A server whose disk is busy.
+    pub(super) fn writing(&self) -> Option<usize> {
+        self.servers.iter().position(|server| server.raft.is_some() && !server.disk.writing.is_empty())
     }
 
     pub(super) fn restart_after(&mut self, at: usize, wait: u64) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::cluster::{Cluster, MS, Weather, id};
-use crate::raft::{Limits, MembershipChange};
+use crate::raft::{Limits, MembershipChange, Timing};
 
 /// Runs one seed: a group of `voters`, with two spare servers if members may change. Returns the number of events and the
 /// trace's fingerprint.
@@ -19,10 +19,20 @@ pub(super) fn run(seed: u64, voters: usize, members_change: bool) -> (u64, u64) 
         checkpoint_every: [10, 60, 10_000][draw.below(3) as usize],
     };
     let all = if members_change { voters + 2 } else { voters };
-    let mut cluster = Cluster::new(seed, voters, all, weather);
+    // Short timeouts bring elections close to the end of leases, where it matters.
+    let [heartbeat, election, lease] =
+        [[75, 1_000, 300], [50, 300, 300], [20, 100, 90]][draw.below(3) as usize];
+    let timing = Timing {
+        heartbeat: Duration::from_millis(heartbeat),
+        election: Duration::from_millis(election),
+        lease: Duration::from_millis(lease),
+        ..Timing::default()
+    };
+    let mut cluster = Cluster::new(seed, voters, all, weather, timing);
     if draw.below(2) == 0 {
         cluster.limits = Limits { append_entries_max: 3, inflight_max: 2, ..Limits::default() };
     }
+    let calm_max = [3, 20][draw.below(2) as usize];
     let pace = [2 * MS, 20 * MS, 100 * MS][draw.below(3) as usize];
     let mut payload = 0u64;
     let mut calm = 0;
@@ -38,7 +48,7 @@ pub(super) fn run(seed: u64, voters: usize, members_change: bool) -> (u64, u64) 
         if calm > 0 {
             calm -= 1;
         } else {
-            calm = draw.below(20);
+            calm = draw.below(calm_max);
             disturb(&mut cluster, &mut draw, members_change);
         }
     }
@@ -54,7 +64,7 @@ fn disturb(cluster: &mut Cluster, draw: &mut crate::rng::Rng, members_change: bo
         _ => some,
     };
     let is_up = cluster.servers[victim].raft.is_some();
-    match draw.below(if members_change { 12 } else { 9 }) {
+    match draw.below(if members_change { 15 } else { 12 }) {
         0 => cluster.cut.clear(),
         1 => cluster.split(&[victim]),
         2 => {
@@ -75,11 +85,37 @@ fn disturb(cluster: &mut Cluster, draw: &mut crate::rng::Rng, members_change: bo
             cluster.pause(victim, time);
         }
         7 | 8 => {
+            // A leader is cut off while another server crashes in the middle of a write and returns at once.
+            if let Some(leader) = cluster.leaders().pop() {
+                cluster.split(&[leader]);
+            }
+            if let Some(writing) = cluster.writing() {
+                cluster.crash(writing);
+                cluster.restart_after(writing, 0);
+            }
+        }
+        9 | 10 => {
             if let Some(leader) = cluster.leader() {
                 let _ = cluster.call(leader, |raft, cx| raft.transfer_leadership(cx, None));
             }
         }
-        9.. => {
+        11 => {
+            // One server has not heard the leader for long and would stand for election, were it not for the promise
+            // of the others; then the others restart, and the leader is cut off.
+            if let Some(leader) = cluster.leader() {
+                cluster.cut.extend([(leader, some), (some, leader)]);
+                let election = cluster.timing.election.as_nanos() as u64;
+                cluster.run(Duration::from_nanos(election + draw.below(2 * election)));
+                cluster.split(&[leader]);
+                for at in (0..all as usize).filter(|at| *at != leader && *at != some) {
+                    if cluster.servers[at].raft.is_some() {
+                        cluster.crash(at);
+                        cluster.restart_after(at, 0);
+                    }
+                }
+            }
+        }
+        12.. => {
             if let Some(leader) = cluster.leader() {
                 let id = id(some);
                 let change = match draw.below(6) {

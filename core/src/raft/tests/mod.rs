@@ -3,3 +3,5 @@
 mod audit;
 mod cluster;
 mod faults;
+#[cfg(feature = "planted")]
+mod planted;

@@ -1,0 +1,76 @@
+//! A checker that finds nothing proves nothing: each defect must be found within a stated number of seeds.
+//!
+//! The switch is one for the process, so these tests run alone:
+//! `cargo test -p proconsul-core --features planted raft::tests::planted -- --ignored --test-threads=1`
+
+use std::panic::catch_unwind;
+
+use super::faults;
+use crate::planted::{Bug, plant};
+
+/// Returns the first seed, counted from one, whose run is stopped by an auditor or an assertion.
+fn found_after(bug: Bug, seeds: u64) -> Option<u64> {
+    plant(Some(bug));
+    let run = |seed: u64| {
+        let (voters, members_change) = [(3, false), (5, false), (3, true)][seed as usize % 3];
+        catch_unwind(move || faults::run(seed, voters, members_change)).is_err()
+    };
+    let found = (0..seeds).find(|seed| run(*seed));
+    plant(None);
+    found.map(|seed| seed + 1)
+}
+
+fn is_found_within(bug: Bug, seeds: u64) {
+    match found_after(bug, seeds) {
+        Some(seed) => println!("{bug:?}: found in seed {seed}"),
+        None => panic!("{bug:?}: not found within {seeds} seeds"),
+    }
+}
+
+#[test]
+#[ignore = "plants a defect in the whole process: run alone"]
+fn a_vote_that_is_not_persisted_is_found() {
+    is_found_within(Bug::VoteNotPersisted, 2_000);
+}
+
+#[test]
+#[ignore = "plants a defect in the whole process: run alone"]
+fn a_commit_of_an_older_term_by_counting_is_found() {
+    is_found_within(Bug::CommitOldTermByCounting, 2_000);
+}
+
+#[test]
+#[ignore = "plants a defect in the whole process: run alone"]
+fn a_lease_that_ignores_drift_is_found() {
+    is_found_within(Bug::LeaseIgnoresDrift, 2_000);
+}
+
+#[test]
+#[ignore = "plants a defect in the whole process: run alone"]
+fn a_read_index_without_a_quorum_is_found() {
+    is_found_within(Bug::ReadIndexWithoutQuorum, 2_000);
+}
+
+#[test]
+#[ignore = "plants a defect in the whole process: run alone"]
+fn a_second_vote_in_a_term_is_found() {
+    is_found_within(Bug::VoteTwiceInTerm, 2_000);
+}
+
+#[test]
+#[ignore = "plants a defect in the whole process: run alone"]
+fn an_acknowledgement_before_durability_is_found() {
+    is_found_within(Bug::AckBeforeDurable, 2_000);
+}
+
+#[test]
+#[ignore = "plants a defect in the whole process: run alone"]
+fn entries_without_log_match_are_found() {
+    is_found_within(Bug::AcceptWithoutLogMatch, 2_000);
+}
+
+#[test]
+#[ignore = "plants a defect in the whole process: run alone"]
+fn a_promise_forgotten_in_a_restart_is_found() {
+    is_found_within(Bug::NoHoldOutAfterRestart, 2_000);
+}
