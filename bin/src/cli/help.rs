@@ -73,8 +73,10 @@ fn option(text: &mut String, arg: &Arg) {
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
     let repeated =
         if matches!(arg.get_action(), ArgAction::Append) { " May be given several times." } else { "" };
+    // clap takes the full stop off the end.
+    let stop = if help.is_empty() || help.ends_with('.') { "" } else { "." };
     let mut line = String::new();
-    for word in format!("{help}{repeated}").split_whitespace() {
+    for word in format!("{help}{stop}{repeated}").split_whitespace() {
         if !line.is_empty() && line.len() + word.len() + 6 > WIDTH {
             let _ = writeln!(text, "     {line}");
             line.clear();

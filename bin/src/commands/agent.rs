@@ -1,5 +1,7 @@
 //! `agent`: flags, configuration, and the start of the daemon.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
 
@@ -80,10 +82,10 @@ const FLAGS: &[(&str, &str, &str)] = &[
 struct Sources {
     /// Directory of configuration files (.json, .hcl), read in the order of their names.
     #[arg(long, value_name = "path", action = ArgAction::Append)]
-    config_dir: Vec<std::path::PathBuf>,
+    config_dir: Vec<PathBuf>,
     /// Configuration file.
     #[arg(long, value_name = "path", action = ArgAction::Append)]
-    config_file: Vec<std::path::PathBuf>,
+    config_file: Vec<PathBuf>,
     /// Read every file as this language, whatever its name: hcl or json.
     #[arg(long, value_name = "language", default_value = "")]
     config_format: String,
@@ -170,10 +172,32 @@ pub fn main(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
         Ok(config) => config,
         Err(error) => return terminal.fail(format!("==> {error}")),
     };
-    for warning in &config.warnings {
-        terminal.complain(format!("==> {warning}"));
-    }
+    // Kept until the agent has ended: dropping it removes the file.
+    let _pid_file = match config.pid_file.as_deref().map(PidFile::create).transpose() {
+        Ok(pid_file) => pid_file,
+        Err(error) => return terminal.fail(format!("==> {error}")),
+    };
     run(config, terminal)
+}
+
+/// A file that holds the process ID while the agent runs.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    fn create(path: &Path) -> Result<PidFile, ConfigError> {
+        std::fs::write(path, std::process::id().to_string()).map_err(|error| {
+            let reason = crate::client::io_reason(&error);
+            ConfigError::new(format!("Could not open pid file: {}: {reason}", path.display()))
+        })?;
+        Ok(PidFile(path.to_owned()))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // A file that somebody removed already is as good.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// Starts the daemon and runs it until it is told to stop; the result is the exit status.

@@ -156,7 +156,14 @@ fn api_form(value: Value) -> Value {
                             ),
                             other => other,
                         },
-                        "check_id" => return ("CheckID".to_owned(), value),
+                        "check" => return ("Check".to_owned(), check_form(value)),
+                        "checks" => {
+                            let checks = match value {
+                                Value::Array(list) => list.into_iter().map(check_form).collect(),
+                                other => other,
+                            };
+                            return ("Checks".to_owned(), checks);
+                        }
                         _ => api_form(value),
                     };
                     (name(&key), value)
@@ -164,6 +171,19 @@ fn api_form(value: Value) -> Value {
                 .collect(),
         ),
         Value::Array(list) => Value::Array(list.into_iter().map(api_form).collect()),
+        other => other,
+    }
+}
+
+/// The same of a check, whose ID has another name in the API.
+fn check_form(check: Value) -> Value {
+    match api_form(check) {
+        Value::Object(mut check) => {
+            if let Some(id) = check.remove("ID") {
+                check.insert("CheckID".to_owned(), id);
+            }
+            Value::Object(check)
+        }
         other => other,
     }
 }

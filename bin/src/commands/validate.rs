@@ -31,7 +31,7 @@ pub fn run(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
     }
     let format = match Format::parse(&options.config_format) {
         Ok(format) => format,
-        Err(error) => return terminal.fail(error.to_string()),
+        Err(error) => return terminal.fail(format!("==> {error}")),
     };
     let inputs = Inputs { paths: options.paths, format, ..Inputs::default() };
     match config::load(&inputs) {

@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use proconsul_core::duration;
 use proconsul_core::ids::Uuid;
 use serde_json::{Map, Value};
 
 use super::address::{self, Address};
+use super::definitions::Rules;
 use super::load::Merged;
 use super::schema::{Fate, Kind};
-use super::{Config, ConfigError, DnsConfig, Limits, Listen, LogConfig, Ports, RaftConfig, duration, keys};
+use super::{
+    Config, ConfigError, DnsConfig, Limits, Listen, LogConfig, Ports, RaftConfig, definitions, keys,
+};
 use crate::log::Level;
 
 /// The merged settings with the table's defaults behind them.
@@ -50,7 +54,7 @@ impl Settings {
     }
 
     fn duration(&self, path: &str) -> std::time::Duration {
-        duration::unsigned(duration::parse(&self.text(path)).unwrap_or_default())
+        unsigned(duration::parse(&self.text(path)).unwrap_or_default())
     }
 
     fn texts(&self, path: &str) -> Vec<String> {
@@ -65,13 +69,18 @@ impl Settings {
     }
 }
 
+/// What lies before zero counts as zero.
+fn unsigned(nanos: i64) -> std::time::Duration {
+    std::time::Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+}
+
 fn refuse<T>(message: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError::new(message))
 }
 
 /// Checks everything and gives it types.
 pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
-    let Merged { object, files, mut warnings } = merged;
+    let Merged { object, services, checks, files, mut warnings } = merged;
     let settings = Settings(object);
     let mut errors = durations(&settings);
     let ports = ports(&settings, &mut errors);
@@ -79,6 +88,8 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
     let (lan, wan) = advertised(&settings, bind, &mut errors);
     let client_addrs = client_addrs(&settings, &mut errors);
     let http = listeners(&settings, "addresses.http", &client_addrs, ports.http, &mut errors);
+    let https = listeners(&settings, "addresses.https", &client_addrs, ports.https, &mut errors);
+    let grpc = listeners(&settings, "addresses.grpc", &client_addrs, ports.grpc, &mut errors);
     let dns_listen = listeners(&settings, "addresses.dns", &client_addrs, ports.dns, &mut errors);
     let serf_lan = optional_ip(&settings, "serf_lan", &mut errors).unwrap_or(bind);
     let serf_wan = optional_ip(&settings, "serf_wan", &mut errors).unwrap_or(bind);
@@ -102,9 +113,15 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
     let primary = settings.text("primary_datacenter").to_ascii_lowercase();
     let leave =
         |path: &str, default: bool| settings.written(path).and_then(Value::as_bool).unwrap_or(default);
-    let remote_scripts = settings.bool("enable_script_checks");
     let seconds = |path: &str| u32::try_from(settings.int(path)).unwrap_or(0);
-    not_yet(&settings, dev, &mut warnings);
+    let remote_scripts = settings.bool("enable_script_checks");
+    let scripts_enabled = remote_scripts || settings.bool("enable_local_script_checks");
+    let definition_rules = Rules { output_max_size: size("check_output_max_size"), scripts_enabled };
+    let services = definitions::services(&services, definition_rules)?;
+    let checks = definitions::checks(&checks, &services, definition_rules)?;
+    if settings.texts("telemetry.prefix_filter").iter().any(String::is_empty) {
+        warnings.push("Cannot have empty filter rule in prefix_filter".to_owned());
+    }
 
     Ok(Config {
         dev,
@@ -134,6 +151,8 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
             })
             .collect(),
         http,
+        https,
+        grpc,
         ports,
         log: log(&settings)?,
         dns: DnsConfig {
@@ -143,7 +162,7 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
             service_ttl: settings
                 .map("dns_config.service_ttl")
                 .into_iter()
-                .filter_map(|(name, ttl)| Some((name, duration::unsigned(duration::parse(&ttl)?))))
+                .filter_map(|(name, ttl)| Some((name, unsigned(duration::parse(&ttl)?))))
                 .collect(),
             only_passing: settings.bool("dns_config.only_passing"),
             a_record_limit: size("dns_config.a_record_limit"),
@@ -172,14 +191,15 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
         check_update_interval: settings.duration("check_update_interval"),
         check_output_max_size: size("check_output_max_size"),
         discard_check_output: settings.bool("discard_check_output"),
-        enable_local_script_checks: remote_scripts || settings.bool("enable_local_script_checks"),
+        enable_local_script_checks: scripts_enabled,
         enable_remote_script_checks: remote_scripts,
         leave_on_terminate: leave("leave_on_terminate", !server),
         skip_leave_on_interrupt: leave("skip_leave_on_interrupt", server),
         pid_file: Some(settings.text("pid_file")).filter(|p| !p.is_empty()).map(PathBuf::from),
-        services: settings.value("services").as_array().cloned().unwrap_or_default(),
-        checks: settings.value("checks").as_array().cloned().unwrap_or_default(),
+        services,
+        checks,
         warnings,
+        idle: idle(&settings, dev),
         settings: settings.0,
         files,
     })
@@ -219,6 +239,8 @@ fn ports(settings: &Settings, errors: &mut Vec<String>) -> Ports {
     let port = |path: &str| u16::try_from(settings.int(path)).ok().filter(|port| *port != 0);
     Ports {
         http: port("ports.http"),
+        https: port("ports.https"),
+        grpc: port("ports.grpc"),
         dns: port("ports.dns"),
         server: port("ports.server").unwrap_or(8300),
         serf_lan: port("ports.serf_lan").unwrap_or(8301),
@@ -519,6 +541,23 @@ fn rules(settings: &Settings, server: bool, datacenter: &str) -> Result<(), Conf
             Some(_) => {}
         }
     }
+    let verifies_out = settings.bool("tls.defaults.verify_outgoing")
+        || settings.bool("tls.internal_rpc.verify_outgoing")
+        || settings.bool("tls.internal_rpc.verify_server_hostname");
+    let verifies_in =
+        settings.bool("tls.defaults.verify_incoming") || settings.bool("tls.internal_rpc.verify_incoming");
+    let has_ca = ["defaults", "internal_rpc", "https"].iter().any(|part| {
+        !settings.text(&format!("tls.{part}.ca_file")).is_empty()
+            || !settings.text(&format!("tls.{part}.ca_path")).is_empty()
+    });
+    if verifies_out && !has_ca {
+        return Err(ConfigError::new("VerifyOutgoing set, and no CA certificate provided!")
+            .hint("verify_outgoing and verify_server_hostname need tls.defaults.ca_file or ca_path."));
+    }
+    if verifies_in && !has_ca {
+        return Err(ConfigError::new("VerifyIncoming set but no CA certificates were provided")
+            .hint("verify_incoming needs tls.defaults.ca_file or ca_path."));
+    }
     let policy = settings.text("acl.default_policy");
     if !["", "allow", "deny"].contains(&policy.as_str()) {
         return Err(ConfigError::new(format!("Unsupported default ACL policy: {policy}"))
@@ -623,13 +662,12 @@ fn log(settings: &Settings) -> Result<LogConfig, ConfigError> {
     }
 }
 
-/// One warning about all keys that are read but have no effect yet.
-fn not_yet(settings: &Settings, dev: bool, warnings: &mut Vec<String>) {
+/// Warnings about keys that are read but have no effect yet, those that promise security first.
+fn idle(settings: &Settings, dev: bool) -> Vec<String> {
     // What development mode sets by itself is no wish of the user's.
     let by_dev = |path: &str| {
-        dev && ["connect.enabled", "ui", "ui_config.enabled", "disable_keyring_file", "ports.grpc"]
-            .contains(&path)
-            || dev && path.starts_with("gossip_")
+        dev && (path.starts_with("gossip_")
+            || ["connect.enabled", "ui_config.enabled", "disable_keyring_file", "ports.grpc"].contains(&path))
     };
     let is_off = |value: &Value| match value {
         Value::Bool(on) => !on,
@@ -639,18 +677,29 @@ fn not_yet(settings: &Settings, dev: bool, warnings: &mut Vec<String>) {
         Value::Object(map) => map.is_empty(),
         Value::Null => true,
     };
-    let idle = |fate: Fate| {
-        let paths = keys::AGENT.iter().filter(move |row| row.fate == fate).map(|row| row.path);
-        paths
-            .filter(|path| !by_dev(path) && settings.written(path).is_some_and(|value| !is_off(value)))
-            .collect::<Vec<_>>()
-            .join(", ")
+    let protects = |path: &str| {
+        path == "acl.enabled"
+            || path == "encrypt"
+            || path == "http_config.allow_write_http_from"
+            || path == "http_config.block_endpoints"
+            || path.ends_with("_allowed_cidrs")
+            || path.ends_with("verify_incoming")
+            || path.ends_with("verify_outgoing")
+            || path.ends_with("verify_server_hostname")
     };
-    let (later, enterprise) = (idle(Fate::Later), idle(Fate::Enterprise));
-    if !later.is_empty() {
-        warnings.push(format!("not implemented yet and without effect: {later}"));
-    }
-    if !enterprise.is_empty() {
-        warnings.push(format!("of Consul Enterprise and without effect: {enterprise}"));
-    }
+    let set = |fate: Fate| {
+        let paths = keys::AGENT.iter().filter(move |row| row.fate == fate).map(|row| row.path);
+        paths.filter(|path| !by_dev(path) && settings.written(path).is_some_and(|value| !is_off(value)))
+    };
+    let (unsafe_ones, later): (Vec<&str>, Vec<&str>) = set(Fate::Later).partition(|path| protects(path));
+    let enterprise: Vec<&str> = set(Fate::Enterprise).collect();
+    [
+        ("NOT PROTECTED: this version does not enforce", unsafe_ones),
+        ("not implemented yet and without effect:", later),
+        ("of Consul Enterprise and without effect:", enterprise),
+    ]
+    .into_iter()
+    .filter(|(_, paths)| !paths.is_empty())
+    .map(|(text, paths)| format!("{text} {}", paths.join(", ")))
+    .collect()
 }

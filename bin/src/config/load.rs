@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::definitions::Found;
 use super::schema::{self, Fate, Problems};
 use super::{ConfigError, hcl, keys};
 
@@ -27,7 +28,7 @@ impl Format {
             "" => Ok(None),
             "json" => Ok(Some(Format::Json)),
             "hcl" => Ok(Some(Format::Hcl)),
-            _ => Err(ConfigError::new("-config-format must be either 'hcl' or 'json'")),
+            _ => Err(ConfigError::new("config: -config-format must be either 'hcl' or 'json'")),
         }
     }
 
@@ -55,16 +56,19 @@ pub struct Inputs {
     pub fragments: Vec<String>,
 }
 
-/// The merged object, and what to tell the user.
+/// The merged object, definitions in the order of their sources, and what to tell the user.
+#[derive(Default)]
 pub(crate) struct Merged {
     pub(crate) object: Map<String, Value>,
+    pub(crate) services: Vec<Found>,
+    pub(crate) checks: Vec<Found>,
     pub(crate) files: Vec<PathBuf>,
     pub(crate) warnings: Vec<String>,
 }
 
 /// Reads and merges all sources.
 pub(crate) fn merge_all(inputs: &Inputs) -> Result<Merged, ConfigError> {
-    let mut merged = Merged { object: Map::new(), files: Vec::new(), warnings: Vec::new() };
+    let mut merged = Merged::default();
     if inputs.dev {
         merge(&mut merged.object, dev_defaults(), Lists::Back);
     }
@@ -73,6 +77,7 @@ pub(crate) fn merge_all(inputs: &Inputs) -> Result<Merged, ConfigError> {
             let text = std::fs::read_to_string(&file).map_err(|e| ConfigError::io("read", &file, &e))?;
             let mut object = parse(&file.display().to_string(), &text, format)?;
             translate_old(&mut object, &mut merged.warnings);
+            take_definitions(&mut object, &file.display().to_string(), &mut merged);
             merge(&mut merged.object, object, Lists::Back);
             merged.files.push(file);
         }
@@ -84,6 +89,7 @@ pub(crate) fn merge_all(inputs: &Inputs) -> Result<Merged, ConfigError> {
         let name = format!("-hcl fragment {}", at + 1);
         let mut object = parse(&name, fragment, Format::Hcl)?;
         translate_old(&mut object, &mut merged.warnings);
+        take_definitions(&mut object, &name, &mut merged);
         merge(&mut merged.object, object, Lists::Back);
     }
     Ok(merged)
@@ -167,6 +173,26 @@ fn files_of(
     Ok(files)
 }
 
+/// Moves the definitions of a source aside: they are joined, not merged.
+fn take_definitions(object: &mut Map<String, Value>, source: &str, merged: &mut Merged) {
+    let mut take = |one: &str, many: &str| {
+        let mut found = Vec::new();
+        let mut add = |path: String, value| found.push(Found { source: source.to_owned(), path, value });
+        if let Some(value) = object.remove(one) {
+            add(one.to_owned(), value);
+        }
+        if let Some(Value::Array(list)) = object.remove(many) {
+            for (at, value) in list.into_iter().enumerate() {
+                add(format!("{many}[{at}]"), value);
+            }
+        }
+        found
+    };
+    let (services, checks) = (take("service", "services"), take("check", "checks"));
+    merged.services.extend(services);
+    merged.checks.extend(checks);
+}
+
 /// Where the elements of a later list go.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lists {
@@ -177,12 +203,6 @@ enum Lists {
 /// Merges `from` into `into`: scalars are replaced, maps merged, lists joined.
 fn merge(into: &mut Map<String, Value>, from: Map<String, Value>, lists: Lists) {
     for (key, value) in from {
-        // One definition per file may stand under the singular; together they are a list.
-        let (key, value) = match key.as_str() {
-            "service" => ("services".to_owned(), Value::Array(vec![value])),
-            "check" => ("checks".to_owned(), Value::Array(vec![value])),
-            _ => (key, value),
-        };
         match (into.get_mut(&key), value) {
             (Some(Value::Object(into)), Value::Object(from)) => merge(into, from, lists),
             (Some(Value::Array(into)), Value::Array(from)) => match lists {
@@ -230,10 +250,6 @@ pub(crate) fn put(object: &mut Map<String, Value>, path: &str, value: Value) {
 
 /// The service definitions of files and directories, and warnings. Other keys are checked, and otherwise ignored.
 pub fn services_of(paths: Vec<PathBuf>) -> Result<(Vec<Value>, Vec<String>), ConfigError> {
-    let mut merged = merge_all(&Inputs { paths, ..Inputs::default() })?;
-    let services = match merged.object.remove("services") {
-        Some(Value::Array(services)) => services,
-        _ => Vec::new(),
-    };
-    Ok((services, merged.warnings))
+    let merged = merge_all(&Inputs { paths, ..Inputs::default() })?;
+    Ok((merged.services.into_iter().map(|found| found.value).collect(), merged.warnings))
 }

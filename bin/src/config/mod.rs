@@ -5,10 +5,11 @@
 
 pub mod address;
 pub mod build;
-pub mod duration;
+mod definitions;
 pub mod hcl;
 pub mod keys;
 pub mod load;
+pub mod report;
 pub mod schema;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use proconsul_core::agent::definition::{CheckDefinition, ServiceDefinition};
 use proconsul_core::ids::Uuid;
 use serde_json::{Map, Value};
 
@@ -89,6 +91,10 @@ impl fmt::Display for Listen {
 pub struct Ports {
     /// HTTP API.
     pub http: Option<u16>,
+    /// The same over TLS.
+    pub https: Option<u16>,
+    /// gRPC.
+    pub grpc: Option<u16>,
     /// DNS, over UDP and TCP.
     pub dns: Option<u16>,
     /// RPC between agents.
@@ -202,6 +208,10 @@ pub struct Config {
     pub client_addrs: Vec<IpAddr>,
     /// HTTP listeners.
     pub http: Vec<Listen>,
+    /// HTTPS listeners that are asked for.
+    pub https: Vec<Listen>,
+    /// gRPC listeners that are asked for.
+    pub grpc: Vec<Listen>,
     /// Mode of Unix sockets, if it is set.
     pub unix_socket_mode: Option<u32>,
     /// DNS listeners, each for UDP and TCP.
@@ -240,12 +250,14 @@ pub struct Config {
     pub skip_leave_on_interrupt: bool,
     /// Where to write the process id.
     pub pid_file: Option<PathBuf>,
-    /// Services of this agent, for `proconsul_core::agent::definition`; keys are canonical.
-    pub services: Vec<Value>,
-    /// Checks of this agent, for `proconsul_core::agent::definition`; keys are canonical.
-    pub checks: Vec<Value>,
-    /// What to tell the user at start-up.
+    /// Services that files define.
+    pub services: Vec<ServiceDefinition>,
+    /// Checks that files define.
+    pub checks: Vec<CheckDefinition>,
+    /// What to tell the user about the files.
     pub warnings: Vec<String>,
+    /// What to tell the user about settings that have no effect in this version.
+    pub idle: Vec<String>,
     /// Every key that is set, merged, for those parts that read more than is typed here.
     pub settings: Map<String, Value>,
     /// Files that were read, in order.
