@@ -72,6 +72,9 @@ pub enum Op {
         ttl: Option<Nanos>,
         /// How long a lock stays free after the session that held it was invalidated.
         lock_delay: Nanos,
+        /// Whether the session's end deletes the keys that it holds, instead of releasing them.
+        #[serde(default)]
+        deletes_keys: bool,
     },
     /// Renew a session's TTL.
     SessionRenew {
@@ -503,7 +506,8 @@ mod tests {
             at(1, "l", 4, 5).done(Op::Acquire { session: "s".into(), value: "x".into() }),
         ]
         .into();
-        let open = history.invoke(9, "", Op::SessionCreate { ttl: Some(10), lock_delay: 0 }, 6);
+        let open =
+            history.invoke(9, "", Op::SessionCreate { ttl: Some(10), lock_delay: 0, deletes_keys: false }, 6);
         history.complete(open, Outcome::Ok(Reply::Session { id: "s".into() }), 8);
         history.invoke(9, "a", Op::Delete, 9);
         let mut bytes = Vec::new();

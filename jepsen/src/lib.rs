@@ -8,8 +8,14 @@
 //! |---|---|
 //! | [`linearizability`] | every key is a linearizable register with compare-and-set by modify index |
 //! | [`index_order`] | the modify indexes that clients saw are one order of all changes, in agreement with real time |
+//! | [`sessions`] | a session outlives its TTL, and what has ended stays ended |
 //! | [`locks`] | a lock has one holder, fencing numbers grow, lock-delay is waited out |
+//! | [`watches`] | a watcher misses no last state and its index never goes backwards |
 
 pub mod history;
+pub mod index_order;
 pub mod linearizability;
+pub mod locks;
+pub mod sessions;
 pub mod verdict;
+pub mod watches;

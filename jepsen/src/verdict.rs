@@ -114,7 +114,7 @@ impl fmt::Display for Asked<'_> {
             Op::Delete => write!(f, "delete"),
             Op::Acquire { session, value } => write!(f, "acquire for {session} with {value:?}"),
             Op::Release { session, value } => write!(f, "release by {session} with {value:?}"),
-            Op::SessionCreate { ttl, lock_delay } => match ttl {
+            Op::SessionCreate { ttl, lock_delay, .. } => match ttl {
                 Some(ttl) => write!(f, "create session, ttl {ttl} ns, lock-delay {lock_delay} ns"),
                 None => write!(f, "create session, no ttl, lock-delay {lock_delay} ns"),
             },
