@@ -138,7 +138,7 @@ fn settings(matches: &ArgMatches) -> Map<String, Value> {
                 };
                 Some(texts().map(pair).collect::<Map<_, _>>()).filter(|m| !m.is_empty()).map(Value::from)
             }
-            _ => texts().last().map(Value::from),
+            _ => texts().next_back().map(Value::from),
         };
         if let Some(value) = value {
             load::put(&mut settings, key, value);

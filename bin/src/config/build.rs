@@ -230,11 +230,10 @@ fn durations(settings: &Settings) -> Vec<String> {
 
 fn ports(settings: &Settings, errors: &mut Vec<String>) -> Ports {
     for row in keys::AGENT.iter().filter(|row| row.path.starts_with("ports.")) {
-        if let Some(port) = settings.written(row.path).and_then(Value::as_i64) {
-            if port > 65_535 {
-                errors.push(format!("{}: invalid port: {port}", row.path));
-            }
-        }
+        let port = settings.written(row.path).and_then(Value::as_i64);
+        errors.extend(
+            port.filter(|port| *port > 65_535).map(|port| format!("{}: invalid port: {port}", row.path)),
+        );
     }
     let port = |path: &str| u16::try_from(settings.int(path)).ok().filter(|port| *port != 0);
     Ports {

@@ -410,6 +410,7 @@ fn put(object: &mut Map<String, Value>, keys: &[String], value: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
@@ -459,6 +460,61 @@ mod tests {
             let error = parse(text).expect_err(text);
             assert_eq!(error.line, line, "{text}: {error}");
             assert!(error.reason.contains(part), "{text}: {error}");
+        }
+    }
+
+    /// Values that both languages can say, for writing them as HCL.
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            "[a-z\"\\\\\n ${}#é]{0,8}"
+                .prop_filter("no interpolation", |s| !s.contains("${"))
+                .prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map("[a-z_]{1,5}", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    /// JSON's own notation of values is also HCL's.
+    fn written(object: &Map<String, Value>) -> String {
+        object.iter().map(|(key, value)| format!("{key} = {value} ")).collect()
+    }
+
+    /// What the reader makes of objects: elements of lists, under every key.
+    fn wrapped(value: Value) -> Value {
+        let inside = |object: Map<String, Value>| -> Map<String, Value> {
+            let wrap = |value: Value| match wrapped(value) {
+                object @ Value::Object(_) => Value::Array(vec![object]),
+                other => other,
+            };
+            object.into_iter().map(|(key, value)| (key, wrap(value))).collect()
+        };
+        match value {
+            Value::Object(object) => Value::Object(inside(object)),
+            Value::Array(list) => Value::Array(list.into_iter().map(wrapped).collect()),
+            other => other,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn what_is_written_is_read_again(map in prop::collection::btree_map("k[a-z_]{0,5}", values(), 0..5)) {
+            let object: Map<String, Value> = map.into_iter().collect();
+            let text = written(&object);
+            prop_assert_eq!(parse(&text), Ok(wrapped(Value::Object(object))), "{}", text);
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "[a-z0-9 =:,{}\\[\\]\"\\\\\n<$#/*.é-]{0,60}") {
+            let _ = parse(&text);
         }
     }
 
