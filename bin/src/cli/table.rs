@@ -3,7 +3,7 @@
 use clap::{ArgMatches, Command};
 
 use super::Terminal;
-use crate::commands::{agent, catalog, kv, members, services, validate, version};
+use crate::commands::{agent, catalog, info, kv, kv_tree, maint, members, services, validate, version};
 
 /// What a command does.
 #[derive(Clone, Copy)]
@@ -127,6 +127,36 @@ static AVAILABLE: &[Entry] = &[
         action: Action::Run { command: kv::put_command, run: kv::put },
     },
     Entry {
+        path: "kv export",
+        arguments: "[options] [PREFIX]",
+        summary: "Writes a tree as JSON",
+        about: "Prints all keys below a prefix as JSON, values in base64, for kv import:\n\n    $ PROGRAM kv export redis/ > redis.json\n",
+        action: Action::Run { command: kv_tree::command, run: kv_tree::export },
+    },
+    Entry {
+        path: "kv import",
+        arguments: "[options] DATA",
+        summary: "Reads a tree from JSON",
+        about: "Writes the keys of a JSON document as kv export prints it. DATA may be the document, @FILE\n\
+                or - for standard input:\n\n    $ PROGRAM kv import @redis.json\n",
+        action: Action::Run { command: kv_tree::command, run: kv_tree::import },
+    },
+    Entry {
+        path: "info",
+        arguments: "[options]",
+        summary: "Shows inner figures of the agent",
+        about: "Prints figures about the agent and, on servers, about Raft.\n\n    $ PROGRAM info\n",
+        action: Action::Run { command: info::command, run: info::run },
+    },
+    Entry {
+        path: "maint",
+        arguments: "[options]",
+        summary: "Switches maintenance mode",
+        about: "Takes a node or one of its services out of discovery and back, or shows what is out:\n\n\
+                \x20   $ PROGRAM maint -enable -service=web -reason=\"new disk\"\n    $ PROGRAM maint\n",
+        action: Action::Run { command: maint::command, run: maint::run },
+    },
+    Entry {
         path: "members",
         arguments: "[options]",
         summary: "Lists the members of the cluster",
@@ -224,7 +254,6 @@ static LATER: &[Entry] = &[
     later("event", "Fires a user event"),
     later("exec", "Runs a command on nodes"),
     later("force-leave", "Marks a failed member as left"),
-    later("info", "Shows inner figures of the agent"),
     group("intention", "Manages who may talk to whom"),
     later("intention check", "Tells whether a connection is allowed"),
     later("intention create", "Creates an intention"),
@@ -234,13 +263,10 @@ static LATER: &[Entry] = &[
     later("join", "Makes the agent join a cluster"),
     later("keygen", "Makes a key for gossip"),
     later("keyring", "Manages the keys of gossip"),
-    later("kv export", "Writes a tree as JSON"),
-    later("kv import", "Reads a tree from JSON"),
     later("leave", "Makes the agent leave and stop"),
     later("lock", "Runs a command under a lock"),
     later("login", "Logs in by an auth method"),
     later("logout", "Destroys a token made by login"),
-    later("maint", "Switches maintenance mode"),
     later("monitor", "Shows the agent's log"),
     group("operator", "Manages the servers of a cluster"),
     group("operator autopilot", "Manages the care for servers"),

@@ -421,3 +421,68 @@ fn the_version_has_many_spellings() {
         assert!(outcome.out.starts_with("proconsul v"), "{line:?}: {}", outcome.out);
     }
 }
+
+#[test]
+fn every_command_describes_itself() {
+    for entry in super::table::entries() {
+        if let super::Action::Run { command, .. } = entry.action {
+            command().debug_assert();
+        }
+        let mut line: Vec<&str> = entry.path.split(' ').collect();
+        line.push("-h");
+        let outcome = alone(&line);
+        assert_eq!(outcome.status, 0, "{}", entry.path);
+        assert!(outcome.out.starts_with(&format!("Usage: proconsul {}", entry.path)), "{}", outcome.out);
+        let parent = entry.path.rsplit_once(' ').map(|(parent, _)| parent);
+        assert!(
+            parent.is_none_or(|parent| super::table::entries().any(|e| e.path == parent)),
+            "{}",
+            entry.path
+        );
+    }
+}
+
+#[test]
+fn trees_of_keys_are_written_and_read() {
+    let rows = r#"[{"Key":"a/b","Flags":7,"Value":"eA=="},{"Key":"a/c","Flags":0,"Value":null}]"#;
+    let (outcome, first, _) = against("200 OK", rows, &["kv", "export", "/a"]);
+    assert_eq!(first, "GET /v1/kv/a?recurse token=t0");
+    assert_eq!(
+        outcome.out,
+        "[\n\t{\n\t\t\"key\": \"a/b\",\n\t\t\"flags\": 7,\n\t\t\"value\": \"eA==\"\n\t},\n\t{\n\t\t\"key\": \"a/c\",\n\t\t\"flags\": 0,\n\t\t\"value\": \"\"\n\t}\n]\n"
+    );
+    let document = r#"[{"key":"a/b","flags":7,"value":"eA=="}]"#;
+    let (outcome, first, body) = against("200 OK", "true", &["kv", "import", document]);
+    assert_eq!(
+        (outcome.out.as_str(), first.as_str(), body.as_str()),
+        ("Imported: a/b\n", "PUT /v1/kv/a/b?flags=7 token=t0", "x")
+    );
+    let outcome = alone(&["kv", "import", r#"[{"key":"a","value":"!"}]"#]);
+    assert_eq!(outcome.err, "Error base 64 decoding value for key a: illegal base64 data\n");
+}
+
+#[test]
+fn maintenance_is_switched_for_nodes_and_services() {
+    for (line, request, out) in [
+        (
+            &["maint", "-enable", "-reason=new disk"][..],
+            "PUT /v1/agent/maintenance?enable=true&reason=new%20disk token=t0",
+            "Node maintenance is now enabled\n",
+        ),
+        (
+            &["maint", "-disable", "-service=w"],
+            "PUT /v1/agent/service/maintenance/w?enable=false token=t0",
+            "Service maintenance is now disabled for \"w\"\n",
+        ),
+    ] {
+        let (outcome, first, _) = against("200 OK", "", line);
+        assert_eq!((outcome.status, first.as_str(), outcome.out.as_str()), (0, request, out), "{line:?}");
+    }
+    for (line, err) in [
+        (&["maint", "-enable", "-disable"][..], "Only one of -enable or -disable may be provided\n"),
+        (&["maint", "-service=w"], "Service requires either -enable or -disable\n"),
+        (&["maint", "-reason=x"], "Reason may only be provided with -enable\n"),
+    ] {
+        assert_eq!(alone(line).err, err, "{line:?}");
+    }
+}

@@ -106,11 +106,11 @@ pub fn delete_command() -> Command {
 }
 
 /// Leading slashes are no part of a key.
-fn plain(key: &str) -> &str {
+pub(super) fn plain(key: &str) -> &str {
     key.strip_prefix('/').unwrap_or(key)
 }
 
-fn path(key: &str) -> String {
+pub(super) fn path(key: &str) -> String {
     format!("/v1/kv/{}", escape(key))
 }
 
@@ -276,7 +276,7 @@ pub fn put(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
 }
 
 /// The value that an argument stands for: itself, a file, or standard input.
-fn read_data(argument: Option<&OsString>, terminal: &mut Terminal<'_>) -> Result<Vec<u8>, String> {
+pub(super) fn read_data(argument: Option<&OsString>, terminal: &mut Terminal<'_>) -> Result<Vec<u8>, String> {
     let Some(argument) = argument else { return Ok(Vec::new()) };
     let bytes = argument.as_encoded_bytes();
     if bytes == b"-" {

@@ -2,7 +2,10 @@
 
 pub mod agent;
 pub mod catalog;
+pub mod info;
 pub mod kv;
+pub mod kv_tree;
+pub mod maint;
 pub mod members;
 pub mod services;
 pub mod table;

@@ -1,19 +1,35 @@
 //! `version`
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{ArgMatches, Args, Command};
 
-use crate::cli::Terminal;
+use crate::cli::{Terminal, command_of, typed};
 
-/// No flags; arguments are ignored.
+#[derive(Args)]
+struct Options {
+    /// How to print: pretty or json.
+    #[arg(long, value_name = "format", default_value = "pretty")]
+    format: String,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+/// Flags; arguments are ignored.
 #[must_use]
 pub fn command() -> Command {
-    Command::new("version")
-        .arg(Arg::new("args").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true))
+    command_of::<Options>()
 }
 
 /// Prints the version.
-pub fn run(_: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    print(terminal)
+pub fn run(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
+    let options: Options = typed(matches);
+    match options.format.as_str() {
+        "pretty" => print(terminal),
+        "json" => {
+            terminal.say(concat!("{\"Version\":\"", env!("CARGO_PKG_VERSION"), "\"}"));
+            0
+        }
+        _ => terminal.fail("Invalid format, valid formats are {pretty json}"),
+    }
 }
 
 /// The program's version, and those of the gossip protocol.
