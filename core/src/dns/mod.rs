@@ -1,1 +1,146 @@
-//! The semantics of the DNS interface.
+//! The semantics of the DNS interface: from a packet to an answer, without a socket.
+//!
+//! Source: Consul's documentation, «Query services with DNS» and «`dns_config`»; RFC 1035, 2308 (negative answers),
+//! 2782 (SRV), 6891 (EDNS), 7871 (client subnet).
+
+mod encode;
+mod lookup;
+mod name;
+mod question;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hickory_proto::op::ResponseCode;
+
+use crate::Text;
+use crate::node::Published;
+use crate::rng::Rng;
+use crate::time::Now;
+
+/// How names are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsConfig {
+    /// The zone, without dots at the ends.
+    pub domain: Text,
+    /// Another name of the zone, without dots at the ends.
+    pub alt_domain: Option<Text>,
+    /// Time to live of records about nodes.
+    pub node_ttl: Duration,
+    /// Time to live of records about services: by name, by prefix (`web*`) or for all (`*`). The longest match counts.
+    pub service_ttl: BTreeMap<Text, Duration>,
+    /// Leave out instances with warnings.
+    pub only_passing: bool,
+    /// Set TC when something was left out.
+    pub enable_truncate: bool,
+    /// Most answers over UDP without EDNS.
+    pub udp_answer_limit: usize,
+    /// Most addresses in an answer, over any transport; zero is no limit.
+    pub a_record_limit: usize,
+    /// Write every name in full.
+    pub disable_compression: bool,
+    /// Add the node's metadata as TXT records.
+    pub node_meta_txt: bool,
+    /// Times of the SOA record.
+    pub soa: Soa,
+    /// Answer from this server's data even if it may be behind the leader's.
+    pub allow_stale: bool,
+    /// But not if the leader was last heard of longer ago than this.
+    pub max_stale: Duration,
+}
+
+/// Times of the SOA record, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Soa {
+    /// Between two looks of a secondary server.
+    pub refresh: u32,
+    /// Between two attempts of a secondary server.
+    pub retry: u32,
+    /// Until a secondary server gives up.
+    pub expire: u32,
+    /// Time to live of the SOA record, and so of negative answers.
+    pub min_ttl: u32,
+}
+
+impl Default for DnsConfig {
+    fn default() -> Self {
+        DnsConfig {
+            domain: "consul".into(),
+            alt_domain: None,
+            node_ttl: Duration::ZERO,
+            service_ttl: BTreeMap::new(),
+            only_passing: false,
+            enable_truncate: false,
+            udp_answer_limit: 3,
+            a_record_limit: 0,
+            disable_compression: false,
+            node_meta_txt: true,
+            soa: Soa { refresh: 3600, retry: 600, expire: 86_400, min_ttl: 0 },
+            allow_stale: true,
+            max_stale: Duration::from_secs(10 * 365 * 24 * 3600),
+        }
+    }
+}
+
+/// How a question came, which limits the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A datagram.
+    Udp,
+    /// A message on a stream; the length in front of it is the adapter's.
+    Tcp,
+}
+
+/// The state that answers come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Served<'a> {
+    /// The node.
+    pub published: &'a Published,
+    /// How names are served.
+    pub config: &'a DnsConfig,
+    /// The time.
+    pub now: Now,
+}
+
+/// Answers a packet. Puts the answer into `out`, which is cleared first, and says whether there is one: what is no
+/// question is not answered at all, so that nobody can be made to talk to themselves.
+#[must_use]
+pub fn answer(
+    served: Served<'_>,
+    packet: &[u8],
+    transport: Transport,
+    rng: &mut Rng,
+    out: &mut Vec<u8>,
+) -> bool {
+    out.clear();
+    let asked = match question::read(packet) {
+        question::Read::Question(asked) => asked,
+        question::Read::Bad { id, flags, code } => {
+            encode::bare(id, flags, code, out);
+            return true;
+        }
+        question::Read::Silence => return false,
+    };
+    let reply = if let Some(code) = asked.refusal {
+        lookup::Reply::code(code)
+    } else if served.is_fresh_enough() {
+        lookup::reply(served, &asked, encode::budget(served.config, &asked, transport), rng)
+    } else {
+        lookup::Reply::code(ResponseCode::ServFail)
+    };
+    encode::message(served.config, &asked, &reply, transport, out);
+    true
+}
+
+impl Served<'_> {
+    fn is_fresh_enough(&self) -> bool {
+        let lease = &self.published.lease;
+        if lease.is_leader || self.now.mono < lease.until {
+            return true;
+        }
+        self.config.allow_stale && self.now.mono.since(lease.last_contact) <= self.config.max_stale
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -186,6 +186,12 @@ impl Store {
         self.services.group(&GroupKey::new(name, false)).map(|group| group.all())
     }
 
+    /// The instances that take mesh traffic for a service, without regard to letter case; `None` if there is none.
+    #[must_use]
+    pub fn connect_instances(&self, name: &str) -> Option<&Arc<InstanceList>> {
+        self.services.group(&GroupKey::new(name, true)).map(|group| group.all())
+    }
+
     /// The sessions that end unless they are renewed.
     pub fn sessions_with_ttl(&self) -> impl Iterator<Item = &Arc<Session>> {
         self.sessions.all().filter(|session| session.ttl_parsed.is_some())

@@ -1,0 +1,164 @@
+//! Writes answers, and cuts them to what the asking side can take.
+
+use hickory_proto::ProtoError;
+use hickory_proto::op::{Edns, ResponseCode};
+use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsOption};
+use hickory_proto::serialize::binary::{BinEncodable as _, BinEncoder, NameEncoding};
+
+use super::lookup::Reply;
+use super::question::{Asked, AskedEdns};
+use super::{DnsConfig, Transport};
+
+/// What every client takes (RFC 1035, section 4.2.1).
+const UDP_SIZE_MIN: u16 = 512;
+/// The largest datagram over IPv4.
+const UDP_SIZE_MAX: u16 = 65_507;
+/// The largest message on a stream that leaves room for what relays add.
+const TCP_SIZE_MAX: u16 = 65_523;
+/// Answers in a datagram to a client without EDNS, whatever is configured.
+const UDP_ANSWERS_MAX: usize = 8;
+/// The least that an answer takes: a compressed name and an IPv4 address.
+const ANSWER_SIZE_MIN: usize = 16;
+
+const RESPONSE: u16 = 0x8000;
+const AUTHORITATIVE: u16 = 0x0400;
+const TRUNCATED: u16 = 0x0200;
+const RECURSION_DESIRED: u16 = 0x0100;
+
+/// How much an answer may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    /// Records in the answer section.
+    pub(super) answers: usize,
+    /// Bytes.
+    size: u16,
+}
+
+pub(super) fn budget(config: &DnsConfig, asked: &Asked, transport: Transport) -> Budget {
+    let payload = asked.edns.map_or(UDP_SIZE_MIN, |edns| edns.max_payload.clamp(UDP_SIZE_MIN, UDP_SIZE_MAX));
+    match transport {
+        Transport::Tcp => Budget { answers: usize::from(TCP_SIZE_MAX) / ANSWER_SIZE_MIN, size: TCP_SIZE_MAX },
+        Transport::Udp if payload > UDP_SIZE_MIN => {
+            Budget { answers: usize::from(payload) / ANSWER_SIZE_MIN, size: payload }
+        }
+        Transport::Udp => {
+            Budget { answers: config.udp_answer_limit.clamp(1, UDP_ANSWERS_MAX), size: UDP_SIZE_MIN }
+        }
+    }
+}
+
+/// Writes an answer. When it is too large, answers go from the end with the additional records that belong to them; when
+/// not even one fits so, all additional records go. TC is set if that is configured.
+pub(super) fn message(
+    config: &DnsConfig,
+    asked: &Asked,
+    reply: &Reply,
+    transport: Transport,
+    out: &mut Vec<u8>,
+) {
+    let size = budget(config, asked, transport).size;
+    let mut draft =
+        Draft { config, asked, reply, answers: reply.answers.len(), additionals: true, truncated: false };
+    draft.truncated = config.enable_truncate && reply.left_out && transport == Transport::Udp;
+    if draft.fits(size, out) {
+        return;
+    }
+    draft.truncated = config.enable_truncate && transport == Transport::Udp;
+    // The largest number of answers that fits, by halving.
+    for additionals in [true, false] {
+        draft.additionals = additionals;
+        let (mut fits, mut too_many) = (0, reply.answers.len() + usize::from(!additionals));
+        while too_many - fits > 1 {
+            draft.answers = fits.midpoint(too_many);
+            if draft.fits(size, out) {
+                fits = draft.answers;
+            } else {
+                too_many = draft.answers;
+            }
+        }
+        if fits > 0 || !additionals {
+            draft.answers = fits;
+            if draft.fits(size, out) {
+                return;
+            }
+        }
+    }
+    let flags = if asked.recursion_desired { RECURSION_DESIRED } else { 0 };
+    bare(asked.id, flags, ResponseCode::ServFail, out);
+}
+
+/// Part of a reply, to be written.
+struct Draft<'a> {
+    config: &'a DnsConfig,
+    asked: &'a Asked,
+    reply: &'a Reply,
+    answers: usize,
+    additionals: bool,
+    truncated: bool,
+}
+
+impl Draft<'_> {
+    fn fits(&self, size: u16, out: &mut Vec<u8>) -> bool {
+        self.write(out).is_ok() && out.len() <= usize::from(size)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), ProtoError> {
+        let answers = &self.reply.answers[..self.answers];
+        let of_answers = answers.iter().flat_map(|answer| &answer.additionals);
+        let additionals =
+            of_answers.chain(&self.reply.additionals).take(if self.additionals { usize::MAX } else { 0 });
+        let mut flags = RESPONSE | (u16::from(self.reply.code.low()) & 0xf);
+        for (is_set, bit) in [
+            (self.reply.authoritative, AUTHORITATIVE),
+            (self.truncated, TRUNCATED),
+            (self.asked.recursion_desired, RECURSION_DESIRED),
+        ] {
+            flags |= if is_set { bit } else { 0 };
+        }
+        let edns = self.asked.edns.map(|edns| opt(edns, self.reply.code));
+        let counts = [
+            1,
+            answers.len(),
+            self.reply.authorities.len(),
+            additionals.clone().count() + usize::from(edns.is_some()),
+        ];
+        out.clear();
+        let mut encoder = BinEncoder::new(out);
+        // Names in full cost little where there is nothing to share.
+        if self.config.disable_compression || answers.is_empty() {
+            encoder.set_name_encoding(NameEncoding::Uncompressed);
+        }
+        encoder.emit_u16(self.asked.id)?;
+        encoder.emit_u16(flags)?;
+        for count in counts {
+            encoder.emit_u16(u16::try_from(count).unwrap_or(u16::MAX))?;
+        }
+        self.asked.query.emit(&mut encoder)?;
+        for answer in answers {
+            answer.record.emit(&mut encoder)?;
+        }
+        for record in self.reply.authorities.iter().chain(additionals) {
+            record.emit(&mut encoder)?;
+        }
+        edns.map_or(Ok(()), |edns| edns.emit(&mut encoder))
+    }
+}
+
+/// Writes an answer that is a header with a code.
+pub(super) fn bare(id: u16, flags: u16, code: ResponseCode, out: &mut Vec<u8>) {
+    out.clear();
+    for word in [id, RESPONSE | flags | (u16::from(code.low()) & 0xf), 0, 0, 0, 0] {
+        out.extend_from_slice(&word.to_be_bytes());
+    }
+}
+
+/// The OPT record of an answer: the asking side's size, and its subnet with an answer that holds for everybody.
+fn opt(asked: AskedEdns, code: ResponseCode) -> Edns {
+    let mut edns = Edns::new();
+    edns.set_max_payload(asked.max_payload.max(UDP_SIZE_MIN)).set_rcode_high(code.high()).set_version(0);
+    if let Some(subnet) = asked.subnet {
+        let subnet = ClientSubnet::new(subnet.addr(), subnet.source_prefix(), 0);
+        edns.options_mut().insert(EdnsOption::Subnet(subnet));
+    }
+    edns
+}

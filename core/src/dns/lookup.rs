@@ -1,0 +1,552 @@
+//! Finds the records that answer a question.
+//!
+//! Instances are chosen before records are made of them, so that a service with thousands of instances costs no more
+//! than what fits into the answer.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+
+use super::encode::Budget;
+use super::name::{self, Target};
+use super::question::Asked;
+use super::{DnsConfig, Served};
+use crate::Text;
+use crate::rng::Rng;
+use crate::store::model::{Health, Node};
+use crate::store::{Instance, View};
+
+/// Name servers that an answer names.
+const NAME_SERVERS_MAX: usize = 3;
+/// Records that following an alias may add.
+const CHASED_MAX: usize = 5;
+/// Aliases that are followed one after the other.
+const CHASE_DEPTH: usize = 3;
+/// Metadata whose keys begin so is served as its bare value.
+const BARE_META: &str = "rfc1035-";
+/// The service that servers are registered as.
+const SERVERS: &str = "consul";
+
+/// What an answer is made of.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) code: ResponseCode,
+    pub(super) authoritative: bool,
+    pub(super) answers: Vec<Answer>,
+    pub(super) authorities: Vec<Record>,
+    /// Additional records that belong to no single answer.
+    pub(super) additionals: Vec<Record>,
+    /// Whether there was more than the budget allowed.
+    pub(super) left_out: bool,
+}
+
+/// A record of the answer section and the additional records that go with it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) record: Record,
+    pub(super) additionals: Vec<Record>,
+}
+
+impl Reply {
+    /// An answer without records, not authoritative.
+    pub(super) fn code(code: ResponseCode) -> Reply {
+        Reply {
+            code,
+            authoritative: false,
+            answers: Vec::new(),
+            authorities: Vec::new(),
+            additionals: Vec::new(),
+            left_out: false,
+        }
+    }
+
+    fn authoritative() -> Reply {
+        Reply { authoritative: true, ..Reply::code(ResponseCode::NoError) }
+    }
+
+    fn answer(&mut self, record: Record) {
+        self.answers.push(Answer { record, additionals: Vec::new() });
+    }
+}
+
+pub(super) fn reply(served: Served<'_>, asked: &Asked, budget: Budget, rng: &mut Rng) -> Reply {
+    let labels = name::labels(&asked.query.name);
+    if labels.last().is_some_and(|label| label == "arpa") {
+        return reverse(served, asked, &labels);
+    }
+    match Zone::of(served, &labels) {
+        Some((zone, rest)) => zone.reply(asked, rest, budget, rng),
+        None => Reply::code(ResponseCode::Refused),
+    }
+}
+
+/// One of the names under which the datacenter is served.
+struct Zone<'a> {
+    served: Served<'a>,
+    /// In lower case.
+    domain: String,
+}
+
+/// What an address field says.
+enum Place<'a> {
+    Ip(IpAddr),
+    Host(&'a str),
+}
+
+impl<'a> Zone<'a> {
+    /// The innermost zone that a name is in, with the labels before it.
+    fn of<'l>(served: Served<'a>, labels: &'l [String]) -> Option<(Zone<'a>, &'l [String])> {
+        let domains = [Some(&served.config.domain), served.config.alt_domain.as_ref()];
+        let matches =
+            domains.into_iter().flatten().filter_map(|domain| Some((domain, name::below(labels, domain)?)));
+        let (domain, rest) = matches.min_by_key(|(_, rest)| rest.len())?;
+        Some((Zone { served, domain: domain.to_ascii_lowercase() }, rest))
+    }
+
+    fn reply(&self, asked: &Asked, labels: &[String], budget: Budget, rng: &mut Rng) -> Reply {
+        match asked.query.query_type {
+            RecordType::SOA => return self.start_of_authority(rng),
+            RecordType::NS => return self.name_servers(rng),
+            _ => {}
+        }
+        let parsed = name::parse(labels);
+        let mut reply = match &parsed.target {
+            // An address that a name spells does not depend on any datacenter.
+            Target::Address(address) => self.address(asked, *address),
+            _ if !self.is_own(parsed.datacenter.as_deref()) => None,
+            Target::Service { .. } => self.service(asked, &parsed.target, budget, rng),
+            Target::Node(name) => self.node(asked, name, rng),
+            Target::Nothing => None,
+        }
+        .unwrap_or_else(|| Reply { code: ResponseCode::NXDomain, ..Reply::authoritative() });
+        // RFC 2308: a negative answer carries the SOA record, whose TTL is its own.
+        if reply.answers.is_empty() && reply.additionals.is_empty() {
+            reply.authorities.extend(self.soa_record());
+        }
+        reply
+    }
+
+    fn is_own(&self, datacenter: Option<&str>) -> bool {
+        datacenter
+            .is_none_or(|datacenter| datacenter.eq_ignore_ascii_case(&self.served.published.about.datacenter))
+    }
+
+    fn view(&self) -> &'a View {
+        &self.served.published.view
+    }
+
+    fn config(&self) -> &'a DnsConfig {
+        self.served.config
+    }
+
+    // --- the zone itself ---
+
+    fn soa_record(&self) -> Option<Record> {
+        let zone = name::fqdn(&self.domain)?;
+        let soa = self.config().soa;
+        let signed = |seconds: u32| i32::try_from(seconds).unwrap_or(i32::MAX);
+        // The clock, as secondary servers know it from Consul; it may wrap (RFC 1982).
+        let serial = (self.served.now.wall.0 / 1000) as u32;
+        let data = SOA::new(
+            name::fqdn(&format!("ns.{}", self.domain))?,
+            name::fqdn(&format!("hostmaster.{}", self.domain))?,
+            serial,
+            signed(soa.refresh),
+            signed(soa.retry),
+            signed(soa.expire),
+            soa.min_ttl,
+        );
+        Some(Record::from_rdata(zone, soa.min_ttl, RData::SOA(data)))
+    }
+
+    fn start_of_authority(&self, rng: &mut Rng) -> Reply {
+        let mut reply = self.name_servers(rng);
+        let servers = std::mem::take(&mut reply.answers);
+        for Answer { record, additionals } in servers {
+            reply.authorities.push(record);
+            reply.additionals.extend(additionals);
+        }
+        if let Some(soa) = self.soa_record() {
+            reply.answer(soa);
+        }
+        reply
+    }
+
+    fn name_servers(&self, rng: &mut Rng) -> Reply {
+        let mut reply = Reply::authoritative();
+        let Some(zone) = name::fqdn(&self.domain) else { return reply };
+        let ttl = seconds(self.config().node_ttl);
+        for instance in shuffled(self.view(), SERVERS, rng, |instance| instance.health() != Health::Critical)
+        {
+            let Some(server) = self.node_name(&instance.node) else { continue };
+            let record = Record::from_rdata(zone.clone(), ttl, RData::NS(NS(server.clone())));
+            let additionals = match place(&instance.node.address) {
+                Place::Ip(address) => vec![address_record(server, ttl, address)],
+                Place::Host(_) => Vec::new(),
+            };
+            reply.answers.push(Answer { record, additionals });
+            if reply.answers.len() == NAME_SERVERS_MAX {
+                break;
+            }
+        }
+        reply
+    }
+
+    fn node_name(&self, node: &Node) -> Option<Name> {
+        let datacenter = &self.served.published.about.datacenter;
+        name::fqdn(&format!("{}.node.{datacenter}.{}", node.name, self.domain))
+    }
+
+    fn address_name(&self, address: IpAddr) -> Option<Name> {
+        let datacenter = &self.served.published.about.datacenter;
+        name::fqdn(&format!("{}.addr.{datacenter}.{}", name::hex(address), self.domain))
+    }
+
+    // --- addresses ---
+
+    fn address(&self, asked: &Asked, address: IpAddr) -> Option<Reply> {
+        let mut reply = Reply::authoritative();
+        if wants(asked.query.query_type, address) {
+            let ttl = seconds(self.config().node_ttl);
+            reply.answer(address_record(asked.query.name.clone(), ttl, address));
+        }
+        Some(reply)
+    }
+
+    // --- nodes ---
+
+    fn node(&self, asked: &Asked, node: &str, rng: &mut Rng) -> Option<Reply> {
+        let node = self.view().node(node)?;
+        let ttl = seconds(self.config().node_ttl);
+        let (owner, kind) = (&asked.query.name, asked.query.query_type);
+        let mut reply = Reply::authoritative();
+        match place(&node.address) {
+            Place::Ip(address) if wants(kind, address) => {
+                reply.answer(address_record(owner.clone(), ttl, address));
+            }
+            Place::Host(host) if follows_aliases(kind) => self.alias(&mut reply, owner, ttl, host, rng),
+            Place::Ip(_) | Place::Host(_) => {}
+        }
+        match kind {
+            RecordType::TXT | RecordType::ANY => {
+                for record in meta_records(node, owner, ttl) {
+                    reply.answer(record);
+                }
+            }
+            RecordType::A | RecordType::AAAA if self.config().node_meta_txt => {
+                reply.additionals.extend(meta_records(node, owner, ttl));
+            }
+            _ => {}
+        }
+        Some(reply)
+    }
+
+    // --- services ---
+
+    fn service(&self, asked: &Asked, target: &Target, budget: Budget, rng: &mut Rng) -> Option<Reply> {
+        let Target::Service { service, .. } = target else { unreachable!("the caller has looked") };
+        let ttl = seconds(self.service_ttl(service));
+        let instances = self.instances(target, rng);
+        if instances.is_empty() {
+            return None;
+        }
+        let mut reply = Reply::authoritative();
+        match asked.query.query_type {
+            RecordType::SRV => {
+                self.service_records(&mut reply, &asked.query.name, ttl, &instances, budget, rng)
+            }
+            kind if follows_aliases(kind) => {
+                let owner = &asked.query.name;
+                self.service_addresses(&mut reply, owner, kind, ttl, &instances, budget, rng);
+            }
+            _ => {}
+        }
+        Some(reply)
+    }
+
+    /// The healthy instances in random order.
+    fn instances(&self, target: &Target, rng: &mut Rng) -> Vec<&'a Instance> {
+        let Target::Service { service, tag, connect } = target else { return Vec::new() };
+        let worst = if self.config().only_passing { Health::Passing } else { Health::Warning };
+        let tags = tag.as_ref().map(|tag| Text::from(tag.as_str()));
+        let is_wanted =
+            |instance: &Instance| instance.health() <= worst && instance.has_tags(tags.as_slice());
+        match connect {
+            false => shuffled(self.view(), service, rng, is_wanted),
+            true => shuffle(self.view().connect_instances(service), rng, is_wanted),
+        }
+    }
+
+    fn service_ttl(&self, service: &str) -> Duration {
+        let ttls = &self.config().service_ttl;
+        let of = |pattern: &str| {
+            ttls.iter().find(|(name, _)| name.eq_ignore_ascii_case(pattern)).map(|(_, ttl)| *ttl)
+        };
+        let prefix = |(pattern, ttl): (&Text, &Duration)| {
+            let prefix = pattern.strip_suffix('*')?;
+            let begins = service.get(..prefix.len())?;
+            begins.eq_ignore_ascii_case(prefix).then_some((prefix.len(), *ttl))
+        };
+        of(service)
+            .or_else(|| ttls.iter().filter_map(prefix).max_by_key(|(len, _)| *len).map(|(_, ttl)| ttl))
+            .unwrap_or_default()
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one look-up, read from top to bottom")]
+    fn service_addresses(
+        &self,
+        reply: &mut Reply,
+        owner: &Name,
+        kind: RecordType,
+        ttl: u32,
+        instances: &[&Instance],
+        budget: Budget,
+        rng: &mut Rng,
+    ) {
+        let configured = match self.config().a_record_limit {
+            0 => usize::MAX,
+            limit => limit,
+        };
+        let mut seen = BTreeSet::new();
+        let mut host = None;
+        for instance in instances {
+            match place(instance_address(instance)) {
+                Place::Ip(address) if wants(kind, address) && !seen.contains(&address) => {
+                    if reply.answers.len() >= configured {
+                        break;
+                    }
+                    if reply.answers.len() >= budget.answers {
+                        reply.left_out = true;
+                        break;
+                    }
+                    seen.insert(address);
+                    reply.answer(address_record(owner.clone(), ttl, address));
+                }
+                Place::Ip(_) => {}
+                Place::Host(name) => host = host.or(Some(name)),
+            }
+        }
+        // A name has at most one alias, and none beside addresses.
+        if let Some(host) = host.filter(|_| reply.answers.is_empty()) {
+            self.alias(reply, owner, ttl, host, rng);
+        }
+    }
+
+    fn service_records(
+        &self,
+        reply: &mut Reply,
+        owner: &Name,
+        ttl: u32,
+        instances: &[&Instance],
+        budget: Budget,
+        rng: &mut Rng,
+    ) {
+        let mut seen = BTreeSet::new();
+        for instance in instances {
+            let service = &instance.service;
+            let own = place(&service.address);
+            let (target, addresses) = match (&own, place(instance_address(instance))) {
+                (Place::Ip(address), _) => {
+                    let Some(target) = self.address_name(*address) else { continue };
+                    (target.clone(), vec![address_record(target, ttl, *address)])
+                }
+                (Place::Host(_), Place::Ip(address)) => {
+                    let Some(target) = self.node_name(&instance.node) else { continue };
+                    (target.clone(), vec![address_record(target, ttl, address)])
+                }
+                (Place::Host(_), Place::Host(host)) => {
+                    let Some(target) = name::fqdn(host) else { continue };
+                    (target, self.chase(host, ttl, CHASE_DEPTH, rng))
+                }
+            };
+            if !seen.insert((target.to_ascii().to_ascii_lowercase(), service.port)) {
+                continue;
+            }
+            if reply.answers.len() >= budget.answers {
+                reply.left_out = true;
+                break;
+            }
+            let mut additionals = addresses;
+            if self.config().node_meta_txt
+                && let Some(node) = self.node_name(&instance.node)
+            {
+                additionals.extend(meta_records(&instance.node, &node, ttl));
+            }
+            let data = SRV::new(1, weight(instance), service.port, target);
+            reply.answers.push(Answer {
+                record: Record::from_rdata(owner.clone(), ttl, RData::SRV(data)),
+                additionals,
+            });
+        }
+    }
+
+    // --- aliases ---
+
+    /// Adds a CNAME record and what is known about its target.
+    fn alias(&self, reply: &mut Reply, owner: &Name, ttl: u32, host: &str, rng: &mut Rng) {
+        let Some(target) = name::fqdn(host) else { return };
+        if target.num_labels() < 1 || target == *owner {
+            return;
+        }
+        reply.answer(Record::from_rdata(owner.clone(), ttl, RData::CNAME(CNAME(target))));
+        for record in self.chase(host, ttl, CHASE_DEPTH, rng) {
+            reply.answer(record);
+        }
+    }
+
+    /// Addresses of a name, as far as it is in one of our zones.
+    fn chase(&self, host: &str, ttl: u32, depth: usize, rng: &mut Rng) -> Vec<Record> {
+        let Some(owner) = name::fqdn(host) else { return Vec::new() };
+        let labels = name::labels(&owner);
+        let Some((zone, rest)) = Zone::of(self.served, &labels) else { return Vec::new() };
+        let parsed = name::parse(rest);
+        let is_known =
+            matches!(parsed.target, Target::Address(_)) || zone.is_own(parsed.datacenter.as_deref());
+        if !is_known || depth == 0 {
+            return Vec::new();
+        }
+        let addresses: Vec<&str> = match &parsed.target {
+            Target::Address(address) => return vec![address_record(owner, ttl, *address)],
+            Target::Node(node) => {
+                zone.view().node(node).map(|node| node.address.as_str()).into_iter().collect()
+            }
+            Target::Service { .. } => {
+                zone.instances(&parsed.target, rng).into_iter().map(instance_address).collect()
+            }
+            Target::Nothing => Vec::new(),
+        };
+        let mut records = Vec::new();
+        let mut host = None;
+        for address in addresses {
+            match place(address) {
+                Place::Ip(address) if records.len() < CHASED_MAX => {
+                    records.push(address_record(owner.clone(), ttl, address));
+                }
+                Place::Ip(_) => break,
+                Place::Host(name) => host = host.or(Some(name)),
+            }
+        }
+        if let Some(next) = host.filter(|_| records.is_empty())
+            && let Some(target) = name::fqdn(next)
+        {
+            records.push(Record::from_rdata(owner, ttl, RData::CNAME(CNAME(target))));
+            records.extend(zone.chase(next, ttl, depth - 1, rng));
+            records.truncate(CHASED_MAX);
+        }
+        records
+    }
+}
+
+/// Which node, or else which service, has an address.
+fn reverse(served: Served<'_>, asked: &Asked, labels: &[String]) -> Reply {
+    let view = &served.published.view;
+    let datacenter = &served.published.about.datacenter;
+    let domain = served.config.domain.to_ascii_lowercase();
+    // Without recursors nobody else can be asked about an address that is not ours.
+    let unknown = || Reply::code(ResponseCode::Refused);
+    let Some(address) = name::reverse(labels) else { return unknown() };
+    let has = |text: &str| text.parse::<IpAddr>().is_ok_and(|ip| ip == address);
+    let node = view.nodes().find(|node| has(&node.address)).map(|node| format!("{}.node", node.name));
+    let service = || {
+        let services = view.nodes().flat_map(|node| view.node_services(&node.name));
+        services
+            .into_iter()
+            .find(|service| has(&service.address))
+            .map(|service| format!("{}.service", service.service))
+    };
+    let Some(target) = node.or_else(service) else { return unknown() };
+    let mut reply = Reply::authoritative();
+    if matches!(asked.query.query_type, RecordType::PTR | RecordType::ANY)
+        && let Some(target) = name::fqdn(&format!("{target}.{datacenter}.{domain}"))
+    {
+        reply.answer(Record::from_rdata(asked.query.name.clone(), 0, RData::PTR(PTR(target))));
+    }
+    reply
+}
+
+fn shuffled<'a>(
+    view: &'a View,
+    service: &str,
+    rng: &mut Rng,
+    is_wanted: impl Fn(&Instance) -> bool,
+) -> Vec<&'a Instance> {
+    shuffle(view.service_instances(service), rng, is_wanted)
+}
+
+fn shuffle<'a>(
+    list: Option<&'a std::sync::Arc<crate::store::InstanceList>>,
+    rng: &mut Rng,
+    is_wanted: impl Fn(&Instance) -> bool,
+) -> Vec<&'a Instance> {
+    let items = list.map(|list| list.items.as_slice()).unwrap_or_default();
+    let mut instances = items.iter().map(|item| &**item).filter(|item| is_wanted(item)).collect::<Vec<_>>();
+    rng.shuffle(&mut instances);
+    instances
+}
+
+fn instance_address(instance: &Instance) -> &str {
+    match instance.service.address.as_str() {
+        "" => &instance.node.address,
+        own => own,
+    }
+}
+
+fn place(address: &str) -> Place<'_> {
+    address.parse().map_or(Place::Host(address), Place::Ip)
+}
+
+fn wants(kind: RecordType, address: IpAddr) -> bool {
+    match kind {
+        RecordType::ANY => true,
+        RecordType::A => address.is_ipv4(),
+        RecordType::AAAA => address.is_ipv6(),
+        _ => false,
+    }
+}
+
+fn follows_aliases(kind: RecordType) -> bool {
+    matches!(kind, RecordType::A | RecordType::AAAA | RecordType::ANY | RecordType::CNAME)
+}
+
+fn address_record(owner: Name, ttl: u32, address: IpAddr) -> Record {
+    let data = match address {
+        IpAddr::V4(address) => RData::A(A(address)),
+        IpAddr::V6(address) => RData::AAAA(AAAA(address)),
+    };
+    Record::from_rdata(owner, ttl, data)
+}
+
+fn meta_records(node: &Node, owner: &Name, ttl: u32) -> Vec<Record> {
+    let text = |(key, value): (&Text, &Text)| {
+        let text = if key.to_ascii_lowercase().starts_with(BARE_META) {
+            value.to_string()
+        } else {
+            format!("{key}={value}")
+        };
+        // One character-string holds 255 bytes (RFC 1035, section 3.3).
+        let mut strings = text.as_bytes().chunks(255).collect::<Vec<_>>();
+        if strings.is_empty() {
+            strings.push(b"");
+        }
+        Record::from_rdata(owner.clone(), ttl, RData::TXT(TXT::from_bytes(strings)))
+    };
+    node.meta.iter().map(text).collect()
+}
+
+fn weight(instance: &Instance) -> u16 {
+    let weights = instance.service.weights;
+    let weight = match instance.health() {
+        Health::Passing => weights.passing,
+        Health::Warning | Health::Critical => weights.warning,
+    };
+    // Zero would mean «hardly ever» (RFC 2782).
+    u16::try_from(weight.max(1)).unwrap_or(u16::MAX)
+}
+
+fn seconds(ttl: Duration) -> u32 {
+    u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX)
+}
