@@ -148,7 +148,7 @@ fn settings(matches: &ArgMatches) -> Map<String, Value> {
 }
 
 /// The configuration that the arguments ask for.
-fn configuration(matches: &ArgMatches) -> Result<Config, ConfigError> {
+pub fn configuration(matches: &ArgMatches) -> Result<Config, ConfigError> {
     let sources: Sources = typed(matches);
     if !sources.extra.is_empty() {
         return Err(ConfigError::new(format!("Unexpected extra arguments: [{}]", sources.extra.join(" "))));

@@ -222,6 +222,10 @@ fn translate_old(object: &mut Map<String, Value>, warnings: &mut Vec<String>) {
         let Fate::Old(target) = row.fate else { continue };
         let Some(value) = take(object, row.path) else { continue };
         warnings.push(format!("{} is deprecated: write {target} instead", row.path));
+        // Naming the datacenter of ACLs was how they were switched on.
+        if row.path == "acl_datacenter" && value.as_str().is_some_and(|name| !name.is_empty()) {
+            put(object, "acl.enabled", Value::Bool(true));
+        }
         put(object, target, value);
     }
 }

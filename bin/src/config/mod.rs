@@ -1,6 +1,6 @@
 //! The agent's configuration: read from files, flags and fragments, checked, and given types.
 //!
-//! [`keys`] is the table of everything that may be written, [`schema`] checks what is written against it, [`load`]
+//! [`keys`] is the table of everything that may be written, [`schema`] checks what is written against it, [`mod@load`]
 //! merges the sources, [`build`] turns the result into a [`Config`].
 
 pub mod address;
@@ -18,7 +18,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use proconsul_core::agent::definition::{CheckDefinition, ServiceDefinition};
+use proconsul_core::Text;
+use proconsul_core::agent::{self, CheckDefinition, ServiceDefinition};
 use proconsul_core::ids::Uuid;
 use serde_json::{Map, Value};
 
@@ -269,6 +270,28 @@ impl Config {
     #[must_use]
     pub fn elects_itself(&self) -> bool {
         self.server && (self.dev || self.bootstrap)
+    }
+
+    /// What the core's agent has to know, once this node's identity is known.
+    #[must_use]
+    pub fn agent(&self, id: Uuid) -> agent::Config {
+        let texts = |map: &BTreeMap<String, String>| {
+            map.iter().map(|(key, value)| (Text::new(key), Text::new(value))).collect()
+        };
+        agent::Config {
+            node: Text::new(&self.node_name),
+            id: Some(id),
+            address: Text::new(self.advertise_lan.to_string()),
+            datacenter: Text::new(&self.datacenter),
+            tagged_addresses: texts(&self.tagged_addresses),
+            node_meta: texts(&self.node_meta),
+            services: self.services.clone(),
+            checks: self.checks.clone(),
+            check_update_interval: self.check_update_interval,
+            discard_check_output: self.discard_check_output,
+            persist: !self.dev,
+            ..agent::Config::default()
+        }
     }
 }
 

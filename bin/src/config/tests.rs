@@ -53,6 +53,10 @@ fn the_file_that_everybody_has_makes_a_service_with_a_check() {
     let service = &config.services[0];
     assert_eq!((service.service.service.as_str(), service.service.port), ("test", 9999));
     assert_eq!(service.checks.len(), 1);
+    let agent = config.agent(Uuid(7));
+    assert_eq!((agent.node.as_str(), agent.address.as_str(), agent.id), ("n", "127.0.0.1", Some(Uuid(7))));
+    assert_eq!(agent.tagged_addresses.len(), 4);
+    assert!(agent.persist && agent.services == config.services);
 }
 
 #[test]
@@ -323,6 +327,13 @@ fn old_keys_are_moved_with_a_warning_unless_the_new_one_is_there() {
             .warnings
             .contains(&"acl_default_policy is deprecated: write acl.default_policy instead".to_owned())
     );
+}
+
+#[test]
+fn the_old_name_of_the_primary_datacenter_switches_acls_on() {
+    let config = one(json!({"acl_datacenter": "DC1"})).expect("an old key");
+    assert_eq!(config.settings["acl"], json!({"enabled": true}));
+    assert_eq!(config.primary_datacenter, "dc1");
 }
 
 #[test]
