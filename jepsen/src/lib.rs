@@ -16,6 +16,8 @@ pub mod history;
 pub mod index_order;
 pub mod linearizability;
 pub mod locks;
+pub mod process;
 pub mod sessions;
 pub mod verdict;
 pub mod watches;
+pub mod workload;

@@ -150,14 +150,13 @@ pub fn check(history: &History, timing: Timing) -> Verdict {
 
 /// Whether the operation found its session alive, at some time between invocation and completion.
 fn is_alive(operation: &Operation) -> bool {
-    match (&operation.op, operation.reply()) {
+    matches!(
+        (&operation.op, operation.reply()),
         (
             Op::SessionRead { consistency: Consistency::Linearizable, .. } | Op::SessionRenew { .. },
             Some(Reply::Session { .. } | Reply::Done { .. }),
-        ) => true,
-        (Op::Acquire { .. }, Some(Reply::Done { .. })) => true,
-        _ => false,
-    }
+        ) | (Op::Acquire { .. }, Some(Reply::Done { .. }))
+    )
 }
 
 /// Whether the operation found that its session did not exist.

@@ -1,0 +1,184 @@
+//! `proconsul-jepsen`: faults for real processes, and a check of what their clients saw.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{BufReader, BufWriter};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use proconsul_jepsen::history::{History, Outcome};
+use proconsul_jepsen::process::kill;
+use proconsul_jepsen::process::server::Launch;
+use proconsul_jepsen::verdict::Verdict;
+use proconsul_jepsen::{index_order, linearizability, locks, sessions, watches};
+
+/// Runs agents under faults and checks what their clients saw. Exit code 0 only if every check passes.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+#[derive(Subcommand)]
+enum Scenario {
+    /// Kill a server with data on disk at random moments under concurrent clients.
+    Kill {
+        /// The agent's program; by default `proconsul` beside this program.
+        #[arg(long)]
+        binary: Option<PathBuf>,
+        /// Decides the workload and the moments of the kills; by default it is drawn and printed.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Concurrent clients.
+        #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=64))]
+        clients: u32,
+        /// Keys that the clients share.
+        #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+        keys: u64,
+        /// How often to kill.
+        #[arg(long, default_value_t = 10)]
+        rounds: u32,
+        /// The longest time from start to kill, in milliseconds.
+        #[arg(long, default_value_t = 1_500)]
+        up_for_ms: u64,
+        /// Give up after this many seconds.
+        #[arg(long, default_value_t = 300)]
+        time_limit: u64,
+        /// Keep the history in this file, as JSON lines. A history that fails is kept in any case.
+        #[arg(long)]
+        history: Option<PathBuf>,
+        /// More arguments for the agent.
+        #[arg(last = true)]
+        agent: Vec<String>,
+    },
+    /// Check a history that was kept.
+    Check {
+        /// The file, JSON lines.
+        history: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().scenario) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("proconsul-jepsen: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs a scenario; true if all checks pass.
+fn run(scenario: Scenario) -> Result<bool, Box<dyn Error>> {
+    match scenario {
+        Scenario::Check { history } => {
+            let file = File::open(&history).map_err(|error| format!("{}: {error}", history.display()))?;
+            Ok(check(&History::load(BufReader::new(file))?))
+        }
+        Scenario::Kill { binary, seed, clients, keys, rounds, up_for_ms, time_limit, history, agent } => {
+            let binary = match binary {
+                Some(binary) => std::path::absolute(binary)?,
+                None => beside("proconsul")?,
+            };
+            let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) ^ now_seed());
+            let up_for = Duration::from_millis(up_for_ms);
+            let options = kill::Options { seed, clients, keys, rounds, up_for };
+            println!(
+                "kill: {} seed {seed}, {clients} clients, {keys} keys, {rounds} rounds",
+                binary.display()
+            );
+            let launch = Launch { binary, dev: false, arguments: agent };
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            let run = runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+                    () = tokio::time::sleep(Duration::from_secs(time_limit)) => {
+                        Err(format!("not done within {time_limit} s"))
+                    }
+                    run = kill::run(launch, &options) => run.map_err(|error| error.to_string()),
+                }
+            })?;
+            summarize(&run);
+            if let Some(path) = &history {
+                save(&run.history, path)?;
+            }
+            let passed = check(&run.history);
+            if !passed && history.is_none() {
+                save(
+                    &run.history,
+                    &std::env::temp_dir().join(format!("proconsul-jepsen-kill-{seed}.jsonl")),
+                )?;
+            }
+            Ok(passed)
+        }
+    }
+}
+
+fn now_seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |now| u64::from(now.subsec_nanos()) << 20)
+}
+
+/// The path of a program in the directory of this one.
+fn beside(name: &str) -> Result<PathBuf, Box<dyn Error>> {
+    let path = std::env::current_exe()?.with_file_name(name);
+    if path.exists() {
+        Ok(path)
+    } else {
+        Err(format!("{} does not exist: build it, or name another with --binary", path.display()).into())
+    }
+}
+
+fn save(history: &History, path: &Path) -> Result<(), Box<dyn Error>> {
+    let file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    history.save(BufWriter::new(file))?;
+    println!("history kept in {}", path.display());
+    Ok(())
+}
+
+fn summarize(run: &kill::Run) {
+    let operations = run.history.operations();
+    let count = |wanted: fn(&Outcome) -> bool| operations.iter().filter(|o| wanted(&o.outcome)).count();
+    let answered = count(|outcome| matches!(outcome, Outcome::Ok(_)));
+    println!(
+        "{} operations in {:.1} s: {answered} answered ({:.0}/s), {} failed, {} unknown",
+        operations.len(),
+        run.duration.as_secs_f64(),
+        answered as f64 / run.duration.as_secs_f64(),
+        count(|outcome| *outcome == Outcome::Failed),
+        count(|outcome| *outcome == Outcome::Unknown),
+    );
+    let mut starts = run.starts.clone();
+    starts.sort_unstable();
+    if let (Some(fastest), Some(slowest)) = (starts.first(), starts.last()) {
+        let median = starts[starts.len() / 2];
+        println!(
+            "{} starts, exec to first write: {:.0} ms at best, {:.0} ms in the middle, {:.0} ms at worst",
+            starts.len(),
+            fastest.as_secs_f64() * 1e3,
+            median.as_secs_f64() * 1e3,
+            slowest.as_secs_f64() * 1e3,
+        );
+    }
+}
+
+/// Runs every checker and prints what it says.
+fn check(history: &History) -> bool {
+    let checks: [(&str, Verdict); 5] = [
+        ("linearizability", linearizability::check(history, linearizability::Budget::default())),
+        ("index order", index_order::check(history)),
+        ("sessions", sessions::check(history, sessions::Timing::default())),
+        ("locks", locks::check(history, locks::Rules::default())),
+        ("watches", watches::check(history, watches::Rules::default())),
+    ];
+    for (name, verdict) in &checks {
+        println!("{name}: {verdict}");
+    }
+    checks.iter().all(|(_, verdict)| verdict.is_valid())
+}
