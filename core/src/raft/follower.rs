@@ -33,6 +33,7 @@ impl Raft {
             self.reply(leader, AppendReply { round, verdict });
             return;
         }
+        let is_heartbeat = entries.is_empty();
         let verified = entries.last().map_or(prev.index, |last| last.index);
         for entry in entries {
             // What is committed agrees already: every later leader has it (paper, section 5.4).
@@ -47,13 +48,13 @@ impl Raft {
         }
         self.verified = self.verified.max(verified);
         self.commit = self.commit.max(commit.min(self.verified));
-        if round == 0 && verified <= self.acknowledgeable() {
-            return;
-        }
-        if verified <= self.acknowledgeable() || planted(Bug::AckBeforeDurable) {
-            self.acknowledge(leader, round);
-        } else {
+        let is_durable = verified <= self.acknowledgeable();
+        if !is_durable {
             self.owed = Some(self.owed.map_or(round, |owed| owed.max(round)));
+        }
+        // A heartbeat is answered at once: the leader's lease must not wait for this disk.
+        if round > 0 && (is_durable || is_heartbeat) {
+            self.acknowledge(leader, round);
         }
     }
 

@@ -178,8 +178,15 @@ pub(super) fn members(voters: std::ops::Range<usize>) -> Membership {
 }
 
 impl Cluster {
-    /// `all` servers, of which the first `voters` found a group.
-    pub(super) fn new(seed: u64, voters: usize, all: usize, weather: Weather, timing: Timing) -> Cluster {
+    /// `servers.end` servers, of which the first `servers.start` found a group.
+    pub(super) fn new(
+        seed: u64,
+        servers: std::ops::Range<usize>,
+        weather: Weather,
+        timing: Timing,
+        limits: Limits,
+    ) -> Cluster {
+        let (voters, all) = (servers.start, servers.end);
         let mut cluster = Cluster {
             now: 0,
             order: 0,
@@ -190,7 +197,7 @@ impl Cluster {
             cut: BTreeSet::new(),
             auditor: Auditor::default(),
             timing,
-            limits: Limits::default(),
+            limits,
             events: 0,
             founders: voters,
             ticket: 0,
@@ -435,6 +442,8 @@ impl Cluster {
             return true;
         }
         match event {
+            // A link that is cut loses what is on it.
+            Event::Deliver { from, .. } if self.cut.contains(&(from, to)) => {}
             Event::Deliver { from, message } => {
                 self.call(to, |raft, cx| raft.on_message(cx, id(from), message));
             }

@@ -8,7 +8,7 @@ use crate::raft::{Limits, MembershipChange, Timing};
 /// Runs one seed: a group of `voters`, with two spare servers if members may change. Returns the number of events and the
 /// trace's fingerprint.
 pub(super) fn run(seed: u64, voters: usize, members_change: bool) -> (u64, u64) {
-    eprintln!("seed {seed}: {voters} voters, members change: {members_change}");
+    println!("seed {seed}: {voters} voters, members change: {members_change}");
     let mut draw = crate::rng::Rng::from_seed(seed).fork(7);
     let weather = Weather {
         loss: [0, 0, 20, 150][draw.below(4) as usize],
@@ -28,17 +28,22 @@ pub(super) fn run(seed: u64, voters: usize, members_change: bool) -> (u64, u64) 
         lease: Duration::from_millis(lease),
         ..Timing::default()
     };
-    let mut cluster = Cluster::new(seed, voters, all, weather, timing);
-    if draw.below(2) == 0 {
-        cluster.limits = Limits { append_entries_max: 3, inflight_max: 2, ..Limits::default() };
-    }
+    // Small messages leave logs in many states of agreement.
+    let [append_entries_max, inflight_max] = [[1, 1], [3, 2], [1_024, 8]][draw.below(3) as usize];
+    let limits = Limits { append_entries_max, inflight_max, ..Limits::default() };
+    let mut cluster = Cluster::new(seed, voters..all, weather, timing, limits);
     let calm_max = [3, 20][draw.below(2) as usize];
     let pace = [2 * MS, 20 * MS, 100 * MS][draw.below(3) as usize];
+    let usurps = draw.below(3) == 0;
     let mut payload = 0u64;
     let mut calm = 0;
     for _ in 0..400 {
         cluster.run(Duration::from_nanos(draw.below(pace * 2)));
         for leader in cluster.leaders() {
+            // Cut off a leader before anybody has its first entry: logs diverge (paper, figure 8).
+            if usurps && !cluster.raft(leader).ready() && draw.below(2) == 0 {
+                cluster.split(&[leader]);
+            }
             payload += 1;
             cluster.propose(leader, &payload.to_le_bytes());
             if draw.below(4) == 0 {
@@ -207,7 +212,6 @@ fn sweep() {
     let mut events = 0;
     for seed in from..from + count {
         for (voters, members_change) in [(3, false), (5, false), (3, true), (1, true), (2, true)] {
-            println!("seed {seed}, {voters} voters, members change: {members_change}");
             events += run(seed, voters, members_change).0;
         }
     }
