@@ -10,7 +10,7 @@ use crate::{Text, duration};
 
 /// Where a definition comes from, which decides how keys are compared and how errors read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
+pub(crate) enum Source {
     /// A request: `CamelCase` and `snake_case` keys alike.
     Api,
     /// A configuration file: `snake_case` keys in any letter case; a list of one element stands for its element,
@@ -49,14 +49,14 @@ fn unknown_keys(paths: &[String]) -> String {
 }
 
 /// A JSON object whose fields are taken one by one; what is left at the end is unknown.
-pub(super) struct Object {
+pub(crate) struct Object {
     source: Source,
     path: String,
     fields: BTreeMap<String, (String, Value)>,
 }
 
 impl Object {
-    pub(super) fn new(source: Source, path: &str, value: &Value) -> Result<Object, DecodeError> {
+    pub(crate) fn new(source: Source, path: &str, value: &Value) -> Result<Object, DecodeError> {
         let map = match (source, value) {
             (_, Value::Object(map)) => map.clone(),
             (_, Value::Null) => Map::new(),
@@ -69,16 +69,16 @@ impl Object {
         Ok(Object { source, path: path.into(), fields })
     }
 
-    pub(super) fn source(&self) -> Source {
+    pub(crate) fn source(&self) -> Source {
         self.source
     }
 
-    pub(super) fn path_of(&self, key: &str) -> String {
+    pub(crate) fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() { key.into() } else { format!("{}.{key}", self.path) }
     }
 
     /// Takes a field by its `snake_case` name; null is absent.
-    pub(super) fn take(&mut self, key: &str) -> Option<Value> {
+    pub(crate) fn take(&mut self, key: &str) -> Option<Value> {
         let (_, value) = self.fields.remove(&canonical(self.source, key))?;
         (!value.is_null()).then_some(value)
     }
@@ -91,7 +91,7 @@ impl Object {
         }
     }
 
-    pub(super) fn text(&mut self, key: &str) -> Result<Text, DecodeError> {
+    pub(crate) fn text(&mut self, key: &str) -> Result<Text, DecodeError> {
         match self.scalar(key) {
             None => Ok(Text::default()),
             Some(Value::String(text)) => Ok(text.into()),
@@ -99,7 +99,7 @@ impl Object {
         }
     }
 
-    pub(super) fn flag(&mut self, key: &str) -> Result<bool, DecodeError> {
+    pub(crate) fn flag(&mut self, key: &str) -> Result<bool, DecodeError> {
         match self.scalar(key) {
             None => Ok(false),
             Some(Value::Bool(flag)) => Ok(flag),
@@ -107,7 +107,7 @@ impl Object {
         }
     }
 
-    pub(super) fn integer(&mut self, key: &str) -> Result<Option<i64>, DecodeError> {
+    pub(crate) fn integer(&mut self, key: &str) -> Result<Option<i64>, DecodeError> {
         match self.scalar(key) {
             None => Ok(None),
             Some(Value::Number(number)) if number.as_i64().is_some() => Ok(number.as_i64()),
@@ -121,7 +121,7 @@ impl Object {
     }
 
     /// A duration in Go's notation, or a number of nanoseconds. Negative ones come out as zero: unset.
-    pub(super) fn duration(&mut self, key: &str) -> Result<Duration, DecodeError> {
+    pub(crate) fn duration(&mut self, key: &str) -> Result<Duration, DecodeError> {
         let path = self.path_of(key);
         let nanos = match self.scalar(key) {
             None => 0,
@@ -138,7 +138,7 @@ impl Object {
         Ok(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)))
     }
 
-    pub(super) fn texts(&mut self, key: &str) -> Result<Vec<Text>, DecodeError> {
+    pub(crate) fn texts(&mut self, key: &str) -> Result<Vec<Text>, DecodeError> {
         let path = self.path_of(key);
         match self.take(key) {
             None => Ok(Vec::new()),
@@ -146,7 +146,7 @@ impl Object {
         }
     }
 
-    pub(super) fn map(&mut self, key: &str) -> Result<BTreeMap<Text, Text>, DecodeError> {
+    pub(crate) fn map(&mut self, key: &str) -> Result<BTreeMap<Text, Text>, DecodeError> {
         let path = self.path_of(key);
         self.entries(key)?
             .into_iter()
@@ -157,7 +157,7 @@ impl Object {
             .collect()
     }
 
-    pub(super) fn headers(&mut self, key: &str) -> Result<BTreeMap<Text, Vec<Text>>, DecodeError> {
+    pub(crate) fn headers(&mut self, key: &str) -> Result<BTreeMap<Text, Vec<Text>>, DecodeError> {
         let path = self.path_of(key);
         self.entries(key)?
             .into_iter()
@@ -166,7 +166,7 @@ impl Object {
     }
 
     /// The entries of a map whose keys are data.
-    pub(super) fn entries(&mut self, key: &str) -> Result<Map<String, Value>, DecodeError> {
+    pub(crate) fn entries(&mut self, key: &str) -> Result<Map<String, Value>, DecodeError> {
         match self.scalar(key) {
             None => Ok(Map::new()),
             Some(Value::Object(map)) => Ok(map),
@@ -175,13 +175,13 @@ impl Object {
     }
 
     /// An object, `None` when it is absent.
-    pub(super) fn object(&mut self, key: &str) -> Result<Option<Object>, DecodeError> {
+    pub(crate) fn object(&mut self, key: &str) -> Result<Option<Object>, DecodeError> {
         let path = self.path_of(key);
         self.take(key).map(|value| Object::new(self.source, &path, &value)).transpose()
     }
 
     /// A list of objects; a single object stands for a list of one in configuration files.
-    pub(super) fn objects(&mut self, key: &str) -> Result<Vec<Object>, DecodeError> {
+    pub(crate) fn objects(&mut self, key: &str) -> Result<Vec<Object>, DecodeError> {
         let path = self.path_of(key);
         match (self.source, self.take(key)) {
             (_, None) => Ok(Vec::new()),
@@ -195,7 +195,7 @@ impl Object {
     }
 
     /// Fails when a field was given that nobody took.
-    pub(super) fn finish(self) -> Result<(), DecodeError> {
+    pub(crate) fn finish(self) -> Result<(), DecodeError> {
         if self.fields.is_empty() {
             return Ok(());
         }

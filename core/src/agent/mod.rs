@@ -1,12 +1,12 @@
 //! The agent's own services and checks, and how the catalog is repaired towards them.
 
 mod checks;
-mod decode;
+pub(crate) mod decode;
 pub mod definition;
 mod local;
 mod machine;
 mod persist;
-mod proxy;
+pub(crate) mod proxy;
 mod sync;
 
 use std::collections::BTreeMap;

@@ -14,12 +14,12 @@ use crate::Text;
 use crate::store::model::{Health, Service, ServiceKind};
 
 /// Sidecars without a port get one from this range, first free first.
-pub(super) const SIDECAR_PORTS: std::ops::RangeInclusive<u16> = 21_000..=21_255;
+pub(crate) const SIDECAR_PORTS: std::ops::RangeInclusive<u16> = 21_000..=21_255;
 
 /// A proxy as the HTTP API shows it: this order of fields, absent ones left out.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     #[serde(skip_serializing_if = "String::is_empty")]
     destination_service_name: String,
     #[serde(rename = "DestinationServiceID", skip_serializing_if = "String::is_empty")]
@@ -90,12 +90,12 @@ fn is_zero(number: &i64) -> bool {
 }
 
 impl Proxy {
-    pub(super) fn into_text(self) -> Text {
+    pub(crate) fn into_text(self) -> Text {
         serde_json::to_string(&self).expect("strings, numbers and JSON values always serialize").into()
     }
 }
 
-pub(super) fn read(mut object: Object) -> Result<Proxy, DefinitionError> {
+pub(crate) fn read(mut object: Object) -> Result<Proxy, DefinitionError> {
     let mut proxy = Proxy {
         destination_service_name: object.text("destination_service_name")?.into(),
         destination_service_id: object.text("destination_service_id")?.into(),
@@ -153,7 +153,7 @@ fn read_mesh_gateway(object: Option<Object>) -> Result<MeshGateway, DefinitionEr
 }
 
 /// Checks a service's proxy part against its kind; gives the text to keep, empty for ordinary services.
-pub(super) fn validate(service: &Service, proxy: Option<Proxy>) -> Result<Text, DefinitionError> {
+pub(crate) fn validate(service: &Service, proxy: Option<Proxy>) -> Result<Text, DefinitionError> {
     let refuse = |text: &str| Err(DefinitionError::Mesh(text.into()));
     match service.kind {
         ServiceKind::Typical => match proxy {
@@ -203,7 +203,7 @@ fn validate_upstreams(proxy: &Proxy) -> Result<(), DefinitionError> {
 
 /// The sidecar of a service: what its definition leaves open follows from the service. A port of zero is filled in by
 /// the agent, which knows what is free; with it the default checks.
-pub(super) fn sidecar_of(
+pub(crate) fn sidecar_of(
     parent: &Service,
     mut sidecar: ServiceDefinition,
     proxy: Option<Proxy>,
@@ -239,7 +239,7 @@ pub(super) fn sidecar_of(
 }
 
 /// The checks of a sidecar whose definition has none: its port, and the state of its service.
-pub(super) fn default_checks(parent_id: &str, port: u16) -> Vec<CheckDefinition> {
+pub(crate) fn default_checks(parent_id: &str, port: u16) -> Vec<CheckDefinition> {
     let schedule = Schedule { interval: Duration::from_secs(10), timeout: None };
     let address = format!("127.0.0.1:{port}").into();
     let alias = CheckKind::Alias { node: Text::default(), service: parent_id.into() };
