@@ -1,16 +1,36 @@
 //! The semantics of the HTTP interface: from a parsed request to a rendered reply, without a socket.
 
+mod agent;
+mod answer;
+#[cfg(test)]
+mod api_test;
+mod catalog;
+mod health;
+mod kv;
+mod params;
+pub mod render;
+mod route;
+mod session;
+mod status;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::Text;
-use crate::agent;
 use crate::ids::Uuid;
 use crate::store::command::{Deregistration, KvCommand, Registration};
 use crate::store::model::SessionBehavior;
 use crate::store::query::Query;
+
+pub use answer::{Answer, answer, query_meta};
+pub use params::{WAIT_DEFAULT, WAIT_MAX};
+pub use render::{
+    content_hash, indented, render_agent_call, render_local_service, render_renewed, render_response,
+    render_rows,
+};
+pub use route::{BODY_MAX, BodyLimit, Headers, HttpRequest, Routed, body_limit, route};
 
 /// What a client asks of the node, with the right that it has to ask.
 #[derive(Clone, Debug)]
@@ -25,6 +45,52 @@ pub struct Request {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Authorizer;
 
+impl Authorizer {
+    /// Whether the client may do this to the thing of this name.
+    #[must_use]
+    pub fn allows(self, _permission: Permission, _name: &str) -> bool {
+        true
+    }
+}
+
+/// What a right is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// Nothing that needs a right.
+    None,
+    /// Keys.
+    Key,
+    /// Sessions.
+    Session,
+    /// Nodes.
+    Node,
+    /// Services.
+    Service,
+    /// The agent itself.
+    Agent,
+}
+
+/// A right that a request needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// None.
+    None,
+    /// To see.
+    Read(Resource),
+    /// To change.
+    Write(Resource),
+}
+
+impl Permission {
+    fn of(resource: Resource, write: bool) -> Permission {
+        match (resource, write) {
+            (Resource::None, _) => Permission::None,
+            (resource, false) => Permission::Read(resource),
+            (resource, true) => Permission::Write(resource),
+        }
+    }
+}
+
 /// What can be asked of a node, parsed.
 #[derive(Clone, Debug)]
 pub enum Call {
@@ -33,7 +99,7 @@ pub enum Call {
     /// A change of the replicated state.
     Write(Write),
     /// A change of the agent's own state; never forwarded.
-    Agent(agent::Call),
+    Agent(crate::agent::Call),
     /// Waits for a change of one local service (`/v1/agent/service/:id?hash=`).
     LocalService(LocalServiceRead),
 }
@@ -143,7 +209,7 @@ pub struct SessionSpec {
     pub lock_delay: Duration,
     /// What happens to its keys.
     pub behavior: SessionBehavior,
-    /// The TTL as it was written, and parsed.
+    /// The TTL as it was written, and parsed. Zero, as in `0s`, is kept as written and never ends the session.
     pub ttl: Option<(Text, Duration)>,
     /// Checks of the node.
     pub node_checks: Vec<Text>,
@@ -177,6 +243,8 @@ pub enum ContentType {
     Text,
     /// `text/plain`: raw values.
     Raw,
+    /// `text/html; charset=utf-8`: redirects.
+    Html,
 }
 
 /// `X-Consul-Index`, `X-Consul-KnownLeader`, `X-Consul-LastContact`.
@@ -191,6 +259,18 @@ pub struct QueryMeta {
 }
 
 impl HttpReply {
+    /// A reply without a body.
+    #[must_use]
+    pub fn empty(status: u16) -> HttpReply {
+        HttpReply {
+            status,
+            content_type: ContentType::None,
+            meta: None,
+            headers: Vec::new(),
+            body: Bytes::new(),
+        }
+    }
+
     /// A JSON reply.
     #[must_use]
     pub fn json(status: u16, body: impl Into<Bytes>) -> HttpReply {

@@ -1,0 +1,286 @@
+//! Replies: rows and responses as JSON with the statuses and headers that clients of Consul expect.
+
+pub(crate) mod json;
+pub(crate) mod rows;
+
+use bytes::Bytes;
+use json::Json;
+
+pub(crate) use json::indent;
+
+use super::{Consistency, ContentType, HttpReply, LocalServiceRead, QueryMeta, Read, Write};
+use crate::Text;
+use crate::agent::{AgentView, CallError};
+use crate::ids::Uuid;
+use crate::node::About;
+use crate::store::command::Response;
+use crate::store::model::{Service, Session};
+use crate::store::query::Query;
+use crate::store::{Found, Instance, InstanceList, Rendering, Rows};
+
+/// The reply to a read of the replicated state.
+#[must_use]
+pub fn render_rows(_about: &About, read: &Read, found: &Found, meta: QueryMeta) -> HttpReply {
+    let mut reply = if is_missing(read, found) {
+        HttpReply::empty(404)
+    } else if let (true, Rows::Kv(Some(entry))) = (read.shape.raw, &found.rows) {
+        raw_value(entry.value.clone())
+    } else {
+        HttpReply::json(200, body(read, &found.rows))
+    };
+    reply.meta = Some(meta);
+    if is_catalog(&read.query) {
+        let mode = match read.consistency {
+            Consistency::Default => "leader",
+            Consistency::Consistent => "consistent",
+            Consistency::Stale => "stale",
+        };
+        let name = Text::new_static("X-Consul-Effective-Consistency");
+        reply.headers.push((name, Text::new_static(mode)));
+    }
+    reply
+}
+
+/// Keys and prefixes without rows are not found; lists of anything else are empty.
+fn is_missing(read: &Read, found: &Found) -> bool {
+    match &read.query {
+        Query::Kv(_) | Query::KvTree(_) => !found.exists,
+        Query::KvKeys { prefix, .. } => !found.exists && !prefix.is_empty(),
+        _ => false,
+    }
+}
+
+fn is_catalog(query: &Query) -> bool {
+    match query {
+        Query::Kv(_)
+        | Query::KvTree(_)
+        | Query::KvKeys { .. }
+        | Query::Session(_)
+        | Query::NodeSessions(_)
+        | Query::Sessions => false,
+        Query::Nodes { .. }
+        | Query::Services { .. }
+        | Query::ServiceNodes(_)
+        | Query::Node(_)
+        | Query::NodeChecks(_)
+        | Query::ServiceChecks { .. }
+        | Query::ServiceHealth { .. }
+        | Query::ChecksInState { .. } => true,
+    }
+}
+
+/// A bare value. The two headers keep browsers from running what somebody stored.
+fn raw_value(value: Bytes) -> HttpReply {
+    HttpReply {
+        status: 200,
+        content_type: ContentType::Raw,
+        meta: None,
+        headers: vec![
+            (Text::new_static("X-Content-Type-Options"), Text::new_static("nosniff")),
+            (Text::new_static("Content-Security-Policy"), Text::new_static("sandbox")),
+        ],
+        body: value,
+    }
+}
+
+fn body(read: &Read, rows: &Rows) -> Bytes {
+    if let Rows::Instances(list) = rows {
+        let health = matches!(read.query, Query::ServiceHealth { .. });
+        return instances(list, Rendering { health, pretty: read.shape.pretty });
+    }
+    let compact = compact(read, rows);
+    if read.shape.pretty { indent(&compact).into() } else { compact.into() }
+}
+
+fn compact(read: &Read, found: &Rows) -> Vec<u8> {
+    let mut json;
+    match found {
+        Rows::Kv(entry) => {
+            let room = entry.iter().map(|entry| entry.value.len() / 3 * 4 + entry.key.len() + 200).sum();
+            json = Json::with_capacity(room);
+            list(&mut json, entry, |json, entry| rows::kv_entry(json, entry));
+        }
+        Rows::KvTree(entries) => {
+            let room =
+                entries.iter().map(|entry| entry.value.len() / 3 * 4 + entry.key.len() + 180).sum::<usize>();
+            json = Json::with_capacity(room);
+            list(&mut json, entries, |json, entry| rows::kv_entry(json, entry));
+        }
+        Rows::KvKeys(keys) => {
+            json = Json::with_capacity(keys.iter().map(|key| key.len() + 3).sum::<usize>() + 2);
+            json.strings(keys);
+        }
+        Rows::Sessions(sessions) => {
+            json = Json::with_capacity(sessions.len() * 300 + 2);
+            list(&mut json, sessions, |json, session| rows::session(json, session));
+        }
+        Rows::Nodes(nodes) => {
+            json = Json::with_capacity(nodes.len() * 400 + 2);
+            list(&mut json, nodes, |json, node| rows::node(json, node));
+        }
+        Rows::Services(names) => {
+            json = Json::with_capacity(names.len() * 64 + 2);
+            json.open(b'{');
+            for (name, tags) in names {
+                json.data_key(name);
+                json.strings(tags);
+            }
+            json.close(b'}');
+        }
+        Rows::Instances(instances) => {
+            json = Json::with_capacity(instances.items.len() * 800 + 2);
+            let health = matches!(read.query, Query::ServiceHealth { .. });
+            list(&mut json, &instances.items, |json, instance| json.raw(entry(instance, health)));
+        }
+        Rows::Node(found) => {
+            json = Json::with_capacity(1_000);
+            let found = found.as_ref().map(|(node, services)| (&**node, services.as_slice()));
+            node_with_services(&mut json, found, read.shape.list);
+        }
+        Rows::Checks(checks) => {
+            json = Json::with_capacity(checks.len() * 350 + 2);
+            list(&mut json, checks, |json, check| rows::check(json, check));
+        }
+    }
+    json.into_bytes()
+}
+
+fn list<T>(json: &mut Json, items: impl IntoIterator<Item = T>, write: impl Fn(&mut Json, T)) {
+    json.open(b'[');
+    for item in items {
+        json.next();
+        write(json, item);
+    }
+    json.close(b']');
+}
+
+fn node_with_services<S: AsRef<Service>>(
+    json: &mut Json,
+    found: Option<(&crate::store::model::Node, &[S])>,
+    as_list: bool,
+) {
+    let Some((node, services)) = found else {
+        json.raw(if as_list { br#"{"Node":null,"Services":null}"# } else { b"null" });
+        return;
+    };
+    json.open(b'{');
+    json.key("Node");
+    rows::node(json, node);
+    json.key("Services");
+    if as_list {
+        list(json, services, |json, service| rows::service(json, service.as_ref()));
+    } else {
+        json.open(b'{');
+        for service in services {
+            json.data_key(&service.as_ref().id);
+            rows::service(json, service.as_ref());
+        }
+        json.close(b'}');
+    }
+    json.close(b'}');
+}
+
+/// The body of a list of instances; rendered once for all who ask until something in it changes.
+fn instances(instances: &InstanceList, rendering: Rendering) -> Bytes {
+    let render = || {
+        let entries: Vec<&Bytes> =
+            instances.items.iter().map(|instance| entry(instance, rendering.health)).collect();
+        let mut json = Json::with_capacity(entries.iter().map(|entry| entry.len() + 1).sum::<usize>() + 2);
+        list(&mut json, entries, |json, entry| json.raw(entry));
+        let compact = json.into_bytes();
+        if rendering.pretty { indent(&compact).into() } else { compact.into() }
+    };
+    instances.rendered.get(rendering.list(), render).clone()
+}
+
+/// One instance; rendered once for all lists that it is in.
+fn entry(instance: &Instance, health: bool) -> &Bytes {
+    instance.rendered.get(Rendering { health, pretty: false }.entry(), || {
+        let mut json = Json::with_capacity(1_024);
+        if health {
+            json.open(b'{');
+            json.key("Node");
+            rows::node(&mut json, &instance.node);
+            json.key("Service");
+            rows::service(&mut json, &instance.service);
+            json.key("Checks");
+            list(&mut json, &instance.checks, |json, check| rows::check(json, check));
+            json.close(b'}');
+        } else {
+            rows::service_node(&mut json, &instance.node, &instance.service);
+        }
+        json.into_bytes().into()
+    })
+}
+
+/// The reply to a write, from what applying it answered.
+#[must_use]
+pub fn render_response(write: &Write, response: &Response) -> HttpReply {
+    match response {
+        Response::Done => HttpReply::json(200, &b"true"[..]),
+        Response::Held(held) => HttpReply::json(200, if *held { &b"true"[..] } else { b"false" }),
+        Response::SessionCreated(id) => HttpReply::json(200, format!("{{\"ID\":\"{id}\"}}")),
+        Response::Refused(refusal) => {
+            debug_assert!(!matches!(write, Write::SessionRenew(_)), "a renewal is no command");
+            HttpReply::text(500, refusal.to_string())
+        }
+    }
+}
+
+/// The reply to the renewal of a session; `None`: there is no such session.
+#[must_use]
+pub fn render_renewed(id: Uuid, session: Option<&Session>) -> HttpReply {
+    match session {
+        None => HttpReply::text(404, format!("Session id '{id}' not found")),
+        Some(session) => {
+            let mut json = Json::with_capacity(300);
+            list(&mut json, [session], |json, session| rows::session(json, session));
+            HttpReply::json(200, json.into_bytes())
+        }
+    }
+}
+
+/// The reply to a change of the agent's own state.
+#[must_use]
+pub fn render_agent_call(result: &Result<(), CallError>) -> HttpReply {
+    match result {
+        Ok(()) => HttpReply::empty(200),
+        Err(error) => HttpReply::text(error.status, error.text.clone()),
+    }
+}
+
+/// The reply to a read of one local service.
+#[must_use]
+pub fn render_local_service(agent: &AgentView, read: &LocalServiceRead) -> HttpReply {
+    let Some(service) = agent.services.get(&read.id) else {
+        return HttpReply::text(404, format!("unknown service ID: {}", read.id));
+    };
+    let hash = content_hash(service);
+    let mut json = Json::with_capacity(512);
+    rows::agent_service(&mut json, service, Some(&hash));
+    let compact = json.into_bytes();
+    let mut reply = HttpReply::json(200, if read.shape.pretty { indent(&compact) } else { compact });
+    reply.headers.push((Text::new_static("X-Consul-ContentHash"), hash));
+    reply
+}
+
+/// What clients compare to learn whether a local service has changed: opaque, equal for equal services.
+#[must_use]
+pub fn content_hash(service: &Service) -> Text {
+    let mut json = Json::with_capacity(512);
+    rows::agent_service(&mut json, service, None);
+    // FNV-1a: it only has to tell one version of a service from the next.
+    let hash = json.into_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("{hash:016x}").into()
+}
+
+/// Indents the JSON of a reply.
+#[must_use]
+pub fn indented(mut reply: HttpReply) -> HttpReply {
+    if reply.content_type == ContentType::Json {
+        reply.body = indent(&reply.body).into();
+    }
+    reply
+}

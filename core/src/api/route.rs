@@ -1,0 +1,411 @@
+//! From a request to what is to be done about it: one table of all endpoints.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::answer::{Answer, answer};
+use super::params::{self, Params};
+use super::{
+    Authorizer, Call, ContentType, HttpReply, Permission, Read, Request, Resource, agent, catalog, health,
+    kv, session, status,
+};
+use crate::Text;
+use crate::node::{About, Published};
+use crate::time::Now;
+
+/// Largest body of a request that is no KV write.
+pub const BODY_MAX: u64 = 4 * 1024 * 1024;
+
+/// A request as it came, its body read.
+#[derive(Clone, Debug)]
+pub struct HttpRequest<'a> {
+    /// Method, in upper case.
+    pub method: &'a str,
+    /// Path as it was sent.
+    pub path: &'a str,
+    /// What follows the question mark, as it was sent; empty when there is none.
+    pub query: &'a str,
+    /// The headers that matter.
+    pub headers: Headers<'a>,
+    /// Body; empty for methods that have none.
+    pub body: Bytes,
+}
+
+/// Headers that matter to the API; empty when absent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Headers<'a> {
+    /// `Accept`
+    pub accept: &'a str,
+    /// `X-Consul-Namespace`
+    pub namespace: &'a str,
+    /// `X-Consul-Partition`
+    pub partition: &'a str,
+}
+
+/// What is to be done about a request.
+#[derive(Debug)]
+pub enum Routed {
+    /// Send this.
+    Reply(HttpReply),
+    /// Ask the node.
+    Call {
+        /// What to ask.
+        request: Request,
+        /// The node's reply is to be passed through [`super::render::indented`] first.
+        indent: bool,
+    },
+}
+
+impl From<HttpReply> for Routed {
+    fn from(reply: HttpReply) -> Routed {
+        Routed::Reply(reply)
+    }
+}
+
+/// How much of a body is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyLimit {
+    /// In bytes; zero: the body is ignored.
+    pub max: u64,
+    setting: Option<&'static str>,
+}
+
+impl BodyLimit {
+    /// The reply to a body that is larger; its length if it is known.
+    #[must_use]
+    pub fn refuse(&self, length: Option<u64>) -> HttpReply {
+        let max = self.max;
+        let length = length.map(|length| format!("({length} bytes)")).unwrap_or_default();
+        let remedy = self.setting.map(|setting| format!(" See {setting} in the agent's configuration."));
+        HttpReply::text(
+            413,
+            format!("Request body{length} too large, max size: {max} bytes.{}", remedy.unwrap_or_default()),
+        )
+    }
+}
+
+/// How much of the body of a request to read before it is routed.
+#[must_use]
+pub fn body_limit(method: &str, path: &str, about: &About) -> BodyLimit {
+    match method {
+        "PUT" | "POST" if path.starts_with("/v1/kv/") => {
+            BodyLimit { max: about.kv_max_value_size, setting: Some("limits.kv_max_value_size") }
+        }
+        "PUT" | "POST" => BodyLimit { max: BODY_MAX, setting: None },
+        _ => BodyLimit { max: 0, setting: None },
+    }
+}
+
+/// Everything that a handler may look at.
+pub(super) struct Context<'a> {
+    pub(super) published: &'a Published,
+    pub(super) request: &'a HttpRequest<'a>,
+    /// What follows the pattern of a prefix endpoint, decoded.
+    pub(super) rest: &'a str,
+    pub(super) params: Params<'a>,
+    pub(super) now: Now,
+}
+
+/// What a handler gives back; an error is a reply, too.
+pub(super) type Handled = Result<Routed, HttpReply>;
+
+impl Context<'_> {
+    pub(super) fn about(&self) -> &About {
+        &self.published.about
+    }
+
+    /// The rest of the path, which must not be empty.
+    pub(super) fn name(&self, missing: &'static str) -> Result<Text, HttpReply> {
+        if self.rest.is_empty() { Err(HttpReply::text(400, missing)) } else { Ok(self.rest.into()) }
+    }
+
+    /// Answers a read from what is published, or asks the node.
+    pub(super) fn read(&self, read: Read) -> Routed {
+        match answer(self.published, &read, self.now) {
+            Answer::Reply(reply) => Routed::Reply(reply),
+            Answer::Enter => self.ask(Call::Read(read)),
+        }
+    }
+
+    /// Asks the node.
+    pub(super) fn ask(&self, call: Call) -> Routed {
+        // Reads carry their own shape, so that those who wait for the same one can share its bytes.
+        let indent =
+            !matches!(call, Call::Read(_) | Call::LocalService(_)) && self.params.pretty(self.about());
+        Routed::Call { request: Request { call, authorizer: Authorizer }, indent }
+    }
+
+    /// A JSON reply from local state, indented if that is wanted.
+    pub(super) fn json(&self, status: u16, body: Vec<u8>) -> HttpReply {
+        let body = if self.params.pretty(self.about()) { super::render::indent(&body) } else { body };
+        HttpReply::json(status, body)
+    }
+}
+
+/// One endpoint.
+struct Endpoint {
+    /// The path; one that ends with a slash stands for everything below it.
+    pattern: &'static str,
+    /// In the order of the `Allow` header.
+    methods: &'static [&'static str],
+    /// What a client must be allowed to do; reading for GET, writing otherwise.
+    resource: Resource,
+    handler: fn(&Context<'_>) -> Handled,
+}
+
+const fn endpoint(
+    pattern: &'static str,
+    methods: &'static [&'static str],
+    resource: Resource,
+    handler: fn(&Context<'_>) -> Handled,
+) -> Endpoint {
+    Endpoint { pattern, methods, resource, handler }
+}
+
+/// All endpoints. The first that fits is the one, so longer patterns stand before their prefixes; what is asked often
+/// stands early.
+#[rustfmt::skip]
+static ENDPOINTS: &[Endpoint] = &[
+    endpoint("/v1/kv/", &["GET", "PUT", "DELETE"], Resource::Key, kv::handle),
+    endpoint("/v1/health/service/", GET, Resource::Service, health::service),
+    endpoint("/v1/health/connect/", GET, Resource::Service, health::connect),
+    endpoint("/v1/health/checks/", GET, Resource::Service, health::checks),
+    endpoint("/v1/health/node/", GET, Resource::Node, health::node),
+    endpoint("/v1/health/state/", GET, Resource::Node, health::state),
+    endpoint("/v1/catalog/service/", GET, Resource::Service, catalog::service),
+    endpoint("/v1/catalog/connect/", GET, Resource::Service, catalog::connect),
+    endpoint("/v1/catalog/services", GET, Resource::Service, catalog::services),
+    endpoint("/v1/catalog/nodes", GET, Resource::Node, catalog::nodes),
+    endpoint("/v1/catalog/node/", GET, Resource::Node, catalog::node),
+    endpoint("/v1/catalog/node-services/", GET, Resource::Node, catalog::node_services),
+    endpoint("/v1/catalog/datacenters", GET, Resource::None, catalog::datacenters),
+    endpoint("/v1/catalog/register", PUT, Resource::Node, catalog::register),
+    endpoint("/v1/catalog/deregister", PUT, Resource::Node, catalog::deregister),
+    endpoint("/v1/session/create", PUT, Resource::Session, session::create),
+    endpoint("/v1/session/destroy/", PUT, Resource::Session, session::destroy),
+    endpoint("/v1/session/renew/", PUT, Resource::Session, session::renew),
+    endpoint("/v1/session/info/", GET, Resource::Session, session::info),
+    endpoint("/v1/session/node/", GET, Resource::Session, session::node),
+    endpoint("/v1/session/list", GET, Resource::Session, session::list),
+    endpoint("/v1/agent/check/pass/", PUT, Resource::Service, agent::check_pass),
+    endpoint("/v1/agent/check/warn/", PUT, Resource::Service, agent::check_warn),
+    endpoint("/v1/agent/check/fail/", PUT, Resource::Service, agent::check_fail),
+    endpoint("/v1/agent/check/update/", PUT, Resource::Service, agent::check_update),
+    endpoint("/v1/agent/check/register", PUT, Resource::Service, agent::check_register),
+    endpoint("/v1/agent/check/deregister/", PUT, Resource::Service, agent::check_deregister),
+    endpoint("/v1/agent/service/register", PUT, Resource::Service, agent::service_register),
+    endpoint("/v1/agent/service/deregister/", PUT, Resource::Service, agent::service_deregister),
+    endpoint("/v1/agent/service/maintenance/", PUT, Resource::Service, agent::service_maintenance),
+    endpoint("/v1/agent/service/", GET, Resource::Service, agent::service),
+    endpoint("/v1/agent/services", GET, Resource::Service, agent::services),
+    endpoint("/v1/agent/checks", GET, Resource::Service, agent::checks),
+    endpoint("/v1/agent/health/service/id/", GET, Resource::Service, agent::health_by_id),
+    endpoint("/v1/agent/health/service/name/", GET, Resource::Service, agent::health_by_name),
+    endpoint("/v1/agent/maintenance", PUT, Resource::Node, agent::maintenance),
+    endpoint("/v1/agent/members", GET, Resource::Node, agent::members),
+    endpoint("/v1/agent/self", GET, Resource::Agent, agent::about_self),
+    endpoint("/v1/agent/version", GET, Resource::None, agent::version),
+    endpoint("/v1/status/leader", GET, Resource::None, status::leader),
+    endpoint("/v1/status/peers", GET, Resource::None, status::peers),
+];
+
+const GET: &[&str] = &["GET"];
+const PUT: &[&str] = &["PUT"];
+
+/// Decides about a request: answers it from what is published, refuses it, or says what to ask the node.
+///
+/// `now` must have been read after `published`, or the lease is not to be trusted.
+#[must_use]
+pub fn route(published: &Published, request: &HttpRequest<'_>, now: Now) -> Routed {
+    dispatch(published, request, now).unwrap_or_else(Routed::Reply)
+}
+
+fn dispatch(published: &Published, request: &HttpRequest<'_>, now: Now) -> Handled {
+    let path = params::decode_path(request.path)?;
+    if !path.chars().all(params::is_printable) {
+        return Err(HttpReply::text(400, "Invalid URL path: it contains a character that cannot be printed"));
+    }
+    if let Some(clean) = cleaned(&path) {
+        return Ok(redirect(request, &clean).into());
+    }
+    let Some(endpoint) = find(&path) else { return Ok(unknown(request, &path).into()) };
+    if let Some(reply) = refuse_method(endpoint, request.method) {
+        return Ok(reply.into());
+    }
+    let params = Params::parse(request.query)?;
+    refuse_tenancy(&params, &request.headers)?;
+    let rest = path.get(endpoint.pattern.len()..).unwrap_or("");
+    if !Authorizer.allows(Permission::of(endpoint.resource, request.method != "GET"), rest) {
+        return Err(HttpReply::text(403, "Permission denied"));
+    }
+    (endpoint.handler)(&Context { published, request, rest, params, now })
+}
+
+fn find(path: &str) -> Option<&'static Endpoint> {
+    ENDPOINTS.iter().find(|endpoint| {
+        if endpoint.pattern.ends_with('/') {
+            path.starts_with(endpoint.pattern)
+        } else {
+            path == endpoint.pattern
+        }
+    })
+}
+
+/// The reply to OPTIONS and to methods that an endpoint does not have.
+fn refuse_method(endpoint: &Endpoint, method: &str) -> Option<HttpReply> {
+    if endpoint.methods.contains(&method) {
+        return None;
+    }
+    let mut reply = if method == "OPTIONS" {
+        HttpReply::empty(200)
+    } else {
+        HttpReply::text(405, format!("method {method} not allowed"))
+    };
+    reply.headers.push(("Allow".into(), format!("OPTIONS,{}", endpoint.methods.join(",")).into()));
+    Some(reply)
+}
+
+/// Namespaces and partitions do not exist here, not even by the name of `default`.
+fn refuse_tenancy(params: &Params<'_>, headers: &Headers<'_>) -> Result<(), HttpReply> {
+    let refuse = |what: &str, name: &str, kind: &str| {
+        let text = format!("Invalid {what}: \"{name}\" - {kind} are a Consul Enterprise feature");
+        Err(HttpReply::text(400, text))
+    };
+    if params.filled("ns").is_some() {
+        return refuse("query parameter", "ns", "Namespaces");
+    }
+    if params.filled("partition").is_some() {
+        return refuse("query parameter", "partition", "Partitions");
+    }
+    if !headers.namespace.is_empty() {
+        return refuse("header", "X-Consul-Namespace", "Namespaces");
+    }
+    if !headers.partition.is_empty() {
+        return refuse("header", "X-Consul-Partition", "Partitions");
+    }
+    Ok(())
+}
+
+/// The reply to a path that is no endpoint.
+fn unknown(request: &HttpRequest<'_>, path: &str) -> HttpReply {
+    if path == "/" {
+        return HttpReply::text(
+            200,
+            "Consul Agent: UI disabled. To enable, set ui_config.enabled=true in the agent configuration and restart.",
+        );
+    }
+    let below = format!("{path}/");
+    if ENDPOINTS.iter().any(|endpoint| endpoint.pattern == below) {
+        return redirect(request, &below);
+    }
+    HttpReply::text(
+        404,
+        if path.contains("/v1/") {
+            "Invalid URL path: not a recognized HTTP API endpoint"
+        } else {
+            "Invalid URL path: if attempting to use the HTTP API, ensure the path starts with '/v1/'"
+        },
+    )
+}
+
+/// A path without empty and dot segments, if that is another one. A trailing slash stays.
+fn cleaned(path: &str) -> Option<String> {
+    if !path.starts_with('/') {
+        return Some(format!("/{path}"));
+    }
+    let dirty = |segment: &str| matches!(segment, "" | "." | "..");
+    let (body, trailing) = match path[1..].strip_suffix('/') {
+        Some(body) => (body, true),
+        None => (&path[1..], false),
+    };
+    if (body.is_empty() && !trailing) || !body.split('/').any(dirty) {
+        return None;
+    }
+    let mut segments = Vec::new();
+    for segment in body.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => {
+                segments.pop();
+            }
+            _ => segments.push(segment),
+        }
+    }
+    let mut clean = String::with_capacity(path.len());
+    for segment in &segments {
+        clean.push('/');
+        clean.push_str(segment);
+    }
+    if trailing || segments.is_empty() {
+        clean.push('/');
+    }
+    Some(clean)
+}
+
+/// Characters that a path in a `Location` header does not escape (Go: `url.EscapedPath`).
+const PATH_ESCAPED: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b':')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b'@');
+
+/// 301 to another path with the same parameters.
+fn redirect(request: &HttpRequest<'_>, path: &str) -> HttpReply {
+    let path = percent_encoding::utf8_percent_encode(path, PATH_ESCAPED);
+    let query: Cow<'_, str> =
+        if request.query.is_empty() { "".into() } else { format!("?{}", request.query).into() };
+    let location = format!("{path}{query}");
+    let mut reply = HttpReply::empty(301);
+    if request.method == "GET" {
+        reply.content_type = ContentType::Html;
+        let link =
+            location.replace('&', "&amp;").replace('"', "&#34;").replace('<', "&lt;").replace('>', "&gt;");
+        reply.body = format!("<a href=\"{link}\">Moved Permanently</a>.\n\n").into();
+    }
+    reply.headers.push(("Location".into(), location.into()));
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_pattern_hides_behind_an_earlier_one() {
+        for (at, endpoint) in ENDPOINTS.iter().enumerate() {
+            let found = find(endpoint.pattern).expect("its own pattern fits");
+            assert_eq!(found.pattern, ENDPOINTS[at].pattern, "an earlier pattern hides {}", endpoint.pattern);
+        }
+    }
+
+    #[test]
+    fn paths_are_cleaned_as_in_go() {
+        let cases = [
+            ("/", None),
+            ("/v1/kv/a", None),
+            ("/v1/kv/a/", None),
+            ("/v1//kv/a", Some("/v1/kv/a")),
+            ("/v1/kv/a//", Some("/v1/kv/a/")),
+            ("//", Some("/")),
+            ("/v1/kv/a/../b", Some("/v1/kv/b")),
+            ("/v1/./kv/", Some("/v1/kv/")),
+            ("/..", Some("/")),
+            ("/v1/kv/..", Some("/v1")),
+            ("/v1/kv/...", None),
+            ("", Some("/")),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(cleaned(path).as_deref(), expected, "{path:?}");
+        }
+    }
+}
