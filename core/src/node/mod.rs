@@ -1,16 +1,347 @@
 //! The node: routes inputs to its machines and their effects to the outbox, and decides nothing else.
 
+mod checkpointing;
+mod config;
+mod duties;
+mod effects;
+mod jobs;
+mod parked;
+mod peer;
 mod published;
+mod requests;
+#[cfg(test)]
+mod tests;
+mod transfer;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use config::{BadStart, CheckpointPolicy, Config, Restored, RosterEntry};
+pub use duties::{DutyTimer, SERF_HEALTH, SERVICE};
+pub use peer::{Ask, BadFrame, PeerAnswer, PeerMessage};
 pub use published::{About, Lease, Published};
 
-/// Deadlines of the leader's duties.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DutyTimer {
-    /// The earliest session TTL.
-    SessionTtl,
-    /// The earliest end of a lock-delay.
-    LockDelay,
-    /// Old tombstones are due to be forgotten.
-    Tombstones,
+use self::checkpointing::Checkpointing;
+use self::duties::Duties;
+use self::jobs::Jobs;
+use self::parked::Parked;
+use crate::agent::Agent;
+use crate::boundary::{Input, Outbox, Output};
+use crate::cx::{Cx, Timer};
+use crate::ids::{LogIndex, OpId, RequestId, ServerId, Term};
+use crate::raft::{Membership, Raft, Role, SnapshotMeta};
+use crate::rng::Rng;
+use crate::store::Store;
+use crate::store::query::WatchKey;
+use crate::time::{Mono, Now};
+use crate::timers::Timers;
+use crate::wal::Wal;
+use crate::{agent, api, raft};
+
+/// How much more the node takes, per class of input. An adapter stops reading a class that is at zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Requests of clients.
+    pub requests: usize,
+}
+
+/// So many requests may be under way, parked ones apart.
+const JOBS_MAX: usize = 16_384;
+/// So many queries may be parked.
+const PARKED_MAX: usize = 262_144;
+
+/// One agent: every decision that it takes.
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    about: Arc<About>,
+    rng: Rng,
+    timers: Timers<Timer>,
+    raft: Raft,
+    /// The group's members as they were published last.
+    membership: Arc<Membership>,
+    /// `None` in development mode: nothing is kept, everything counts as durable at once.
+    wal: Option<Wal>,
+    store: Store,
+    /// Last entry that `store` includes.
+    applied: LogIndex,
+    agent: Agent,
+    duties: Duties,
+    jobs: Jobs,
+    parked: Parked,
+    checkpointing: Checkpointing,
+    outgoing: transfer::Outgoing,
+    incoming: transfer::Incoming,
+    /// A snapshot whose rows are being made durable; it replaces the state when they are.
+    installing: Option<(OpId, SnapshotMeta, Store)>,
+    /// Saves of the agent's own state that are under way, with the reply that waits for each.
+    saving_local: BTreeMap<OpId, Option<(RequestId, api::HttpReply)>>,
+    /// The client whose reply waits for the save that the agent is about to ask for.
+    awaiting_save: Option<(u64, RequestId, api::HttpReply)>,
+    /// Clients that wait for a local service to differ from a hash.
+    local_waits: Vec<LocalWait>,
+    next_op: u64,
+    /// Who led when it was last looked at, and in which term.
+    led: (Option<ServerId>, Term, bool),
+    halted: bool,
+
+    // Collected within one step, empty between two.
+    raft_effects: Vec<raft::Effect>,
+    agent_effects: Vec<agent::Effect>,
+    duty_effects: Vec<duties::Effect>,
+    touched: Vec<WatchKey>,
+    replies: Vec<(RequestId, api::HttpReply)>,
+    frames: Vec<(ServerId, PeerMessage)>,
+    publish: bool,
+}
+
+/// A client that waits for a local service to change.
+#[derive(Debug)]
+struct LocalWait {
+    id: RequestId,
+    read: api::LocalServiceRead,
+    until: Mono,
+}
+
+impl Node {
+    /// A node that begins with what a restart gave back. The seed must be unpredictable in production.
+    ///
+    /// # Errors
+    /// What was kept does not fit together.
+    pub fn new(config: Config, restored: Restored, seed: [u8; 32], now: Now) -> Result<Node, BadStart> {
+        let rng = Rng::from_bytes(seed);
+        let raft_config =
+            raft::Config { id: config.about.id, timing: config.timing, limits: raft::Limits::default() };
+        restored.raft.check()?;
+        let applied = restored.raft.snapshot.index;
+        let raft = Raft::new(raft_config, restored.raft, rng.fork(1), now);
+        let agent = Agent::new(config.agent.clone(), &restored.local, rng.fork(2), now)?;
+        Ok(Node {
+            about: Arc::new(config.about.clone()),
+            rng: rng.fork(3),
+            timers: Timers::default(),
+            membership: Arc::new(raft.membership().clone()),
+            raft,
+            wal: restored.wal,
+            store: restored.store,
+            applied,
+            agent,
+            duties: Duties::new(config.tombstone_ttl),
+            jobs: Jobs::default(),
+            parked: Parked::default(),
+            checkpointing: Checkpointing::new(config.checkpoints),
+            outgoing: transfer::Outgoing::default(),
+            incoming: transfer::Incoming::default(),
+            installing: None,
+            saving_local: BTreeMap::new(),
+            awaiting_save: None,
+            local_waits: Vec::new(),
+            next_op: 0,
+            led: (None, Term(0), false),
+            halted: false,
+            raft_effects: Vec::new(),
+            agent_effects: Vec::new(),
+            duty_effects: Vec::new(),
+            touched: Vec::new(),
+            replies: Vec::new(),
+            frames: Vec::new(),
+            publish: true,
+            config,
+        })
+    }
+
+    /// What readers see before the first step.
+    #[must_use]
+    pub fn first_publication(&mut self, now: Now) -> Arc<Published> {
+        Arc::new(self.published(now))
+    }
+
+    /// The first step: founds the group if the log is empty, arms timers, publishes.
+    pub fn start(&mut self, now: Now, out: &mut Outbox) {
+        let is_new = self.raft.last_index() == LogIndex(0) && self.raft.term() == Term(0);
+        match self.config.found.clone() {
+            Some(membership) if is_new => self.raft(now, |raft, cx| {
+                raft.bootstrap(cx, membership).expect("a new server may found a group of voters");
+            }),
+            _ => self.raft(now, |raft, cx| raft.start(cx)),
+        }
+        self.agent(now, |agent, cx| agent.start(cx));
+        self.settle(now, out);
+    }
+
+    /// Takes one input and says what is to be done. The outbox is empty on entry and drained before the next step.
+    pub fn step(&mut self, now: Now, input: Input, out: &mut Outbox) {
+        if self.halted {
+            return;
+        }
+        match input {
+            Input::Wake => {}
+            Input::Request { id, request } => self.on_request(now, id, request),
+            Input::Abandon { id } => {
+                self.jobs.abandon(id);
+                self.parked.remove(id);
+                self.local_waits.retain(|wait| wait.id != id);
+            }
+            Input::PeerUp { peer } => self.raft(now, |raft, cx| raft.on_peer_up(cx, peer)),
+            Input::PeerDown { peer } => {
+                self.raft(now, |raft, cx| raft.on_peer_down(cx, peer));
+                self.on_peer_lost(now, peer);
+            }
+            Input::PeerFrame { peer, frame } => {
+                // A frame that cannot be read is lost, as any frame may be.
+                if let Ok(message) = PeerMessage::decode(&frame) {
+                    self.on_peer_message(now, peer, message);
+                }
+            }
+            Input::Logged { write, result } => match result {
+                Ok(()) => self.on_logged(now, write, out),
+                Err(error) => self.halt(format!("cannot write the log: {error}"), out),
+            },
+            Input::Saved { op, result } => match result {
+                Ok(()) => self.on_saved(now, op, out),
+                Err(error) => self.halt(format!("cannot write a checkpoint: {error}"), out),
+            },
+            Input::Probed { op, outcome } => self.agent(now, |agent, cx| agent.on_probed(cx, op, outcome)),
+            Input::Stop => {
+                self.halted = true;
+                return;
+            }
+        }
+        self.fire_timers(now);
+        self.settle(now, out);
+    }
+
+    /// When to come back at the latest, and for what.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<(Mono, Timer)> {
+        self.timers.next().map(|(at, timer)| (at, timer.clone()))
+    }
+
+    /// How much more the node takes.
+    #[must_use]
+    pub fn admission(&self) -> Admission {
+        let jobs = JOBS_MAX.saturating_sub(self.jobs.len());
+        Admission { requests: jobs.min(PARKED_MAX.saturating_sub(self.parked.len())) }
+    }
+
+    /// The Raft machine, for auditors.
+    #[must_use]
+    pub fn raft_state(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// The replicated state and the last entry that it includes, for auditors.
+    #[must_use]
+    pub fn state(&self) -> (LogIndex, &Store) {
+        (self.applied, &self.store)
+    }
+
+    fn fire_timers(&mut self, now: Now) {
+        while let Some(timer) = self.timers.pop_due(now.mono) {
+            match timer {
+                Timer::Raft(timer) => self.raft(now, |raft, cx| raft.on_timer(cx, timer)),
+                Timer::Agent(timer) => self.agent(now, |agent, cx| agent.on_timer(cx, timer)),
+                Timer::Duty(timer) => {
+                    let mut cx = Cx { now, timers: &mut self.timers, effects: &mut self.duty_effects };
+                    self.duties.on_timer(&mut cx, &self.store, &timer);
+                }
+                Timer::Parked => self.on_waits_over(now),
+                Timer::Hold => self.on_jobs_expired(now),
+            }
+        }
+    }
+
+    /// Carries out effects until there are none, wakes whom they concern, and writes the outbox: readers see a change
+    /// before anybody is told of it.
+    fn settle(&mut self, now: Now, out: &mut Outbox) {
+        loop {
+            let raft_effects = std::mem::take(&mut self.raft_effects);
+            let agent_effects = std::mem::take(&mut self.agent_effects);
+            let duty_effects = std::mem::take(&mut self.duty_effects);
+            if raft_effects.is_empty() && agent_effects.is_empty() && duty_effects.is_empty() {
+                break;
+            }
+            for effect in raft_effects {
+                self.on_raft_effect(now, effect, out);
+            }
+            for effect in agent_effects {
+                self.on_agent_effect(now, effect, out);
+            }
+            for command in duty_effects {
+                self.propose_for(now, jobs::Origin::Duty, command);
+            }
+            if self.halted {
+                return;
+            }
+        }
+        self.wake_parked(now);
+        self.begin_checkpoint(out);
+        self.arm_waits();
+        self.send_frames(out);
+        if std::mem::take(&mut self.publish) {
+            out.push(Output::Publish(Arc::new(self.published(now))));
+        }
+        for (id, reply) in self.replies.drain(..) {
+            out.push(Output::Reply { id, reply });
+        }
+    }
+
+    fn arm_waits(&mut self) {
+        let local = self.local_waits.iter().map(|wait| wait.until).min();
+        let deadlines = [
+            (Timer::Parked, [self.parked.next_deadline(), local].into_iter().flatten().min()),
+            (Timer::Hold, self.jobs.next_deadline()),
+        ];
+        for (timer, at) in deadlines {
+            match at {
+                Some(at) if self.timers.deadline(&timer) != Some(at) => self.timers.set(timer, at),
+                Some(_) => {}
+                None => self.timers.cancel(&timer),
+            }
+        }
+    }
+
+    fn published(&mut self, now: Now) -> Published {
+        if *self.membership != *self.raft.membership() {
+            self.membership = Arc::new(self.raft.membership().clone());
+        }
+        Published {
+            view: self.store.clone(),
+            lease: Lease {
+                term: self.raft.term(),
+                leader: self.raft.leader(),
+                is_leader: self.is_leader(),
+                applied: self.applied,
+                until: self.raft.lease_until().unwrap_or(Mono(0)),
+                last_contact: self.raft.last_contact(now.mono).map_or(Mono(0), |ago| now.mono - ago),
+            },
+            membership: Arc::clone(&self.membership),
+            agent: self.agent.view(),
+            about: Arc::clone(&self.about),
+        }
+    }
+
+    fn is_leader(&self) -> bool {
+        self.raft.role() == Role::Leader
+    }
+
+    fn halt(&mut self, reason: String, out: &mut Outbox) {
+        self.halted = true;
+        out.push(Output::Halt { reason });
+    }
+
+    fn op(&mut self) -> OpId {
+        self.next_op += 1;
+        OpId(self.next_op)
+    }
+
+    fn raft<T>(&mut self, now: Now, act: impl FnOnce(&mut Raft, &mut Cx<'_, raft::Effect>) -> T) -> T {
+        let mut cx = Cx { now, timers: &mut self.timers, effects: &mut self.raft_effects };
+        act(&mut self.raft, &mut cx)
+    }
+
+    fn agent<T>(&mut self, now: Now, act: impl FnOnce(&mut Agent, &mut Cx<'_, agent::Effect>) -> T) -> T {
+        let mut cx = Cx { now, timers: &mut self.timers, effects: &mut self.agent_effects };
+        act(&mut self.agent, &mut cx)
+    }
 }

@@ -1,0 +1,52 @@
+//! The leader vouches for servers: each has a node, the health check `serfHealth` and the service `consul`.
+
+use super::Effect;
+use crate::Text;
+use crate::cx::Cx;
+use crate::node::RosterEntry;
+use crate::store::Store;
+use crate::store::command::{Command, Registration};
+use crate::store::model::{Check, Health, Service};
+
+/// The check that follows whether an agent is reachable.
+pub const SERF_HEALTH: &str = "serfHealth";
+/// The service that servers are registered as.
+pub const SERVICE: &str = "consul";
+
+/// Registers those whom the catalog does not show as they are.
+pub(super) fn vouch(cx: &mut Cx<'_, Effect>, store: &Store, roster: &[RosterEntry], datacenter: &str) {
+    for entry in roster {
+        let placed = store.node(&entry.node).is_some_and(|node| node.address == entry.address);
+        let known = placed
+            && store.check(&entry.node, SERF_HEALTH).is_some_and(|check| check.status == Health::Passing)
+            && store.service(&entry.node, SERVICE).is_some_and(|service| service.port == entry.port);
+        if !known {
+            cx.emit(Command::Register(Box::new(registration(entry, datacenter, placed))));
+        }
+    }
+}
+
+fn registration(entry: &RosterEntry, datacenter: &str, placed: bool) -> Registration {
+    Registration {
+        id: Some(entry.id),
+        node: entry.node.clone(),
+        address: entry.address.clone(),
+        datacenter: Text::new(datacenter),
+        service: Some(Service {
+            id: Text::new_static(SERVICE),
+            service: Text::new_static(SERVICE),
+            port: entry.port,
+            ..Service::default()
+        }),
+        checks: vec![Check {
+            node: entry.node.clone(),
+            id: Text::new_static(SERF_HEALTH),
+            name: Text::new_static("Serf Health Status"),
+            status: Health::Passing,
+            output: Text::new_static("Agent alive and reachable"),
+            ..Check::default()
+        }],
+        skip_node_update: placed,
+        ..Registration::default()
+    }
+}

@@ -1,0 +1,259 @@
+//! Where the effects of the node's machines go.
+
+use super::{Node, PeerMessage, transfer};
+use crate::agent;
+use crate::api::HttpReply;
+use crate::boundary::{Checkpoint, Outbox, Output};
+use crate::cx::Cx;
+use crate::ids::{LogIndex, OpId, RequestId, ServerId};
+use crate::node::jobs::Origin;
+use crate::raft::{self, Entry, Payload, SnapshotMeta};
+use crate::store::command::Command;
+use crate::store::query::WatchKey;
+use crate::time::Now;
+use crate::wal;
+
+impl Node {
+    pub(super) fn on_raft_effect(&mut self, now: Now, effect: raft::Effect, out: &mut Outbox) {
+        match effect {
+            raft::Effect::Send { to, message } => self.frames.push((to, PeerMessage::Raft(message))),
+            raft::Effect::Persist { token, records } => {
+                let mut writes = Vec::new();
+                match &mut self.wal {
+                    Some(wal) => wal.push(token.0, records, &mut writes),
+                    None => self.raft(now, |raft, cx| raft.on_persisted(cx, token)),
+                }
+                push_writes(writes, out);
+            }
+            raft::Effect::Commit { entries } => self.apply(now, entries, out),
+            raft::Effect::ReadReady { ticket, index } => self.on_read_index(now, ticket, Some(index)),
+            raft::Effect::ReadFailed { ticket } => self.on_read_index(now, ticket, None),
+            raft::Effect::ReadSnapshot { to, seq } => self.send_chunk(now, to, seq),
+            raft::Effect::SnapshotData { meta, seq, data, last } => {
+                match self.incoming.take(meta, seq, &data, last) {
+                    Ok(Some((meta, store))) => self.install(now, meta, store, out),
+                    Ok(None) => {}
+                    Err(reason) => self.halt(reason, out),
+                }
+            }
+            raft::Effect::RoleChanged => self.on_role_changed(now),
+        }
+    }
+
+    /// Applies committed entries and answers those who proposed them.
+    fn apply(&mut self, now: Now, entries: Vec<Entry>, out: &mut Outbox) {
+        let mut touched = Vec::new();
+        for entry in entries {
+            assert_eq!(entry.index, self.applied.next(), "entries are applied in order, once");
+            let mut dirty = Vec::new();
+            let mut size = 64;
+            if let Payload::Command(payload) = &entry.payload {
+                let command = match Command::decode(payload) {
+                    Ok(command) => command,
+                    Err(bad) => return self.halt(format!("log entry {}: {bad}", entry.index), out),
+                };
+                size += payload.len() as u64;
+                let applied = self.store.apply(entry.index.0, &command);
+                touched.extend(applied.touched);
+                dirty = applied.dirty;
+                self.applied = entry.index;
+                self.on_applied(now, entry.index, applied.response);
+            }
+            self.applied = entry.index;
+            self.checkpointing.on_applied(entry.index, size, dirty);
+        }
+        self.publish = true;
+        self.follow_leadership(now);
+        let mut cx = Cx { now, timers: &mut self.timers, effects: &mut self.duty_effects };
+        self.duties.on_applied(&mut cx, &self.store, &touched);
+        self.touched.append(&mut touched);
+        self.on_caught_up(now);
+    }
+
+    fn on_role_changed(&mut self, now: Now) {
+        self.publish = true;
+        let led = (self.raft.leader(), self.raft.term(), self.is_leader());
+        if led != self.led {
+            let lost = self.led.2 && (!led.2 || led.1 != self.led.1);
+            self.led = led;
+            if lost {
+                self.outgoing = transfer::Outgoing::default();
+                let mut cx = Cx { now, timers: &mut self.timers, effects: &mut self.duty_effects };
+                self.duties.end(&mut cx);
+            }
+            self.on_leader_changed(now, lost);
+            if led.0.is_some() {
+                self.agent(now, |agent, cx| agent.on_leader_known(cx));
+            }
+        }
+        self.follow_leadership(now);
+    }
+
+    /// Duties begin when everything that came before this server's term is applied.
+    fn follow_leadership(&mut self, now: Now) {
+        if self.is_leader()
+            && self.raft.ready()
+            && !self.duties.active()
+            && self.applied >= self.raft.commit_index()
+        {
+            let mut cx = Cx { now, timers: &mut self.timers, effects: &mut self.duty_effects };
+            self.duties.begin(&mut cx, &self.store, &self.config.roster, &self.about.datacenter);
+        }
+    }
+
+    pub(super) fn on_logged(&mut self, now: Now, write: u64, out: &mut Outbox) {
+        let mut writes = Vec::new();
+        let durable = self.wal.as_mut().and_then(|wal| wal.on_done(write, &mut writes));
+        push_writes(writes, out);
+        if let Some(token) = durable {
+            self.raft(now, |raft, cx| raft.on_persisted(cx, raft::PersistToken(token)));
+        }
+    }
+
+    /// Begins a checkpoint when one is due. Without a log there is nothing to keep; the log in memory is cut.
+    pub(super) fn begin_checkpoint(&mut self, out: &mut Outbox) {
+        if !self.checkpointing.due() || self.installing.is_some() {
+            return;
+        }
+        let op = self.op();
+        let checkpoint = self.checkpointing.begin(op, self.applied_meta(), &self.store);
+        if self.wal.is_some() {
+            out.push(Output::Checkpoint { op, checkpoint });
+        } else {
+            self.on_checkpoint_saved(op, out);
+        }
+    }
+
+    fn on_checkpoint_saved(&mut self, op: OpId, out: &mut Outbox) -> bool {
+        let Some((meta, keep_after)) = self.checkpointing.on_saved(op) else { return false };
+        self.raft.compact(meta, keep_after);
+        self.drop_log(keep_after, out);
+        true
+    }
+
+    fn drop_log(&mut self, keep_after: LogIndex, out: &mut Outbox) {
+        let mut writes = Vec::new();
+        if let Some(wal) = &mut self.wal {
+            wal.drop_before(keep_after.next(), &mut writes);
+        }
+        push_writes(writes, out);
+    }
+
+    pub(super) fn on_saved(&mut self, now: Now, op: OpId, out: &mut Outbox) {
+        if let Some(reply) = self.saving_local.remove(&op) {
+            self.replies.extend(reply);
+        } else if !self.on_checkpoint_saved(op, out)
+            && let Some((_, meta, store)) = self.installing.take_if(|(installing, ..)| *installing == op)
+        {
+            self.installed(now, meta, store);
+        }
+    }
+
+    fn applied_meta(&self) -> SnapshotMeta {
+        self.raft.snapshot_meta(self.applied).expect("the last applied entry's term is known")
+    }
+
+    /// The next rows of a snapshot for a follower that needs what the log has no more.
+    fn send_chunk(&mut self, now: Now, to: ServerId, seq: u64) {
+        let meta = self.applied_meta();
+        let store = &self.store;
+        if let Some(chunk) = self.outgoing.chunk(to, seq, || (meta, store.clone())) {
+            self.raft(now, |raft, cx| {
+                raft.on_snapshot_data(cx, to, chunk.meta, seq, chunk.data, chunk.last);
+            });
+        }
+    }
+
+    /// A whole snapshot was received: durable first, effective then.
+    fn install(&mut self, now: Now, meta: SnapshotMeta, store: crate::store::Store, out: &mut Outbox) {
+        assert!(self.installing.is_none(), "Raft installs one snapshot at a time");
+        if self.wal.is_none() {
+            return self.installed(now, meta, store);
+        }
+        let op = self.op();
+        let checkpoint = Checkpoint { meta: meta.clone(), store: store.clone(), dirty: None };
+        self.installing = Some((op, meta, store));
+        out.push(Output::Checkpoint { op, checkpoint });
+    }
+
+    fn installed(&mut self, now: Now, meta: SnapshotMeta, store: crate::store::Store) {
+        assert!(meta.index > self.applied, "nothing is applied while a snapshot is installed");
+        self.store = store;
+        self.applied = meta.index;
+        self.checkpointing.on_replaced();
+        self.touched.push(WatchKey::All);
+        self.publish = true;
+        self.raft(now, |raft, cx| raft.on_snapshot_installed(cx, &meta));
+        self.on_caught_up(now);
+    }
+
+    pub(super) fn on_agent_effect(&mut self, now: Now, effect: agent::Effect, out: &mut Outbox) {
+        match effect {
+            agent::Effect::Probe { op, probe } => out.push(Output::Probe { op, probe }),
+            agent::Effect::Cancel { op } => out.push(Output::Cancel { op }),
+            agent::Effect::Propose { ticket, command } => {
+                self.propose_for(now, Origin::Agent(ticket), command)
+            }
+            agent::Effect::FetchCatalog { ticket } => self.fetch_catalog(now, ticket),
+            agent::Effect::Persist { changes, ticket } => self.save_local(ticket, changes, out),
+            agent::Effect::Changed => {
+                self.publish = true;
+                self.answer_local_waits(now);
+            }
+        }
+    }
+
+    /// A server reads its own row from its own state, as stale as that may be.
+    fn fetch_catalog(&mut self, now: Now, ticket: u64) {
+        let node = &self.about.node;
+        let catalog = self.raft.leader().map(|_| agent::CatalogState {
+            node: self.store.node(node).map(|row| row.as_ref().clone()),
+            services: self.store.node_services(node).iter().map(|row| row.as_ref().clone()).collect(),
+            checks: self.store.node_checks(node).iter().map(|row| row.as_ref().clone()).collect(),
+        });
+        self.agent(now, |agent, cx| agent.on_catalog(cx, ticket, catalog));
+    }
+
+    fn save_local(
+        &mut self,
+        ticket: u64,
+        changes: Vec<(crate::Text, Option<bytes::Bytes>)>,
+        out: &mut Outbox,
+    ) {
+        let reply =
+            self.awaiting_save.take_if(|(awaited, ..)| *awaited == ticket).map(|(_, id, reply)| (id, reply));
+        if self.wal.is_none() {
+            self.replies.extend(reply);
+            return;
+        }
+        let op = self.op();
+        self.saving_local.insert(op, reply);
+        out.push(Output::SaveLocal { op, changes });
+    }
+
+    pub(super) fn on_agent_call(&mut self, now: Now, id: RequestId, call: agent::Call) {
+        match self.agent(now, |agent, cx| agent.call(cx, call)) {
+            Ok(agent::CallDone::WhenPersisted(ticket)) => {
+                self.awaiting_save = Some((ticket, id, HttpReply::text(200, "")));
+            }
+            Ok(agent::CallDone::Now) => self.replies.push((id, HttpReply::text(200, ""))),
+            Err(error) => self.replies.push((id, HttpReply::text(error.status, error.text))),
+        }
+    }
+
+    /// Encodes and sends what this step says to other servers.
+    pub(super) fn send_frames(&mut self, out: &mut Outbox) {
+        let membership = self.raft.membership();
+        for (to, message) in self.frames.drain(..) {
+            let address =
+                membership.servers.get(&to).map(|member| member.address.clone()).unwrap_or_default();
+            out.push(Output::Peer { to, address, frame: message.encode() });
+        }
+    }
+}
+
+fn push_writes(writes: Vec<wal::Write>, out: &mut Outbox) {
+    for write in writes {
+        out.push(Output::Log(write));
+    }
+}

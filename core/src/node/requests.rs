@@ -1,0 +1,408 @@
+//! Requests: from a client or another server to their answer, through whatever they have to wait for.
+
+use std::time::Duration;
+
+use super::jobs::{Job, JobId, Origin, Stage, Work};
+use super::peer::{Ask, PeerAnswer, PeerMessage};
+use super::{LocalWait, Node};
+use crate::Text;
+use crate::agent::content_hash;
+use crate::api::{self, Call, Consistency, HttpReply, QueryMeta, Read, Request, SessionSpec, Write};
+use crate::ids::{LogIndex, RequestId, ServerId, Uuid};
+use crate::store::command::{Command, Refusal, Response};
+use crate::store::model::{ServiceCheck, Session};
+use crate::store::query::Query;
+use crate::time::Now;
+
+/// A blocking query waits up to so much of its wait longer, so that many do not give up at once.
+const WAIT_JITTER_DIVISOR: u32 = 16;
+
+impl Node {
+    pub(super) fn on_request(&mut self, now: Now, id: RequestId, request: Request) {
+        let origin = Origin::Client(id);
+        match request.call {
+            Call::Read(read) => self.begin(now, origin, Work::Read(Box::new(read), None)),
+            Call::Write(Write::SessionRenew(session)) => {
+                let mut read = Read::new(Query::Session(session));
+                read.shape.pretty = self.about.dev;
+                self.begin(now, origin, Work::Read(Box::new(read), Some(session)));
+            }
+            Call::Write(write) => {
+                let command = self.command(&write);
+                self.begin(now, origin, Work::Propose(Box::new(command), Some(Box::new(write))));
+            }
+            Call::Agent(call) => self.on_agent_call(now, id, call),
+            Call::LocalService(read) => {
+                let wait = read.wait + self.rng.duration_below(read.wait / WAIT_JITTER_DIVISOR);
+                self.local_waits.push(LocalWait { id, read, until: now.mono + wait });
+                self.answer_local_waits(now);
+            }
+        }
+    }
+
+    /// The command of a write; identifiers are drawn here.
+    fn command(&mut self, write: &Write) -> Command {
+        match write {
+            Write::Kv(command) => Command::Kv(command.clone()),
+            Write::Register(registration) => Command::Register(registration.clone()),
+            Write::Deregister(deregistration) => Command::Deregister(deregistration.clone()),
+            Write::SessionCreate(spec) => {
+                let id = Uuid::random(&mut self.rng);
+                Command::SessionCreate(Box::new(session(id, spec)))
+            }
+            Write::SessionDestroy(id) => Command::SessionDestroy { id: *id },
+            Write::SessionRenew(_) => unreachable!("renewals are not replicated"),
+        }
+    }
+
+    /// Proposes a command that no client waits for.
+    pub(super) fn propose_for(&mut self, now: Now, origin: Origin, command: Command) {
+        self.begin(now, origin, Work::Propose(Box::new(command), None));
+    }
+
+    fn begin(&mut self, now: Now, origin: Origin, work: Work) {
+        let id = self.jobs.id();
+        let give_up = now.mono + self.config.hold_timeout;
+        self.advance(now, id, Job { origin, work, stage: Stage::Held, give_up });
+    }
+
+    /// Takes a job as far as it gets: to its answer, or to what it has to wait for next.
+    fn advance(&mut self, now: Now, id: JobId, job: Job) {
+        if let Work::Read(read, None) = &job.work
+            && read.consistency == Consistency::Stale
+            && read.max_stale.is_none_or(|max| self.raft.last_contact(now.mono).is_some_and(|ago| ago <= max))
+        {
+            return self.evaluate(now, job);
+        }
+        if self.is_leader() {
+            return self.advance_on_leader(now, id, job);
+        }
+        match (&job.origin, self.raft.leader()) {
+            (Origin::Peer(peer, asked), _) => self.answer_peer(*peer, *asked, PeerAnswer::NotLeader),
+            (_, Some(leader)) => self.ask(id, job, leader),
+            (Origin::Duty, None) => {}
+            (_, None) => self.jobs.put(id, Job { stage: Stage::Held, ..job }),
+        }
+    }
+
+    fn advance_on_leader(&mut self, now: Now, id: JobId, job: Job) {
+        match &job.work {
+            Work::Propose(command, _) => {
+                let payload = command.encode();
+                match self.raft(now, |raft, cx| raft.propose(cx, payload)) {
+                    Ok(index) => self.jobs.put(id, Job { stage: Stage::Proposed(index), ..job }),
+                    Err(_) => self.fall_back(job, id),
+                }
+            }
+            Work::Read(..) | Work::Confirm { .. } => {
+                let consistent = match &job.work {
+                    Work::Read(read, _) => read.consistency == Consistency::Consistent,
+                    Work::Confirm { consistent, .. } => *consistent,
+                    Work::Propose(..) => false,
+                };
+                let leased = self.raft.lease_until().is_some_and(|until| now.mono < until);
+                if leased && !consistent {
+                    return self.confirmed(now, id, job, self.applied);
+                }
+                match self.raft(now, |raft, cx| raft.read_index(cx, id.0)) {
+                    Ok(()) => self.jobs.put(id, Job { stage: Stage::Confirming, ..job }),
+                    Err(_) => self.fall_back(job, id),
+                }
+            }
+        }
+    }
+
+    /// This server leads no more, and nothing was done yet.
+    fn fall_back(&mut self, job: Job, id: JobId) {
+        match job.origin {
+            Origin::Peer(peer, asked) => self.answer_peer(peer, asked, PeerAnswer::NotLeader),
+            Origin::Client(_) | Origin::Agent(_) => self.jobs.put(id, Job { stage: Stage::Held, ..job }),
+            Origin::Duty => {}
+        }
+    }
+
+    /// Reads of a state that includes `index` are linearizable.
+    fn confirmed(&mut self, now: Now, id: JobId, job: Job, index: LogIndex) {
+        if self.applied < index {
+            return self.jobs.put(id, Job { stage: Stage::CatchingUp(index), ..job });
+        }
+        let renew = match &job.work {
+            Work::Read(_, renew) | Work::Confirm { renew, .. } => *renew,
+            Work::Propose(..) => None,
+        };
+        let renewed = match renew {
+            Some(session) if self.is_leader() => {
+                let mut cx = crate::cx::Cx { now, timers: &mut self.timers, effects: &mut self.duty_effects };
+                self.duties.renew(&mut cx, &self.store, session)
+            }
+            _ => true,
+        };
+        match &job.origin {
+            Origin::Peer(peer, asked) => {
+                let answer = PeerAnswer::ReadIndex { index: index.0, renewed };
+                self.answer_peer(*peer, *asked, answer);
+            }
+            Origin::Client(_) | Origin::Agent(_) | Origin::Duty if renewed => self.evaluate(now, job),
+            Origin::Client(request) => self.reply(*request, unknown_session(renew)),
+            Origin::Agent(_) | Origin::Duty => {}
+        }
+    }
+
+    /// Reads from the state as it is.
+    fn evaluate(&mut self, now: Now, job: Job) {
+        let (Origin::Client(request), Work::Read(read, renew)) = (job.origin, job.work) else { return };
+        let found = self.store.evaluate(&read.query);
+        if renew.is_some() && !found.exists {
+            return self.reply(request, unknown_session(renew));
+        }
+        if let Some(blocking) = read.blocking
+            && found.index <= blocking.index
+        {
+            let wait = blocking.wait + self.rng.duration_below(blocking.wait / WAIT_JITTER_DIVISOR);
+            return self.parked.park(request, &read, blocking.index, now.mono + wait, found.watch);
+        }
+        let reply = api::render_rows(&self.about, &read, &found, self.meta(now, found.index));
+        self.reply(request, reply);
+    }
+
+    fn meta(&self, now: Now, index: u64) -> QueryMeta {
+        let last_contact = self.raft.last_contact(now.mono).unwrap_or(Duration::MAX);
+        QueryMeta {
+            index: index.max(1),
+            known_leader: self.raft.leader().is_some(),
+            last_contact_ms: u64::try_from(last_contact.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Wakes the parked queries that this step's commits concern. Each group is rendered once.
+    pub(super) fn wake_parked(&mut self, now: Now) {
+        let touched = std::mem::take(&mut self.touched);
+        if touched.is_empty() || self.parked.is_empty() {
+            return;
+        }
+        for group in self.parked.concerned(&touched) {
+            let read = self.parked.read(group);
+            let found = self.store.evaluate(&read.query);
+            let reply = api::render_rows(&self.about, read, &found, self.meta(now, found.index));
+            for request in self.parked.wake(group, found.index, found.watch) {
+                self.reply(request, reply.clone());
+            }
+        }
+    }
+
+    /// Waits that are over are answered with what there is, as fresh as the read demands.
+    pub(super) fn on_waits_over(&mut self, now: Now) {
+        while let Some((request, read)) = self.parked.take_expired(now.mono) {
+            let read = Read { blocking: None, ..read };
+            self.begin(now, Origin::Client(request), Work::Read(Box::new(read), None));
+        }
+        self.answer_local_waits(now);
+    }
+
+    /// Answers those whose local service has changed, or whose time is up.
+    pub(super) fn answer_local_waits(&mut self, now: Now) {
+        let view = self.agent.view();
+        let mut waiting = std::mem::take(&mut self.local_waits);
+        waiting.retain(|wait| {
+            let hash = view.services.get(&wait.read.id).map(|service| content_hash(service));
+            let unchanged = hash.as_ref() == Some(&wait.read.hash);
+            if unchanged && now.mono < wait.until {
+                return true;
+            }
+            self.replies.push((wait.id, api::render_local_service(&view, &wait.read)));
+            false
+        });
+        self.local_waits = waiting;
+    }
+
+    /// An entry was applied that may have been proposed here.
+    pub(super) fn on_applied(&mut self, now: Now, index: LogIndex, response: Response) {
+        let Some(job) = self.jobs.take_proposed(index) else { return };
+        self.answer_write(now, job, Ok(response));
+    }
+
+    fn answer_write(&mut self, now: Now, job: Job, outcome: Result<Response, &'static str>) {
+        match job.origin {
+            Origin::Client(request) => {
+                let reply = match (&outcome, &job.work) {
+                    (Ok(response), Work::Propose(_, Some(write))) => api::render_response(write, response),
+                    (Ok(_), _) => HttpReply::text(200, ""),
+                    (Err(error), _) => HttpReply::text(500, *error),
+                };
+                self.reply(request, reply);
+            }
+            Origin::Peer(peer, asked) => {
+                let answer = match outcome {
+                    Ok(response) => PeerAnswer::Applied(response),
+                    Err(_) => PeerAnswer::Unknown,
+                };
+                self.answer_peer(peer, asked, answer);
+            }
+            Origin::Agent(ticket) => {
+                let outcome = outcome.map_err(str::to_owned);
+                self.agent(now, |agent, cx| agent.on_proposed(cx, ticket, outcome));
+            }
+            Origin::Duty => {}
+        }
+    }
+
+    /// Raft has confirmed that this server led when the read came in, or could not.
+    pub(super) fn on_read_index(&mut self, now: Now, ticket: u64, index: Option<LogIndex>) {
+        let id = JobId(ticket);
+        let Some(job) = self.jobs.take(id) else { return };
+        match index {
+            Some(index) => self.confirmed(now, id, job, index),
+            None => self.fall_back(job, id),
+        }
+    }
+
+    /// Jobs that waited for the state to catch up.
+    pub(super) fn on_caught_up(&mut self, now: Now) {
+        while let Some((_, job)) = self.jobs.take_caught_up(self.applied) {
+            self.evaluate(now, job);
+        }
+    }
+
+    /// The leader changed: jobs that wait for one go on, those that were proposed here cannot know their outcome.
+    pub(super) fn on_leader_changed(&mut self, now: Now, lost_leadership: bool) {
+        if lost_leadership {
+            for id in self.jobs.in_stage(|stage| matches!(stage, Stage::Proposed(_))) {
+                let job = self.jobs.take(id).expect("just listed");
+                self.answer_write(now, job, Err("leadership lost while committing log"));
+            }
+        }
+        let leader = self.raft.leader();
+        if leader.is_none() {
+            return;
+        }
+        let retried = self.jobs.in_stage(|stage| match stage {
+            Stage::Held => true,
+            Stage::Asked(former) => Some(*former) != leader,
+            Stage::Proposed(_) | Stage::Confirming | Stage::CatchingUp(_) => false,
+        });
+        for id in retried {
+            let job = self.jobs.take(id).expect("just listed");
+            // A command that was sent to a former leader may have taken effect: it is never sent twice.
+            if matches!((&job.stage, &job.work), (Stage::Asked(_), Work::Propose(..))) {
+                self.jobs.put(id, job);
+            } else {
+                self.advance(now, id, job);
+            }
+        }
+    }
+
+    /// The connection to another server is gone, and with it the answers that were expected of it.
+    pub(super) fn on_peer_lost(&mut self, now: Now, peer: ServerId) {
+        for id in self.jobs.in_stage(|stage| *stage == Stage::Asked(peer)) {
+            let job = self.jobs.take(id).expect("just listed");
+            if matches!(job.work, Work::Propose(..)) {
+                self.answer_write(now, job, Err("rpc error: connection to the leader lost, outcome unknown"));
+            } else {
+                self.jobs.put(id, Job { stage: Stage::Held, ..job });
+            }
+        }
+    }
+
+    pub(super) fn on_jobs_expired(&mut self, now: Now) {
+        while let Some(job) = self.jobs.take_expired(now.mono) {
+            let asked = matches!(job.stage, Stage::Asked(_));
+            match (&job.origin, &job.work) {
+                (_, Work::Propose(..)) if asked => {
+                    self.answer_write(now, job, Err("rpc error: no answer from the leader, outcome unknown"));
+                }
+                (_, Work::Propose(..)) => self.answer_write(now, job, Err("No cluster leader")),
+                (Origin::Client(request), _) => {
+                    self.reply(*request, HttpReply::text(500, "No cluster leader"));
+                }
+                (Origin::Peer(peer, id), _) => self.answer_peer(*peer, *id, PeerAnswer::NotLeader),
+                (Origin::Agent(_) | Origin::Duty, _) => {}
+            }
+        }
+    }
+
+    /// Sends a job to the leader.
+    fn ask(&mut self, id: JobId, job: Job, leader: ServerId) {
+        let ask = match &job.work {
+            Work::Propose(command, _) => Ask::Propose(command.encode()),
+            Work::Read(read, renew) => {
+                Ask::ReadIndex { consistent: read.consistency == Consistency::Consistent, renew: *renew }
+            }
+            Work::Confirm { consistent, renew } => Ask::ReadIndex { consistent: *consistent, renew: *renew },
+        };
+        self.frames.push((leader, PeerMessage::Ask { id: id.0, ask }));
+        self.jobs.put(id, Job { stage: Stage::Asked(leader), ..job });
+    }
+
+    fn answer_peer(&mut self, peer: ServerId, id: u64, answer: PeerAnswer) {
+        self.frames.push((peer, PeerMessage::Answer { id, answer }));
+    }
+
+    /// Another server spoke.
+    pub(super) fn on_peer_message(&mut self, now: Now, peer: ServerId, message: PeerMessage) {
+        match message {
+            PeerMessage::Raft(message) => self.raft(now, |raft, cx| raft.on_message(cx, peer, message)),
+            PeerMessage::Ask { id, ask: Ask::Propose(payload) } => match Command::decode(&payload) {
+                Ok(command) => self.propose_for(now, Origin::Peer(peer, id), command),
+                Err(bad) => {
+                    let refused = Response::Refused(Refusal::Other(bad.to_string()));
+                    self.answer_peer(peer, id, PeerAnswer::Applied(refused));
+                }
+            },
+            PeerMessage::Ask { id, ask: Ask::ReadIndex { consistent, renew } } => {
+                self.begin(now, Origin::Peer(peer, id), Work::Confirm { consistent, renew });
+            }
+            PeerMessage::Answer { id, answer } => self.on_answer(now, peer, JobId(id), answer),
+        }
+    }
+
+    fn on_answer(&mut self, now: Now, peer: ServerId, id: JobId, answer: PeerAnswer) {
+        let Some(job) = self.jobs.take(id) else { return };
+        if job.stage != Stage::Asked(peer) {
+            return self.jobs.put(id, job);
+        }
+        match answer {
+            PeerAnswer::Applied(response) => self.answer_write(now, job, Ok(response)),
+            PeerAnswer::ReadIndex { index, renewed: true } => self.confirmed(now, id, job, LogIndex(index)),
+            PeerAnswer::ReadIndex { renewed: false, .. } => {
+                if let (Origin::Client(request), Work::Read(_, renew)) = (&job.origin, &job.work) {
+                    self.reply(*request, unknown_session(*renew));
+                }
+            }
+            PeerAnswer::NotLeader => self.jobs.put(id, Job { stage: Stage::Held, ..job }),
+            PeerAnswer::Unknown => {
+                self.answer_write(now, job, Err("leadership lost while committing log"));
+            }
+        }
+    }
+
+    fn reply(&mut self, request: RequestId, reply: HttpReply) {
+        self.replies.push((request, reply));
+    }
+}
+
+fn unknown_session(id: Option<Uuid>) -> HttpReply {
+    api::render_renewed(id.unwrap_or_default(), None)
+}
+
+fn session(id: Uuid, spec: &SessionSpec) -> Session {
+    let (ttl, ttl_parsed) = match &spec.ttl {
+        Some((text, ttl)) => (text.clone(), Some(*ttl)),
+        None => (Text::default(), None),
+    };
+    Session {
+        id,
+        name: spec.name.clone(),
+        node: spec.node.clone(),
+        lock_delay: spec.lock_delay,
+        behavior: spec.behavior,
+        ttl,
+        ttl_parsed,
+        node_checks: spec.node_checks.clone(),
+        service_checks: spec
+            .service_checks
+            .as_ref()
+            .map(|checks| checks.iter().map(|id| ServiceCheck { id: id.clone() }).collect()),
+        create_index: 0,
+        modify_index: 0,
+    }
+}
