@@ -5,6 +5,10 @@
 extern crate self as proconsul_io_real;
 
 pub mod bulk;
+pub mod checkpoints;
+pub mod clock;
+pub mod driver;
+pub mod engine;
 pub mod files;
 pub mod gate;
 pub mod log_writer;

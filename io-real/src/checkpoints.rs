@@ -1,0 +1,173 @@
+//! Checkpoints and local state in fjall.
+//!
+//! fjall holds what the log can rebuild or what the agent can lose without harm to others; the log itself is elsewhere.
+//! The rows of the state are one keyspace, replaced as a whole when a snapshot is installed: a new keyspace is filled
+//! first, then one atomic batch points to it. Every save is one batch and one sync.
+
+use std::io;
+use std::path::Path;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use proconsul_core::Text;
+use proconsul_core::boundary::Checkpoint;
+use proconsul_core::raft::SnapshotMeta;
+use proconsul_core::store::{RowKey, StoreBuilder};
+
+use crate::ports::{Checkpoints, Loaded};
+
+/// Format of what is kept. A newer one is refused.
+const VERSION: u8 = 1;
+/// Rows are read once, at start: a small cache is enough.
+const CACHE_BYTES: u64 = 2 << 20;
+/// Rows are written in bulk and never read back before a restart: little of them is held in memory.
+const MEMTABLE_BYTES: u64 = 4 << 20;
+/// Where the meaning of the state is kept.
+const META: &[u8] = b"meta";
+/// Where the number of the state's keyspace is kept.
+const GENERATION: &[u8] = b"generation";
+
+/// Checkpoints in a directory of their own.
+pub struct FjallCheckpoints {
+    database: Database,
+    about: Keyspace,
+    local: Keyspace,
+    state: Keyspace,
+    generation: u64,
+}
+
+impl FjallCheckpoints {
+    /// Opens or creates the directory.
+    ///
+    /// # Errors
+    /// The directory cannot be used, is damaged, or was written by a newer version.
+    pub fn open(directory: &Path) -> io::Result<FjallCheckpoints> {
+        let context = |error: fjall::Error| bad(directory, &error);
+        let database =
+            Database::builder(directory).cache_size(CACHE_BYTES).worker_threads(1).open().map_err(context)?;
+        let about = database.keyspace("about", state_options).map_err(context)?;
+        let local = database.keyspace("local", state_options).map_err(context)?;
+        let generation = match about.get(GENERATION).map_err(context)? {
+            Some(bytes) => u64::from_be_bytes(bytes.as_ref().try_into().map_err(|_| {
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{}: garbled generation", directory.display()),
+                )
+            })?),
+            None => 0,
+        };
+        let state = database.keyspace(&state_name(generation), state_options).map_err(context)?;
+        Ok(FjallCheckpoints { database, about, local, state, generation })
+    }
+
+    fn save_rows(&mut self, checkpoint: &Checkpoint) -> Result<(), fjall::Error> {
+        let meta = encode_meta(&checkpoint.meta);
+        if let Some(dirty) = &checkpoint.dirty {
+            let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
+            for key in dirty {
+                match checkpoint.store.row(key) {
+                    Some(row) => batch.insert(&self.state, key.as_bytes(), row),
+                    None => batch.remove(&self.state, key.as_bytes()),
+                }
+            }
+            batch.insert(&self.about, META, meta);
+            return batch.commit();
+        }
+        let generation = self.generation + 1;
+        let state = self.database.keyspace(&state_name(generation), state_options)?;
+        state.clear()?;
+        let mut ingestion = state.start_ingestion()?;
+        let mut cursor: Option<RowKey> = None;
+        loop {
+            let (rows, next) = checkpoint.store.rows_after(cursor.as_ref(), 1 << 20);
+            for (key, row) in &rows {
+                ingestion.write(key.as_bytes(), row.as_slice())?;
+            }
+            match next {
+                Some(next) => cursor = Some(next),
+                None => break,
+            }
+        }
+        ingestion.finish()?;
+        let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
+        batch.insert(&self.about, META, meta);
+        batch.insert(&self.about, GENERATION, generation.to_be_bytes());
+        batch.commit()?;
+        let former = std::mem::replace(&mut self.state, state);
+        self.generation = generation;
+        self.database.delete_keyspace(former)
+    }
+}
+
+fn state_name(generation: u64) -> String {
+    format!("state-{generation}")
+}
+
+fn state_options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
+}
+
+fn bad(directory: &Path, error: &fjall::Error) -> io::Error {
+    io::Error::other(format!("{}: {error}", directory.display()))
+}
+
+fn encode_meta(meta: &SnapshotMeta) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    bytes.extend(postcard::to_stdvec(meta).expect("memory is the only sink"));
+    bytes
+}
+
+fn decode_meta(bytes: &[u8]) -> io::Result<SnapshotMeta> {
+    match bytes.split_first() {
+        Some((&VERSION, body)) => postcard::from_bytes(body).map_err(io::Error::other),
+        Some((version, _)) => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!(
+                "checkpoint format {version}, this version reads format {VERSION}: start the newer version again"
+            ),
+        )),
+        None => Err(io::Error::new(io::ErrorKind::InvalidData, "empty description of a checkpoint")),
+    }
+}
+
+#[async_trait]
+impl Checkpoints for FjallCheckpoints {
+    async fn load(&mut self) -> io::Result<Loaded> {
+        let meta = match self.about.get(META).map_err(io::Error::other)? {
+            Some(bytes) => decode_meta(&bytes)?,
+            None => SnapshotMeta::default(),
+        };
+        let mut builder = StoreBuilder::default();
+        for row in self.state.iter() {
+            let (key, row) = row.into_inner().map_err(io::Error::other)?;
+            builder
+                .put_row(&key, &row)
+                .map_err(|bad| io::Error::new(io::ErrorKind::InvalidData, bad.to_string()))?;
+        }
+        let mut local = Vec::new();
+        for row in self.local.iter() {
+            let (key, value) = row.into_inner().map_err(io::Error::other)?;
+            let key = std::str::from_utf8(&key).map_err(|_| {
+                io::Error::new(io::ErrorKind::InvalidData, "garbled key in the agent's local state")
+            })?;
+            local.push((Text::new(key), Bytes::copy_from_slice(&value)));
+        }
+        Ok(Loaded { meta, store: builder.finish(), local })
+    }
+
+    async fn save(&mut self, checkpoint: &Checkpoint) -> io::Result<()> {
+        self.save_rows(checkpoint).map_err(io::Error::other)
+    }
+
+    async fn save_local(&mut self, changes: &[(Text, Option<Bytes>)]) -> io::Result<()> {
+        let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.insert(&self.local, key.as_bytes(), value.as_ref()),
+                None => batch.remove(&self.local, key.as_bytes()),
+            }
+        }
+        batch.commit().map_err(io::Error::other)
+    }
+}

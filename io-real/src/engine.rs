@@ -1,0 +1,194 @@
+//! A node at work in production: its thread, the log's thread, the thread of bulk work.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use proconsul_core::node::{self, Node, Restored};
+use proconsul_core::rng::Rng;
+use proconsul_core::wal;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::bulk;
+use crate::checkpoints::FjallCheckpoints;
+use crate::clock::{RealClock, TokioSpawn};
+use crate::driver::{self, End, Lanes};
+use crate::files::{DataDir, DataDirError, FileDisk, spawn_log_thread};
+use crate::gate::Gate;
+use crate::log_writer::{OpenError, open_log};
+use crate::ports::{Checkpoints, Clock, Loaded, Prober, Wire};
+
+/// Why a node cannot start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The log cannot be used.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    /// Log and checkpoint do not belong together.
+    #[error(transparent)]
+    Recovery(#[from] wal::BadLog),
+    /// The checkpoint cannot be used.
+    #[error("the checkpoint of the state cannot be used: {0}")]
+    Checkpoint(io::Error),
+    /// What was kept or configured is refused.
+    #[error(transparent)]
+    Node(#[from] node::BadStart),
+    /// The system gives no threads or no random numbers.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// A running node.
+pub struct Engine {
+    /// The way to it.
+    pub gate: Gate,
+    stop: Option<oneshot::Sender<()>>,
+    node: JoinHandle<End>,
+    /// End when the node has ended.
+    lanes: Vec<JoinHandle<()>>,
+    /// Held, and locked, for as long as anything writes into it.
+    _data_dir: Option<DataDir>,
+}
+
+/// What a node is started with.
+pub struct Parts {
+    /// Settings.
+    pub config: node::Config,
+    /// Where state is kept; `None` keeps nothing.
+    pub data_dir: Option<DataDir>,
+    /// Other servers.
+    pub wire: Box<dyn Wire>,
+    /// Health checks.
+    pub prober: Arc<dyn Prober>,
+    /// Where health checks run.
+    pub runtime: tokio::runtime::Handle,
+}
+
+impl Engine {
+    /// Recovers what was kept and starts the threads. On return the node is at work.
+    ///
+    /// # Errors
+    /// What was kept cannot be used; nothing was changed then but for a torn tail that was cut.
+    pub fn start(parts: Parts) -> Result<Engine, StartError> {
+        let Parts { config, data_dir, wire, prober, runtime } = parts;
+        let mut seed = [0u8; 32];
+        random(&mut seed)?;
+        let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
+        let mut lanes = Vec::new();
+        let (log, writes) = mpsc::channel(1);
+        let (to_core, logged) = mpsc::channel(1);
+        let (done_sender, done) = mpsc::unbounded_channel();
+        let (bulk, jobs) = mpsc::unbounded_channel();
+        let mut restored = Restored::default();
+        if let Some(data_dir) = &data_dir {
+            let kept = recover(data_dir.path(), &data_dir.log_path(), Rng::from_bytes(seed).fork(9))?;
+            restored = kept.restored;
+            lanes.push(spawn_log_thread(kept.disk, writes, to_core)?);
+            let (checkpoints, done) = (kept.checkpoints, done_sender.clone());
+            lanes.push(spawn_thread("proconsul-bulk", move || block_on(bulk::run(checkpoints, jobs, done)))?);
+        }
+        let mut node = Node::new(config, restored, seed, clock.now())?;
+        let published = Arc::new(ArcSwap::new(node.first_publication(clock.now())));
+        let (gate, queue) = Gate::new(Arc::clone(&published), Arc::clone(&clock));
+        let (stop, stopped) = oneshot::channel();
+        let lanes_of_driver = Lanes {
+            clock,
+            wire,
+            prober,
+            spawn: Arc::new(TokioSpawn(runtime)),
+            log,
+            logged,
+            bulk,
+            done,
+            done_sender,
+            gate: queue,
+            published,
+            stop: stopped,
+            observer: None,
+        };
+        let node = std::thread::Builder::new()
+            .name("proconsul-node".into())
+            .spawn(move || block_on(driver::drive(node, lanes_of_driver)))?;
+        Ok(Engine { gate, stop: Some(stop), node, lanes, _data_dir: data_dir })
+    }
+
+    /// Whether the node has ended, by itself or because it was asked to.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.node.is_finished()
+    }
+
+    /// Asks the node to stop and waits until everything that it handed out is written.
+    pub fn stop(mut self) -> End {
+        if let Some(stop) = self.stop.take() {
+            // A node that has ended needs not be asked.
+            let _ = stop.send(());
+        }
+        let end = self.node.join().unwrap_or_else(|_| End::Halted("the node's thread panicked".to_owned()));
+        for lane in self.lanes {
+            if lane.join().is_err() {
+                return End::Halted("a writer's thread panicked".to_owned());
+            }
+        }
+        end
+    }
+}
+
+/// What a data directory gave back, and what goes on writing to it.
+struct Kept {
+    restored: Restored,
+    disk: FileDisk,
+    checkpoints: FjallCheckpoints,
+}
+
+fn recover(data_dir: &Path, log_path: &Path, rng: Rng) -> Result<Kept, StartError> {
+    let mut checkpoints =
+        FjallCheckpoints::open(&data_dir.join("raft").join("state")).map_err(StartError::Checkpoint)?;
+    let mut disk = FileDisk::open(log_path)?;
+    let (loaded, opened) = block_on(async {
+        let loaded = checkpoints.load().await.map_err(StartError::Checkpoint)?;
+        let opened = open_log(&mut disk, wal::Options::default(), rng).await?;
+        Ok::<_, StartError>((loaded, opened))
+    })?;
+    if let Some(torn) = &opened.torn {
+        tracing::warn!(
+            file = torn.file,
+            offset = torn.offset,
+            bytes = torn.bytes,
+            "the log ended in a write that a crash cut short; it was never acknowledged and is gone"
+        );
+    }
+    let Loaded { meta, store, local } = loaded;
+    let (wal, raft) = opened.with_snapshot(meta)?;
+    Ok(Kept { restored: Restored { raft, store, local, wal: Some(wal) }, disk, checkpoints })
+}
+
+/// Fills a buffer with random bytes of the operating system.
+///
+/// # Errors
+/// The system has none.
+pub fn random(mut buffer: &mut [u8]) -> io::Result<()> {
+    while !buffer.is_empty() {
+        let filled = rustix::rand::getrandom(&mut *buffer, rustix::rand::GetRandomFlags::empty())?;
+        buffer = &mut buffer[filled..];
+    }
+    Ok(())
+}
+
+fn spawn_thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body)
+}
+
+fn block_on<T>(task: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a timer needs nothing that a system could refuse")
+        .block_on(task)
+}
