@@ -11,7 +11,7 @@ use proconsul_core::Text;
 use proconsul_core::boundary::Checkpoint;
 use proconsul_core::raft::SnapshotMeta;
 use proconsul_core::rng::Rng;
-use proconsul_core::store::Store;
+use proconsul_core::store::{RowKey, StoreBuilder};
 use proconsul_io_real::ports::{Checkpoints, Loaded};
 
 use crate::net::HostId;
@@ -20,7 +20,9 @@ use crate::trace::Trace;
 
 /// A host's storage of checkpoints. Clones share it.
 ///
-/// A save takes its time and then happens all at once: a process that dies before has saved nothing.
+/// It keeps rows, and of a checkpoint that names what has changed it takes only that, as production does: a row that
+/// was changed and not named is found by a restart. A save takes its time and then happens all at once: a process that
+/// dies before has saved nothing.
 #[derive(Clone)]
 pub struct SimCheckpoints {
     host: HostId,
@@ -32,7 +34,7 @@ struct State {
     rng: Rng,
     latency_max: Duration,
     meta: SnapshotMeta,
-    store: Store,
+    rows: BTreeMap<RowKey, Vec<u8>>,
     local: BTreeMap<Text, Bytes>,
 }
 
@@ -44,7 +46,7 @@ impl SimCheckpoints {
             rng,
             latency_max,
             meta: SnapshotMeta::default(),
-            store: Store::default(),
+            rows: BTreeMap::new(),
             local: BTreeMap::new(),
         };
         SimCheckpoints { host, trace, state: Arc::new(Mutex::new(state)) }
@@ -70,13 +72,35 @@ impl SimCheckpoints {
     }
 }
 
+impl State {
+    fn save(&mut self, checkpoint: &Checkpoint) {
+        let store = &checkpoint.store;
+        match &checkpoint.dirty {
+            None => self.rows = store.rows_after(None, usize::MAX).0.into_iter().collect(),
+            Some(dirty) => {
+                for key in dirty {
+                    match store.row(key) {
+                        Some(value) => self.rows.insert(key.clone(), value),
+                        None => self.rows.remove(key),
+                    };
+                }
+            }
+        }
+        self.meta = checkpoint.meta.clone();
+    }
+}
+
 #[async_trait]
 impl Checkpoints for SimCheckpoints {
     async fn load(&mut self) -> io::Result<Loaded> {
         let state = self.lock();
+        let mut store = StoreBuilder::new();
+        for (key, value) in &state.rows {
+            store.put_row(key.as_bytes(), value).map_err(io::Error::other)?;
+        }
         Ok(Loaded {
             meta: state.meta.clone(),
-            store: state.store.clone(),
+            store: store.finish(),
             local: state.local.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         })
     }
@@ -84,9 +108,7 @@ impl Checkpoints for SimCheckpoints {
     async fn save(&mut self, checkpoint: &Checkpoint) -> io::Result<()> {
         self.take_time().await;
         self.trace.record("checkpoint", self.host, &checkpoint.meta.index.0.to_le_bytes());
-        let mut state = self.lock();
-        state.meta = checkpoint.meta.clone();
-        state.store = checkpoint.store.clone();
+        self.lock().save(checkpoint);
         Ok(())
     }
 

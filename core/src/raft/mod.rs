@@ -547,6 +547,12 @@ impl Raft {
         self.log.term(index)
     }
 
+    /// An entry that is held in memory.
+    #[must_use]
+    pub fn entry(&self, index: LogIndex) -> Option<&Entry> {
+        self.log.entry(index)
+    }
+
     /// The group's members, in force as of the end of the log, committed or not.
     #[must_use]
     pub fn membership(&self) -> &Membership {
