@@ -7,6 +7,7 @@ extern crate self as proconsul_io_real;
 pub mod bulk;
 pub mod checkpoints;
 pub mod clock;
+pub mod dns;
 pub mod driver;
 pub mod engine;
 pub mod files;

@@ -1,0 +1,130 @@
+//! DNS over UDP and TCP: carries packets to a [`Responder`] and its answers back.
+
+mod stream;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proconsul_core::dns::{self, DnsConfig, Served, Transport};
+use proconsul_core::rng::Rng;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::task::JoinSet;
+
+use crate::gate::Gate;
+
+/// Tasks that read one UDP socket. Answering takes microseconds; a few keep the kernel's queue short.
+const UDP_TASKS: u64 = 4;
+/// Longest question. Real ones have a few hundred bytes; what is longer arrives cut short and is refused.
+const QUESTION_MAX: usize = 16 << 10;
+/// Pause after an error of a socket, so that a lasting one does not burn a core.
+const ERROR_PAUSE: Duration = Duration::from_millis(20);
+
+/// Answers questions. Each task has its own, so that none waits for another.
+pub trait Responder: Send + 'static {
+    /// One more, for another task; different labels give different random numbers.
+    fn fork(&self, label: u64) -> Self;
+
+    /// Puts the answer to a packet into `out` and says whether there is one.
+    fn answer(&mut self, packet: &[u8], transport: Transport, out: &mut Vec<u8>) -> bool;
+}
+
+/// Answers from what the node has published.
+#[derive(Clone)]
+pub struct NodeResponder {
+    gate: Gate,
+    config: Arc<DnsConfig>,
+    rng: Rng,
+}
+
+impl NodeResponder {
+    /// A responder with a generator that nobody else uses.
+    #[must_use]
+    pub fn new(gate: Gate, config: Arc<DnsConfig>, rng: Rng) -> NodeResponder {
+        NodeResponder { gate, config, rng }
+    }
+}
+
+impl Responder for NodeResponder {
+    fn fork(&self, label: u64) -> Self {
+        let mut rng = self.rng.clone();
+        // A fork of a fork must differ from its siblings' forks.
+        let salt = rng.next_u64();
+        NodeResponder { rng: self.rng.fork(label ^ salt), ..self.clone() }
+    }
+
+    fn answer(&mut self, packet: &[u8], transport: Transport, out: &mut Vec<u8>) -> bool {
+        let published = self.gate.published();
+        let served = Served { published: &published, config: &self.config, now: self.gate.now() };
+        dns::answer(served, packet, transport, &mut self.rng, out)
+    }
+}
+
+/// A UDP and a TCP socket on the same address.
+#[derive(Debug)]
+pub struct DnsListener {
+    udp: Arc<UdpSocket>,
+    tcp: TcpListener,
+}
+
+impl DnsListener {
+    /// Binds both sockets. Port zero takes a port that is free for both.
+    ///
+    /// # Errors
+    /// The address is taken or not ours.
+    pub async fn bind(address: SocketAddr) -> io::Result<DnsListener> {
+        let mut attempts = if address.port() == 0 { 16 } else { 1 };
+        loop {
+            attempts -= 1;
+            let tcp = TcpListener::bind(address).await?;
+            match UdpSocket::bind(tcp.local_addr()?).await {
+                Ok(udp) => return Ok(DnsListener { udp: Arc::new(udp), tcp }),
+                Err(error) if attempts == 0 => return Err(error),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// Answers until the future is dropped.
+    pub async fn serve(self, responder: impl Responder) {
+        let mut tasks = JoinSet::new();
+        for label in 0..UDP_TASKS {
+            tasks.spawn(serve_udp(Arc::clone(&self.udp), responder.fork(label)));
+        }
+        tasks.spawn(stream::serve(self.tcp, responder.fork(UDP_TASKS)));
+        // They run for ever; one that panicked has said so, the others go on.
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+async fn serve_udp(socket: Arc<UdpSocket>, mut responder: impl Responder) {
+    let mut packet = vec![0; QUESTION_MAX];
+    let mut out = Vec::with_capacity(1500);
+    loop {
+        let (len, from) = match socket.recv_from(&mut packet).await {
+            Ok(received) => received,
+            Err(error) => {
+                tracing::debug!(%error, "dns: receiving a datagram");
+                tokio::time::sleep(ERROR_PAUSE).await;
+                continue;
+            }
+        };
+        if responder.answer(&packet[..len], Transport::Udp, &mut out)
+            && let Err(error) = socket.send_to(&out, from).await
+        {
+            tracing::debug!(%error, %from, "dns: sending an answer");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
