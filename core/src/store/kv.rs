@@ -40,14 +40,29 @@ struct Row(Arc<[u8]>);
 
 const KEY_AT: usize = 4;
 
+/// Four numbers of up to 10 bytes and a session of up to 20.
+const HEADER_MAX: usize = 60;
+
 impl Row {
     fn new(key: &str, header: &Header, value: &[u8]) -> Row {
-        let mut bytes = Vec::with_capacity(KEY_AT + key.len() + 64 + value.len());
-        bytes.extend_from_slice(&u32::try_from(key.len()).expect("keys are far below 4 GiB").to_le_bytes());
-        bytes.extend_from_slice(key.as_bytes());
-        let mut bytes = postcard::to_extend(header, bytes).expect("a vector takes any header");
-        bytes.extend_from_slice(value);
-        Row(Arc::from(bytes))
+        let mut room = [0; HEADER_MAX];
+        let header =
+            postcard::to_slice(header, &mut room).expect("a header takes no more than its five numbers");
+        Row::join(key.as_bytes(), header, value)
+    }
+
+    /// One allocation from the key and the two parts of what follows it.
+    fn join(key: &[u8], head: &[u8], tail: &[u8]) -> Row {
+        let len = u32::try_from(key.len()).expect("keys are far below 4 GiB").to_le_bytes();
+        let size = KEY_AT + key.len() + head.len() + tail.len();
+        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, size).collect();
+        let mut rest = Arc::get_mut(&mut bytes).expect("nobody else has it yet");
+        for part in [&len[..], key, head, tail] {
+            let (here, behind) = rest.split_at_mut(part.len());
+            here.copy_from_slice(part);
+            rest = behind;
+        }
+        Row(bytes)
     }
 
     fn key_end(&self) -> usize {
@@ -136,17 +151,19 @@ impl Keys {
         change: &mut Change,
         command: &KvCommand,
     ) -> Response {
-        let old = self.rows.get(command.key.as_bytes()).map(Row::header);
+        let row = self.rows.get(command.key.as_bytes()).cloned();
+        let old = row.as_ref().map(Row::header);
+        let row = row.as_ref();
         let session = old.and_then(|old| old.session);
         let lock_index = old.map_or(0, |old| old.lock_index);
         match command.verb {
             // A plain write keeps the lock but begins to count acquisitions anew, as Consul does.
-            KvVerb::Set => self.write(indexes, change, command, session, 0),
+            KvVerb::Set => self.write(indexes, change, command, row, session, 0),
             KvVerb::Cas(expected) => {
                 if old.map_or(0, |old| old.modify_index) != expected {
                     return Response::Held(false);
                 }
-                self.write(indexes, change, command, session, 0);
+                self.write(indexes, change, command, row, session, 0);
             }
             KvVerb::Acquire(id) => {
                 if sessions.get(id).is_none() {
@@ -158,13 +175,13 @@ impl Keys {
                     return Response::Held(false);
                 }
                 let fresh = session != Some(id);
-                self.write(indexes, change, command, Some(id), lock_index + u64::from(fresh));
+                self.write(indexes, change, command, row, Some(id), lock_index + u64::from(fresh));
             }
             KvVerb::Release(id) => {
                 if session != Some(id) {
                     return Response::Held(false);
                 }
-                self.write(indexes, change, command, None, lock_index);
+                self.write(indexes, change, command, row, None, lock_index);
             }
             KvVerb::Delete => {
                 if old.is_some() {
@@ -192,10 +209,10 @@ impl Keys {
         indexes: &mut Indexes,
         change: &mut Change,
         command: &KvCommand,
+        old: Option<&Row>,
         session: Option<Uuid>,
         lock_index: u64,
     ) {
-        let old = self.rows.get(command.key.as_bytes());
         let mut header = Header {
             flags: command.flags,
             lock_index,
@@ -357,11 +374,15 @@ impl Keys {
 /// Builds the table from a checkpoint.
 #[derive(Default)]
 pub(super) struct KeysBuilder {
-    rows: Vec<Row>,
-    sorted: bool,
+    /// Rows that come in order would leave every leaf of a B-tree half empty. Inserting half a leaf's worth of every
+    /// leaf, and then the other halves, fills them.
+    halves: [Vec<Row>; 2],
     held: Vec<(Uuid, Text)>,
     pub(super) tombstones: Tombstones,
 }
+
+/// How many rows a leaf of the persistent tree takes. A wrong guess costs memory, nothing else.
+const LEAF: usize = 16;
 
 impl KeysBuilder {
     /// Takes one row as [`Keys::payloads_from`] gave it.
@@ -371,27 +392,15 @@ impl KeysBuilder {
         if let Some(session) = header.session {
             self.held.push((session, Text::new(text)));
         }
-        let len = u32::try_from(key.len()).map_err(|_| BadRow::Key)?;
-        let mut bytes = Vec::with_capacity(KEY_AT + key.len() + payload.len());
-        bytes.extend_from_slice(&len.to_le_bytes());
-        bytes.extend_from_slice(key);
-        bytes.extend_from_slice(payload);
-        self.sorted = self.rows.last().is_none_or(|last| self.sorted && last.key() < key);
-        self.rows.push(Row(Arc::from(bytes)));
+        let taken = self.halves[0].len() + self.halves[1].len();
+        self.halves[taken / (LEAF / 2) % 2].push(Row::join(key, payload, &[]));
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> Keys {
-        if !self.sorted {
-            self.rows.sort();
-        }
+    pub(super) fn finish(self) -> Keys {
         let mut keys = Keys { tombstones: self.tombstones, ..Keys::default() };
-        // Rows that arrive in order leave every leaf of a B-tree half empty. Inserting the first half of every leaf's
-        // worth and then the second half fills them.
-        for half in 0..2 {
-            for row in self.rows.chunks(LEAF / 2).skip(half).step_by(2).flatten() {
-                keys.rows.insert(row.clone());
-            }
+        for row in self.halves.into_iter().flatten() {
+            keys.rows.insert(row);
         }
         for (session, key) in self.held {
             keys.held.entry(session).or_default().insert(key);
@@ -399,6 +408,3 @@ impl KeysBuilder {
         keys
     }
 }
-
-/// How many rows a leaf of the persistent tree takes. A wrong guess costs memory, nothing else.
-const LEAF: usize = 16;

@@ -92,7 +92,8 @@ impl Store {
         Store::default()
     }
 
-    /// Applies the command at a Raft index. Indexes grow from call to call.
+    /// Applies the command at a Raft index. Indexes grow from call to call and begin behind 1, which is the index of an
+    /// answer about nothing.
     ///
     /// A refused command changes nothing.
     pub fn apply(&mut self, index: u64, command: &Command) -> Applied {

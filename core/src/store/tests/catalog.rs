@@ -218,7 +218,7 @@ fn instances_are_selected_by_tag_health_and_metadata() {
         ("b", ["v2", "blue"], Health::Warning, "1"),
         ("c", ["v2", "green"], Health::Critical, "2"),
     ] {
-        let tags = tags.iter().map(|tag| Text::new(tag)).collect();
+        let tags = tags.iter().copied().map(Text::new).collect();
         world.register(Registration {
             service: Some(Service { tags, ..service("web", "Web") }),
             checks: vec![check("z", "", status), check("own", "web", Health::Passing)],
@@ -229,7 +229,7 @@ fn instances_are_selected_by_tag_health_and_metadata() {
     let find = |tags: &[&str], rack: Option<&str>, passing: bool| {
         let select = ServiceSelector {
             service: Text::new("wEb"),
-            tags: tags.iter().map(|tag| Text::new(tag)).collect(),
+            tags: tags.iter().copied().map(Text::new).collect(),
             node_meta: rack.map(|rack| (Text::new("rack"), Text::new(rack))).into_iter().collect(),
             connect: false,
         };
@@ -291,7 +291,7 @@ fn readers_share_one_list_and_one_rendering_until_something_changes() {
 fn names_of_services_come_with_their_distinct_tags() {
     let mut world = World::default();
     for (name, tags) in [("a", ["v1", "blue"]), ("b", ["v2", "blue"])] {
-        let tags = tags.iter().map(|tag| Text::new(tag)).collect();
+        let tags = tags.iter().copied().map(Text::new).collect();
         world.register(Registration {
             service: Some(Service { tags, ..service("web", "web") }),
             node_meta: [(Text::new("name"), Text::new(name))].into(),

@@ -1,7 +1,10 @@
 //! Tests of the store's rules, by table, and of its promises, by random histories.
 
 mod catalog;
+mod codec;
 mod kv;
+mod model;
+mod property;
 mod sessions;
 
 use std::time::Duration;

@@ -17,7 +17,7 @@ fn with_checks() -> World {
 }
 
 fn bound(id: u128, checks: &[&str]) -> Session {
-    Session { node_checks: checks.iter().map(|id| Text::new(id)).collect(), ..session(id, "Node") }
+    Session { node_checks: checks.iter().copied().map(Text::new).collect(), ..session(id, "Node") }
 }
 
 fn delayed(id: u128, behavior: SessionBehavior) -> Session {

@@ -1,0 +1,164 @@
+//! Formats: what was written once can be read for ever, and what is foreign is refused by name.
+
+use super::super::command::BadCommand;
+use super::super::{BadRow, RowKey, StoreBuilder};
+use super::*;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// One of each command, with all fields in use.
+fn commands() -> Vec<Command> {
+    let mut registration = node("n1");
+    registration.id = Some(Uuid(5));
+    registration.tagged_addresses = [(Text::new("lan"), Text::new("10.0.0.1"))].into();
+    registration.node_meta = [(Text::new("rack"), Text::new("1"))].into();
+    registration.service = Some(Service { tags: vec![Text::new("v1")], port: 80, ..service("web1", "web") });
+    registration.checks = vec![check("c", "web1", Health::Warning)];
+    vec![
+        kv_command(KvVerb::Set, "a/b", "value", 7),
+        kv_command(KvVerb::Cas(300), "a/b", "", 0),
+        kv_command(KvVerb::Acquire(Uuid(9)), "a/b", "v", 0),
+        kv_command(KvVerb::Release(Uuid(9)), "a/b", "v", 0),
+        kv_command(KvVerb::Delete, "a/b", "", 0),
+        kv_command(KvVerb::DeleteCas(300), "a/b", "", 0),
+        kv_command(KvVerb::DeleteTree, "a/", "", 0),
+        Command::Register(Box::new(registration)),
+        Command::Deregister(Deregistration {
+            node: Text::new("n1"),
+            service_id: Some(Text::new("web1")),
+            check_id: None,
+        }),
+        Command::SessionCreate(Box::new(Session {
+            lock_delay: Duration::from_secs(15),
+            behavior: SessionBehavior::Delete,
+            ttl: Text::new("10s"),
+            ttl_parsed: Some(Duration::from_secs(10)),
+            node_checks: vec![Text::new("serfHealth")],
+            ..session(9, "n1")
+        })),
+        Command::SessionDestroy { id: Uuid(9) },
+        Command::LockDelayOver { keys: vec![(Text::new("a/b"), 300)] },
+        Command::ReapTombstones { up_to: 300 },
+    ]
+}
+
+#[test]
+fn commands_read_back_and_keep_their_bytes() {
+    let golden = [
+        "01000003612f620576616c756507",
+        "010001ac0203612f620000",
+        "0100020903612f62017600",
+        "0100030903612f62017600",
+        "01000403612f620000",
+        "010005ac0203612f620000",
+        "01000602612f0000",
+        "01010105026e310831302e302e302e3101036c616e0831302e302e302e3101047261636b0131036463310100047765623103776562010276310000005001010000000000010001630001000004776562310000000000000000000000000000000000",
+        "0102026e3101047765623100",
+        "01030900026e310f000103313073010a00010a736572664865616c7468000000",
+        "010409",
+        "01050103612f62ac02",
+        "0106ac02",
+    ];
+    let commands = commands();
+    let encoded: Vec<String> = commands.iter().map(|command| hex(&command.encode())).collect();
+    assert_eq!(encoded, golden);
+    for command in commands {
+        assert_eq!(Command::decode(&command.encode()), Ok(command));
+    }
+}
+
+#[test]
+fn a_decoded_value_is_a_slice_of_its_command() {
+    let bytes = kv_command(KvVerb::Set, "k", "a value", 0).encode();
+    let Ok(Command::Kv(command)) = Command::decode(&bytes) else { panic!("decodes") };
+    assert!(bytes.as_ptr_range().contains(&command.value.as_ptr()));
+}
+
+#[test]
+fn a_foreign_or_damaged_command_is_refused() {
+    let good = kv_command(KvVerb::Set, "k", "v", 0).encode();
+    let mut newer = good.to_vec();
+    newer[0] = 2;
+    let mut longer = good.to_vec();
+    longer.push(0);
+    let mut variant = good.to_vec();
+    variant[1] = 99;
+    let mut not_text = good.to_vec();
+    not_text[4] = 0xff;
+    let cases = [
+        (newer, BadCommand::Version(2)),
+        (Vec::new(), BadCommand::Malformed),
+        (vec![1], BadCommand::Malformed),
+        (longer, BadCommand::Malformed),
+        (good[..good.len() - 1].to_vec(), BadCommand::Malformed),
+        (variant, BadCommand::Malformed),
+        (not_text, BadCommand::Malformed),
+    ];
+    for (bytes, error) in cases {
+        assert_eq!(Command::decode(&Bytes::from(bytes.clone())), Err(error), "{bytes:?}");
+    }
+}
+
+#[test]
+fn rows_keep_their_bytes() {
+    let mut world = World::default();
+    for command in commands() {
+        world.apply(command);
+    }
+    world.apply(commands().swap_remove(7));
+    let mut dead = session(9, "n1");
+    dead.lock_delay = Duration::from_secs(15);
+    world.session(dead);
+    world.session(session(10, "n1"));
+    world.kv(KvVerb::Acquire(Uuid(9)), "a/l", "v");
+    world.kv(KvVerb::Acquire(Uuid(10)), "a/m", "v");
+    world.apply(Command::SessionDestroy { id: Uuid(9) });
+    world.set("z", "1");
+    world.kv(KvVerb::Delete, "z", "");
+    let golden = [
+        "01612f6c 000100111376",
+        "01612f6d 0001010a121276",
+        "027a 15",
+        "036e31 0105026e310831302e302e302e310364633101036c616e0831302e302e302e3101047261636b013108080e0e",
+        "046e31000077656231 00047765623103776562010276310000005001010000000e0e",
+        "056e31000063 026e31016300010000047765623103776562010276310000000000000000000000000e0e",
+        "060000000000000000000000000000000a 0a00026e31000000000000001010",
+        "07612f6c 130f00",
+        "08776562000000 0e",
+        "0901 15",
+        "0902 08",
+        "0903 0e",
+        "0904 0e",
+        "0905 13",
+        "0906 05",
+    ];
+    let rows: Vec<String> = world
+        .store
+        .rows()
+        .map(|key| format!("{} {}", hex(key.as_bytes()), hex(&world.store.row(&key).expect("listed"))))
+        .collect();
+    assert_eq!(rows, golden);
+}
+
+#[test]
+fn a_foreign_or_damaged_row_is_refused() {
+    let mut builder = StoreBuilder::new();
+    let cases: [(&[u8], &[u8], BadRow); 9] = [
+        (&[200, 1], &[], BadRow::Table(200)),
+        (&[], &[], BadRow::Key),
+        (&[1, 0xff], &[0, 0, 0, 1, 1], BadRow::Key),
+        (&[1, b'k'], &[0, 0], BadRow::Value),
+        (&[2, b'k'], &[], BadRow::Value),
+        (&[4, b'n'], &[], BadRow::Key),
+        (&[6, 1, 2], &[], BadRow::Key),
+        (&[9, 77], &[1], BadRow::Key),
+        (&[9, 1], &[1, 1], BadRow::Value),
+    ];
+    for (key, value, error) in cases {
+        assert_eq!(builder.put_row(key, value), Err(error), "{key:?}");
+    }
+    assert_eq!(RowKey::from_bytes(&[200]), Err(BadRow::Table(200)));
+    assert!(BadRow::Table(200).to_string().contains("200"));
+}

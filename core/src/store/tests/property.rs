@@ -1,0 +1,280 @@
+//! What holds after any history: indexes and wakes tell of every change, rows are the whole store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::super::model::{ServiceCheck, ServiceKind};
+use super::super::{RowKey, StoreBuilder};
+use super::*;
+
+const KEYS: [&str; 6] = ["a", "a/b", "a/b/c", "a/d", "b", "a\u{0}é"];
+const NODES: [&str; 4] = ["n1", "N1", "n2", "n\u{0}"];
+const SERVICES: [&str; 3] = ["s1", "S1", "s2"];
+const NAMES: [&str; 3] = ["web", "Web", "db"];
+const CHECKS: [&str; 4] = ["serfHealth", "c1", "C1", "c2"];
+const TAGS: [&str; 3] = ["v1", "V1", "blue"];
+
+fn text(choices: &'static [&'static str]) -> impl Strategy<Value = Text> {
+    select(choices).prop_map(Text::new)
+}
+
+fn session_id() -> impl Strategy<Value = Uuid> {
+    (1..4u128).prop_map(Uuid)
+}
+
+fn health() -> impl Strategy<Value = Health> {
+    select(&[Health::Passing, Health::Passing, Health::Warning, Health::Critical][..])
+}
+
+fn meta() -> impl Strategy<Value = BTreeMap<Text, Text>> {
+    option::of(select(&["1", "2"][..]))
+        .prop_map(|rack| rack.map(|rack| (Text::new("rack"), Text::new(rack))).into_iter().collect())
+}
+
+/// Any command on keys. Indexes are small, so that conditions hold now and then.
+pub(super) fn any_kv() -> impl Strategy<Value = Command> {
+    let verb = prop_oneof![
+        3 => Just(KvVerb::Set),
+        1 => (0..20u64).prop_map(KvVerb::Cas),
+        4 => session_id().prop_map(KvVerb::Acquire),
+        1 => session_id().prop_map(KvVerb::Release),
+        1 => Just(KvVerb::Delete),
+        1 => (0..20u64).prop_map(KvVerb::DeleteCas),
+        1 => Just(KvVerb::DeleteTree),
+    ];
+    (verb, select(&KEYS[..]), select(&["", "x", "y"][..]), 0..2u64)
+        .prop_map(|(verb, key, value, flags)| kv_command(verb, key, value, flags))
+}
+
+/// Any session on a node, bound to some checks.
+pub(super) fn any_session() -> impl Strategy<Value = Command> {
+    let checks = || vec(text(&CHECKS), 0..2);
+    (session_id(), text(&NODES), checks(), option::of(checks()), any::<bool>(), any::<bool>()).prop_map(
+        |(id, node, node_checks, service_checks, delayed, delete)| {
+            Command::SessionCreate(Box::new(Session {
+                lock_delay: Duration::from_secs(u64::from(delayed)),
+                behavior: if delete { SessionBehavior::Delete } else { SessionBehavior::Release },
+                node_checks,
+                service_checks: service_checks
+                    .map(|ids| ids.into_iter().map(|id| ServiceCheck { id }).collect()),
+                ..session(id.0, &node)
+            }))
+        },
+    )
+}
+
+fn any_service() -> impl Strategy<Value = Service> {
+    (text(&SERVICES), text(&NAMES), vec(text(&TAGS), 0..2), 0..2u16, any::<bool>(), any::<bool>()).prop_map(
+        |(id, name, tags, port, native, proxy)| Service {
+            tags,
+            port,
+            connect_native: native,
+            kind: if proxy { ServiceKind::ConnectProxy } else { ServiceKind::Typical },
+            proxy: if proxy { Text::new("{\"DestinationServiceName\":\"db\"}") } else { Text::default() },
+            ..service(&id, &name)
+        },
+    )
+}
+
+fn any_check() -> impl Strategy<Value = Check> {
+    (text(&CHECKS), option::of(text(&SERVICES)), health(), 0..2u8).prop_map(
+        |(id, service, status, output)| Check {
+            output: Text::new(output.to_string()),
+            ..check(&id, &service.unwrap_or_default(), status)
+        },
+    )
+}
+
+/// Any registration; with `ids` nodes have identities and may be renamed.
+pub(super) fn any_registration(ids: bool) -> impl Strategy<Value = Command> {
+    let id = option::of((1..4u128).prop_map(Uuid)).prop_map(move |id| id.filter(|_| ids));
+    ((id, text(&NODES), 0..2u8, meta()), option::of(any_service()), vec(any_check(), 0..3), any::<bool>())
+        .prop_map(|((id, name, address, node_meta), service, checks, skip_node_update)| {
+            Command::Register(Box::new(Registration {
+                id,
+                address: Text::new(format!("10.0.0.{address}")),
+                node_meta,
+                service,
+                checks,
+                skip_node_update,
+                ..node(&name)
+            }))
+        })
+}
+
+pub(super) fn any_deregistration() -> impl Strategy<Value = Command> {
+    (text(&NODES), option::of(text(&SERVICES)), option::of(text(&CHECKS))).prop_map(
+        |(node, service_id, check_id)| Command::Deregister(Deregistration { node, service_id, check_id }),
+    )
+}
+
+pub(super) fn any_command(ids: bool) -> impl Strategy<Value = Command> {
+    prop_oneof![
+        6 => any_kv(),
+        3 => any_session(),
+        1 => session_id().prop_map(|id| Command::SessionDestroy { id }),
+        6 => any_registration(ids),
+        2 => any_deregistration(),
+        1 => (select(&KEYS[..]), 0..40u64).prop_map(|(key, begun)| {
+            // Every index is tried, so that the right one is among them.
+            let keys = (begun..begun + 10).map(|begun| (Text::new(key), begun)).collect();
+            Command::LockDelayOver { keys }
+        }),
+        1 => (0..40u64).prop_map(|up_to| Command::ReapTombstones { up_to }),
+    ]
+}
+
+/// Every query that could find something, and some that could not.
+fn queries() -> Vec<Query> {
+    let metas = [Vec::new(), vec![(Text::new("rack"), Text::new("1"))]];
+    let mut queries = vec![Query::Sessions];
+    for key in KEYS.iter().chain(&["none"]) {
+        queries.push(Query::Kv(Text::new(key)));
+    }
+    for prefix in ["", "a", "a/", "a/b", "b", "none"] {
+        queries.push(Query::KvTree(Text::new(prefix)));
+        for separator in ["", "/"] {
+            queries.push(Query::KvKeys { prefix: Text::new(prefix), separator: Text::new(separator) });
+        }
+    }
+    queries.extend((1..4).map(|id| Query::Session(Uuid(id))));
+    for name in NODES {
+        queries.push(Query::NodeSessions(Text::new(name)));
+        queries.push(Query::Node(Text::new(name)));
+        queries.push(Query::NodeChecks(Text::new(name)));
+    }
+    for meta in metas {
+        queries.push(Query::Nodes { meta: meta.clone() });
+        queries.push(Query::Services { meta: meta.clone() });
+        for state in [None, Some(Health::Passing), Some(Health::Critical)] {
+            queries.push(Query::ChecksInState { state, meta: meta.clone() });
+        }
+        for name in ["web", "DB", "none"] {
+            let service = Text::new(name);
+            queries.push(Query::ServiceChecks { service: service.clone(), meta: meta.clone() });
+            for (connect, tags) in [(false, vec![]), (true, vec![]), (false, vec![Text::new("v1")])] {
+                let select =
+                    ServiceSelector { service: service.clone(), tags, node_meta: meta.clone(), connect };
+                queries.push(Query::ServiceNodes(select.clone()));
+                for passing in [false, true] {
+                    queries.push(Query::ServiceHealth { select: select.clone(), passing });
+                }
+            }
+        }
+    }
+    queries
+}
+
+/// Whether two answers show the same, whatever the index that comes along with instances.
+fn same(a: &Rows, b: &Rows) -> bool {
+    match (a, b) {
+        (Rows::Instances(a), Rows::Instances(b)) => a.items == b.items,
+        (a, b) => a == b,
+    }
+}
+
+fn all_rows(store: &Store) -> BTreeMap<RowKey, Vec<u8>> {
+    store.rows().map(|key| (key.clone(), store.row(&key).expect("it is listed"))).collect()
+}
+
+fn rebuilt(store: &Store) -> Store {
+    let mut builder = StoreBuilder::new();
+    for (key, value) in all_rows(store) {
+        builder.put_row(key.as_bytes(), &value).expect("own rows are good");
+    }
+    builder.finish()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn every_change_of_an_answer_raises_its_index_and_touches_what_it_watched(
+        commands in vec(any_command(true), 1..40),
+    ) {
+        let queries = queries();
+        // A log never begins with a command: the first entry is its leader's.
+        let mut world = World { index: 1, ..World::default() };
+        let mut before: Vec<Found> = queries.iter().map(|query| world.store.evaluate(query)).collect();
+        for command in commands {
+            let applied = world.apply(command.clone());
+            if matches!(applied.response, Response::Refused(_) | Response::Held(false)) {
+                prop_assert!(applied.touched.is_empty() && applied.dirty.is_empty(), "{:?}", command);
+            }
+            for (query, old) in queries.iter().zip(&mut before) {
+                let new = world.store.evaluate(query);
+                prop_assert_eq!(new.index, world.store.query_index(query));
+                prop_assert!(new.index >= old.index.max(1), "{:?} goes back after {:?}", query, command);
+                if !same(&new.rows, &old.rows) {
+                    prop_assert!(new.index > old.index, "{:?} stays after {:?}", query, command);
+                    prop_assert!(
+                        old.watch.iter().any(|key| touched(&applied, key)),
+                        "{:?} is not woken by {:?}: {:?}", query, command, applied.touched
+                    );
+                }
+                if let Rows::Instances(list) = &new.rows {
+                    prop_assert_eq!(list.index.max(1), new.index);
+                }
+                *old = new;
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_the_whole_store_and_dirty_names_all_that_changed(
+        commands in vec(any_command(true), 1..40),
+        restart in 0..40usize,
+    ) {
+        let queries = queries();
+        let mut world = World::default();
+        let mut twin = Store::new();
+        let mut before = BTreeMap::new();
+        for (at, command) in commands.into_iter().enumerate() {
+            if at == restart {
+                twin = rebuilt(&twin);
+            }
+            let applied = world.apply(command.clone());
+            prop_assert_eq!(&twin.apply(world.index, &command), &applied, "{:?}", command);
+            let after = all_rows(&world.store);
+            let dirty: BTreeSet<&RowKey> = applied.dirty.iter().collect();
+            for key in before.keys().chain(after.keys()) {
+                if before.get(key) != after.get(key) {
+                    prop_assert!(dirty.contains(key), "{:?} after {:?}", key, command);
+                }
+            }
+            before = after;
+        }
+        let copy = rebuilt(&world.store);
+        prop_assert_eq!(all_rows(&copy), all_rows(&world.store));
+        prop_assert_eq!(all_rows(&twin), all_rows(&world.store));
+        for query in &queries {
+            prop_assert_eq!(copy.evaluate(query), world.store.evaluate(query));
+            prop_assert_eq!(twin.evaluate(query), world.store.evaluate(query));
+        }
+    }
+
+    #[test]
+    fn a_walk_in_chunks_sees_every_row_once_and_in_order(
+        commands in vec(any_command(true), 1..40),
+        max_bytes in 0..200usize,
+    ) {
+        let mut world = World::default();
+        for command in commands {
+            world.apply(command);
+        }
+        let whole: Vec<(RowKey, Vec<u8>)> = all_rows(&world.store).into_iter().collect();
+        let mut walked = Vec::new();
+        let mut cursor = None;
+        loop {
+            let (rows, next) = world.store.rows_after(cursor.as_ref(), max_bytes);
+            walked.extend(rows);
+            let Some(next) = next else { break };
+            cursor = Some(RowKey::from_bytes(next.as_bytes()).expect("own keys are good"));
+        }
+        prop_assert_eq!(walked, whole);
+    }
+}
