@@ -12,7 +12,7 @@ use crate::cx::{self, Cx};
 use crate::ids::{LogIndex, ServerId, Uuid};
 use crate::raft::{
     Config, Effect, Entry, HardState, Limits, Member, Membership, Message, PersistToken, Raft, Record,
-    Recovered, Role, SnapshotMeta, Timing,
+    Recovered, Role, SnapshotMeta, Timer, Timing,
 };
 use crate::rng::Rng;
 use crate::time::{Mono, Now, Wall};
@@ -572,6 +572,12 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// How long a server will wait for a leader yet, by its own clock.
+    pub(super) fn patience(&self, at: usize) -> Duration {
+        let deadline = self.servers[at].timers.deadline(&cx::Timer::Raft(Timer::Election));
+        deadline.map_or(Duration::MAX, |deadline| deadline.since(self.local(at, self.now)))
     }
 
     pub(super) fn raft(&self, at: usize) -> &Raft {

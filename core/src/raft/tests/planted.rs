@@ -5,7 +5,7 @@
 
 use std::panic::catch_unwind;
 
-use super::faults;
+use super::{faults, scenarios};
 use crate::planted::{Bug, plant};
 
 /// Returns the first seed, counted from one, whose run is stopped by an auditor or an assertion.
@@ -13,7 +13,9 @@ fn found_after(bug: Bug, seeds: u64) -> Option<u64> {
     plant(Some(bug));
     let run = |seed: u64| {
         let (voters, members_change) = [(3, false), (5, false), (3, true)][seed as usize % 3];
+        let story = || scenarios::restart_in_a_lease();
         catch_unwind(move || faults::run(seed, voters, members_change)).is_err()
+            || seed == 0 && catch_unwind(story).is_err()
     };
     let found = (0..seeds).find(|seed| run(*seed));
     plant(None);

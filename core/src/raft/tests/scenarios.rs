@@ -158,3 +158,27 @@ fn no_read_is_confirmed_by_a_leader_that_is_cut_off() {
     soon(&mut cluster, "the read to fail", |cluster| cluster.reads_waiting() == 0);
     assert_eq!(cluster.servers[leader].reads_done, 0);
 }
+
+#[test]
+fn a_voter_that_restarts_shortens_no_lease() {
+    restart_in_a_lease();
+}
+
+/// A leader's lease rests on one voter, which restarts while another server is about to stand for election.
+pub(super) fn restart_in_a_lease() {
+    let timing = Timing { election: Duration::from_millis(300), ..Timing::default() };
+    let mut cluster = Cluster::new(1, 3..3, Weather::default(), timing, Limits::default());
+    let (leader, other) = leader_and_other(&mut cluster);
+    let voter = 3 - leader - other;
+    cluster.cut.extend([(leader, other), (other, leader)]);
+    cluster.run(Duration::from_secs(1));
+    soon(&mut cluster, "the other to be about to stand for election", |cluster| {
+        cluster.patience(other) < Duration::from_millis(20)
+    });
+    assert!(cluster.has_lease(leader));
+    cluster.crash(voter);
+    cluster.restart_after(voter, 0);
+    cluster.split(&[leader]);
+    // The auditor sees to it that nothing is committed elsewhere before the lease is over.
+    soon(&mut cluster, "a successor", |cluster| cluster.leader() == Some(other));
+}
