@@ -118,12 +118,6 @@ impl Engine {
         Ok(Engine { gate, stop: Some(stop), node, lanes, _data_dir: data_dir })
     }
 
-    /// Whether the node has ended, by itself or because it was asked to.
-    #[must_use]
-    pub fn has_ended(&self) -> bool {
-        self.node.is_finished()
-    }
-
     /// Asks the node to stop and waits until everything that it handed out is written.
     pub fn stop(mut self) -> End {
         if let Some(stop) = self.stop.take() {

@@ -242,8 +242,7 @@ fn naming(action: &str, path: &Path, error: &io::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use proconsul_core::ids::Term;
-    use proconsul_core::raft::{Entry, HardState, Payload, Record, SnapshotMeta};
+    use proconsul_core::raft::{HardState, Record, SnapshotMeta};
     use proconsul_core::rng::Rng;
     use proconsul_core::wal::Options;
 
@@ -327,49 +326,5 @@ mod tests {
             error.to_string().contains("cannot write") && error.to_string().contains("wal-full"),
             "{error}"
         );
-    }
-
-    /// Entries of 256 bytes per second: a bare loop beside the log with this many entries outstanding.
-    #[test]
-    #[ignore = "a measurement, not a claim: run it by name with --ignored --nocapture"]
-    fn group_commit_beside_a_bare_sync_loop() {
-        const TIME: std::time::Duration = std::time::Duration::from_secs(1);
-        let rate = |entries: u64, begun: std::time::Instant| entries as f64 / begun.elapsed().as_secs_f64();
-        for outstanding in [1, 8, 64, 512] {
-            let (dir, mut disk) = disk();
-            let bare = File::create(dir.path().join("bare")).expect("created");
-            let (mut entries, begun) = (0, std::time::Instant::now());
-            while begun.elapsed() < TIME {
-                bare.write_all_at(&vec![7; 256 * outstanding], entries * 256).expect("written");
-                bare.sync_data().expect("synced");
-                entries += outstanding as u64;
-            }
-            let bare = rate(entries, begun);
-
-            let opened = run(open_log(&mut disk, Options::default(), Rng::from_seed(1))).expect("empty");
-            let (mut wal, _) = opened.with_snapshot(SnapshotMeta::default()).expect("empty");
-            let (writes, from_core) = mpsc::channel(1);
-            let (to_core, mut done) = mpsc::channel(1);
-            let thread = spawn_log_thread(disk, from_core, to_core).expect("a thread");
-            let (mut durable, begun, mut out) = (0, std::time::Instant::now(), Vec::new());
-            let mut syncs = 0;
-            while begun.elapsed() < TIME {
-                while wal.last_index().0 < durable + outstanding as u64 {
-                    let index = wal.last_index().next();
-                    let payload = Payload::Command(Bytes::from_static(&[7; 256]));
-                    wal.push(index.0, vec![Record::Entry(Entry { term: Term(1), index, payload })], &mut out);
-                    out.drain(..).for_each(|write| writes.blocking_send(write).expect("the thread runs"));
-                }
-                let (id, result) = done.blocking_recv().expect("a completion");
-                result.expect("a good disk");
-                durable = wal.on_done(id, &mut out).unwrap_or(durable);
-                out.drain(..).for_each(|write| writes.blocking_send(write).expect("the thread runs"));
-                syncs += 1;
-            }
-            let log = rate(durable, begun);
-            drop(writes);
-            thread.join().expect("no panic");
-            println!("{outstanding} outstanding: bare {bare:.0}/s, log {log:.0}/s in {syncs} writes");
-        }
     }
 }

@@ -86,6 +86,11 @@ impl Gate {
         self.clock.now()
     }
 
+    /// Completes when the node has stopped.
+    pub async fn closed(&self) {
+        self.items.closed().await;
+    }
+
     /// Asks the node and waits for the answer. Dropping the future abandons the request.
     ///
     /// # Errors

@@ -12,6 +12,8 @@ pub mod driver;
 pub mod engine;
 pub mod files;
 pub mod gate;
+pub mod http;
 pub mod log_writer;
 pub mod ports;
 pub mod probe;
+pub mod wire;

@@ -182,10 +182,4 @@ impl Jobs {
     pub fn len(&self) -> usize {
         self.all.len()
     }
-
-    /// Whether nothing is under way.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
 }

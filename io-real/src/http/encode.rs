@@ -1,0 +1,101 @@
+//! From the core's reply to hyper's response.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http_body_util::Full;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Response, StatusCode};
+use proconsul_core::api::{ContentType, HttpReply, QueryMeta};
+
+static INDEX: HeaderName = HeaderName::from_static("x-consul-index");
+static KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader");
+static LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-lastcontact");
+
+/// Whether a client takes gzip. A client that names it with quality zero does not.
+pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
+    headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+        value.split(',').any(|coding| {
+            let mut parts = coding.split(';').map(str::trim);
+            let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip") || name == "*");
+            let refused = parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
+            named && !refused
+        })
+    })
+}
+
+/// The response to send.
+pub(super) fn response(reply: HttpReply, gzip: bool) -> Response<Full<Bytes>> {
+    let HttpReply { status, content_type, meta, headers, body } = reply;
+    let compressed = (gzip && !body.is_empty()).then(|| compress(&body));
+    let mut response = Response::new(Full::new(match &compressed {
+        Some(compressed) => compressed.clone(),
+        None => body,
+    }));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let map = response.headers_mut();
+    let content_type = match content_type {
+        ContentType::None => None,
+        ContentType::Json => Some("application/json"),
+        ContentType::Text => Some("text/plain; charset=utf-8"),
+        ContentType::Raw => Some("text/plain"),
+        ContentType::Html => Some("text/html; charset=utf-8"),
+    };
+    if let Some(content_type) = content_type {
+        map.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    }
+    map.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    if compressed.is_some() {
+        map.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    if let Some(meta) = meta {
+        insert_meta(map, meta);
+    }
+    for (name, value) in headers {
+        // The core writes names and values that HTTP allows; a value made of a client's words may not be.
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value.as_str()))
+        {
+            map.append(name, value);
+        }
+    }
+    response
+}
+
+fn insert_meta(map: &mut HeaderMap, meta: QueryMeta) {
+    map.insert(&INDEX, HeaderValue::from(meta.index));
+    map.insert(&KNOWN_LEADER, HeaderValue::from_static(if meta.known_leader { "true" } else { "false" }));
+    map.insert(&LAST_CONTACT, HeaderValue::from(meta.last_contact_ms));
+}
+
+fn compress(body: &[u8]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4 + 64), Compression::fast());
+    encoder.write_all(body).and_then(|()| encoder.finish()).map(Bytes::from).expect("memory is the only sink")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_is_sent_to_those_who_take_it() {
+        let accepts = |value: &'static str| {
+            accepts_gzip(&HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(value))]))
+        };
+        assert!(accepts("gzip") && accepts("deflate, gzip;q=0.5") && accepts("*"));
+        assert!(!accepts("identity") && !accepts("gzip;q=0") && !accepts_gzip(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn index_headers_are_numbers_and_words() {
+        let mut reply = HttpReply::json(200, "[]");
+        reply.meta = Some(QueryMeta { index: 7, known_leader: true, last_contact_ms: 3 });
+        let response = response(reply, false);
+        assert_eq!(response.headers()[&INDEX], "7");
+        assert_eq!(response.headers()[&KNOWN_LEADER], "true");
+        assert_eq!(response.headers()[&LAST_CONTACT], "3");
+        assert!(!response.headers().contains_key(header::CONTENT_ENCODING));
+    }
+}

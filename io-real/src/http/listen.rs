@@ -1,0 +1,177 @@
+//! Listeners of the HTTP front-end on a tokio runtime.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
+
+use crate::gate::Gate;
+
+/// Waiting connections that the system keeps.
+const BACKLOG: u32 = 1024;
+/// Pause after the system refused to accept, when it is short of descriptors for example.
+const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(50);
+
+/// Why a listener cannot stand.
+#[derive(Debug, Error)]
+#[error("cannot listen on {what}: {error}; stop the other program, or set another address or port")]
+pub struct ListenError {
+    what: String,
+    error: io::Error,
+}
+
+/// A bound listener.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix domain socket. The file is removed when it is bound again, not before.
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Binds a TCP address.
+    ///
+    /// # Errors
+    /// The address is in use or not this host's.
+    pub fn tcp(address: SocketAddr) -> Result<Listener, ListenError> {
+        let bind = || {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            socket.listen(BACKLOG)
+        };
+        bind().map(Listener::Tcp).map_err(|error| ListenError { what: address.to_string(), error })
+    }
+
+    /// Binds a path. A socket that nobody listens on any more is replaced.
+    ///
+    /// # Errors
+    /// The path cannot be bound.
+    pub fn unix(path: &PathBuf) -> Result<Listener, ListenError> {
+        if std::os::unix::net::UnixStream::connect(path).is_err() && path.exists() {
+            // What cannot be removed cannot be bound either, which is reported below.
+            let _ = std::fs::remove_file(path);
+        }
+        UnixListener::bind(path)
+            .map(Listener::Unix)
+            .map_err(|error| ListenError { what: path.display().to_string(), error })
+    }
+
+    /// The address it is bound to, of TCP listeners.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Listener::Tcp(listener) => listener.local_addr().ok(),
+            Listener::Unix(_) => None,
+        }
+    }
+}
+
+/// Accepts connections until the runtime ends. At most `per_client` at a time from one address, zero for no limit.
+pub async fn listen(listener: Listener, gate: Gate, per_client: usize) {
+    match listener {
+        Listener::Tcp(listener) => listen_tcp(listener, gate, per_client).await,
+        Listener::Unix(listener) => listen_unix(listener, gate).await,
+    }
+}
+
+async fn listen_tcp(listener: TcpListener, gate: Gate, per_client: usize) {
+    let clients = Arc::new(Clients { limit: per_client, open: Mutex::default() });
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept an HTTP connection");
+                tokio::time::sleep(PAUSE_AFTER_REFUSAL).await;
+                continue;
+            }
+        };
+        let Some(place) = Clients::enter(&clients, peer.ip()) else {
+            tracing::warn!(client = %peer.ip(), limit = per_client, "too many HTTP connections from one address");
+            tokio::spawn(refuse(stream));
+            continue;
+        };
+        // Without it only answers come a little later.
+        let _ = stream.set_nodelay(true);
+        let gate = gate.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            if let Err(error) = super::serve(TokioIo::new(stream), gate).await {
+                tracing::debug!(client = %peer, %error, "HTTP connection ended");
+            }
+        });
+    }
+}
+
+async fn listen_unix(listener: UnixListener, gate: Gate) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let gate = gate.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = super::serve(TokioIo::new(stream), gate).await {
+                        tracing::debug!(%error, "HTTP connection ended");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept an HTTP connection");
+                tokio::time::sleep(PAUSE_AFTER_REFUSAL).await;
+            }
+        }
+    }
+}
+
+/// Tells a client that it has too many connections.
+async fn refuse(mut stream: tokio::net::TcpStream) {
+    use tokio::io::AsyncWriteExt;
+    const TEXT: &[u8] =
+        b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
+        Your IP is issuing too many concurrent connections, please rate limit your calls\n";
+    // A client that does not listen learns it from the closed connection.
+    let _ = stream.write_all(TEXT).await;
+    let _ = stream.shutdown().await;
+}
+
+/// Open connections by client.
+struct Clients {
+    limit: usize,
+    open: Mutex<BTreeMap<IpAddr, usize>>,
+}
+
+/// One open connection; given back when dropped.
+struct Place {
+    clients: Arc<Clients>,
+    address: IpAddr,
+}
+
+impl Clients {
+    fn enter(clients: &Arc<Clients>, address: IpAddr) -> Option<Place> {
+        let mut open = clients.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(address).or_default();
+        if clients.limit > 0 && *count >= clients.limit {
+            return None;
+        }
+        *count += 1;
+        Some(Place { clients: Arc::clone(clients), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.clients.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.address);
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The HTTP front-end: bytes to the core's requests, the core's replies to bytes.
+//!
+//! [`serve`] is generic over the stream and starts no task and no timer, so that the simulator runs it as it is.
+
+mod encode;
+mod listen;
+
+use std::convert::Infallible;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use hyper::header::{self, HeaderMap};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use proconsul_core::api::{Headers, HttpReply, HttpRequest, Request, Routed, body_limit, indented, route};
+
+pub use listen::{ListenError, Listener, listen};
+
+use crate::gate::{Gate, Refused};
+
+/// Limit of one header block, in bytes.
+const HEADERS_BYTES_MAX: usize = 64 << 10;
+
+/// Serves one connection until either side ends it. Requests on it are answered in order.
+///
+/// # Errors
+/// The stream's, or a peer that does not speak HTTP.
+pub async fn serve<S>(stream: S, gate: Gate) -> Result<(), hyper::Error>
+where
+    S: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
+    let service = service_fn(|request| {
+        let gate = gate.clone();
+        async move { Ok::<_, Infallible>(respond(&gate, request).await) }
+    });
+    http1::Builder::new()
+        .half_close(false)
+        .title_case_headers(true)
+        .header_read_timeout(None)
+        .max_buf_size(HEADERS_BYTES_MAX)
+        .pipeline_flush(true)
+        .serve_connection(stream, service)
+        .await
+}
+
+async fn respond(gate: &Gate, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    let gzip = encode::accepts_gzip(&head.headers);
+    let reply = match read_body(gate, &head, body).await {
+        Ok(body) => answer(gate, &head, body).await,
+        Err(refusal) => refusal,
+    };
+    encode::response(reply, gzip)
+}
+
+/// The body, as far as the endpoint takes it.
+async fn read_body(
+    gate: &Gate,
+    head: &hyper::http::request::Parts,
+    mut body: Incoming,
+) -> Result<Bytes, HttpReply> {
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    let limit = body_limit(head.method.as_str(), head.uri.path(), &gate.published().about);
+    let announced = body.size_hint().exact();
+    if limit.max == 0 {
+        return Ok(Bytes::new());
+    }
+    if announced.is_some_and(|length| length > limit.max) {
+        return Err(limit.refuse(announced));
+    }
+    let mut whole = BytesMut::new();
+    let mut first: Option<Bytes> = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| HttpReply::text(400, format!("Cannot read the body: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let length = (whole.len() + first.as_ref().map_or(0, Bytes::len) + data.len()) as u64;
+        if length > limit.max {
+            return Err(limit.refuse(None));
+        }
+        // Nearly every body comes in one piece, which is taken as it is.
+        match first.take() {
+            None if whole.is_empty() => first = Some(data),
+            piece => {
+                whole.extend_from_slice(&piece.unwrap_or_default());
+                whole.extend_from_slice(&data);
+            }
+        }
+    }
+    Ok(first.unwrap_or_else(|| whole.freeze()))
+}
+
+async fn answer(gate: &Gate, head: &hyper::http::request::Parts, body: Bytes) -> HttpReply {
+    let text = |name: header::HeaderName| value(&head.headers, &name);
+    let headers = Headers {
+        accept: text(header::ACCEPT),
+        namespace: value(&head.headers, &NAMESPACE),
+        partition: value(&head.headers, &PARTITION),
+    };
+    let routed = {
+        let published = gate.published();
+        let request = HttpRequest {
+            method: head.method.as_str(),
+            path: head.uri.path(),
+            query: head.uri.query().unwrap_or(""),
+            headers,
+            body,
+        };
+        route(&published, &request, gate.now())
+    };
+    match routed {
+        Routed::Reply(reply) => reply,
+        Routed::Call { request, indent } => {
+            let reply = ask(gate, request).await;
+            if indent { indented(reply) } else { reply }
+        }
+    }
+}
+
+async fn ask(gate: &Gate, request: Request) -> HttpReply {
+    match gate.ask(request).await {
+        Ok(reply) => reply,
+        Err(refused @ Refused::Full) => HttpReply::text(429, refused.to_string()),
+        Err(refused @ Refused::Stopped) => HttpReply::text(503, refused.to_string()),
+    }
+}
+
+static NAMESPACE: header::HeaderName = header::HeaderName::from_static("x-consul-namespace");
+static PARTITION: header::HeaderName = header::HeaderName::from_static("x-consul-partition");
+
+/// A header's value as text; empty when it is absent or no text.
+fn value<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+}
