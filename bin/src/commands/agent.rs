@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
 
+use proconsul_io_real::driver::End;
+
 use crate::cli::flags::{bool_value, int_value};
 use crate::cli::{Terminal, typed};
 use crate::config::schema::Kind;
 use crate::config::{self, Config, ConfigError, Format, Inputs, keys, load};
+use crate::daemon::Daemon;
 
 /// Flags that set a key: name, key, description.
 #[rustfmt::skip]
@@ -202,8 +205,21 @@ impl Drop for PidFile {
 
 /// Starts the daemon and runs it until it is told to stop; the result is the exit status.
 pub fn run(config: Config, terminal: &mut Terminal<'_>) -> u8 {
-    let _ = config;
-    terminal.fail("==> the agent cannot be started by this version yet")
+    let daemon = match Daemon::start(&config) {
+        Ok(daemon) => daemon,
+        Err(error) => return terminal.fail(format!("==> {error}")),
+    };
+    crate::banner::announce(&config, &daemon.id.to_string(), terminal);
+    let signal = daemon.wait();
+    terminal.say(match signal {
+        Some(signal) => format!("==> Caught signal: {signal}"),
+        None => "==> The agent cannot go on".to_owned(),
+    });
+    // A server alone cannot leave a cluster gracefully: Consul, too, ends with 1 after a signal.
+    match daemon.stop() {
+        End::Stopped => 1,
+        End::Halted(reason) => terminal.fail(format!("==> {reason}")),
+    }
 }
 
 #[cfg(test)]

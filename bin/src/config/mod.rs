@@ -278,13 +278,22 @@ impl Config {
         let texts = |map: &BTreeMap<String, String>| {
             map.iter().map(|(key, value)| (Text::new(key), Text::new(value))).collect()
         };
+        let mut tagged_addresses = self.tagged_addresses.clone();
+        for (tag, address) in [("lan", self.advertise_lan), ("wan", self.advertise_wan)] {
+            let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+            for tag in [tag.to_owned(), format!("{tag}_{family}")] {
+                tagged_addresses.entry(tag).or_insert_with(|| address.to_string());
+            }
+        }
+        let mut node_meta = self.node_meta.clone();
+        node_meta.entry("consul-network-segment".to_owned()).or_default();
         agent::Config {
             node: Text::new(&self.node_name),
             id: Some(id),
             address: Text::new(self.advertise_lan.to_string()),
             datacenter: Text::new(&self.datacenter),
-            tagged_addresses: texts(&self.tagged_addresses),
-            node_meta: texts(&self.node_meta),
+            tagged_addresses: texts(&tagged_addresses),
+            node_meta: texts(&node_meta),
             services: self.services.clone(),
             checks: self.checks.clone(),
             check_update_interval: self.check_update_interval,

@@ -1,0 +1,134 @@
+//! The daemon: binds, recovers, serves, and stops in order.
+
+mod dns;
+mod identity;
+mod settings;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use proconsul_core::ids::Uuid;
+use proconsul_io_real::driver::End;
+use proconsul_io_real::engine::{Engine, Parts, StartError};
+use proconsul_io_real::files::{DataDir, DataDirError};
+use proconsul_io_real::http;
+use proconsul_io_real::probe::SocketProber;
+use proconsul_io_real::wire::NoWire;
+use thiserror::Error;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Config, Listen};
+
+/// Why the daemon cannot start. One line for the operator.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// What is asked for is not there yet.
+    #[error("{0}")]
+    Unsupported(&'static str),
+    /// An address is taken or not ours.
+    #[error(transparent)]
+    Listen(#[from] http::ListenError),
+    /// A DNS address is taken or not ours.
+    #[error(
+        "cannot listen for DNS on {address}: {error}; stop the other program, or set another address or port"
+    )]
+    Dns {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// The system's words.
+        error: std::io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The node cannot start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The system refuses something.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// A running agent.
+pub struct Daemon {
+    runtime: Runtime,
+    engine: Engine,
+    /// Its identity.
+    pub id: Uuid,
+    sockets: Vec<PathBuf>,
+}
+
+impl Daemon {
+    /// Starts everything. On return the agent serves; no request that came before was lost.
+    ///
+    /// # Errors
+    /// Something cannot be bound, used or recovered. Nothing is left running then.
+    pub fn start(config: &Config) -> Result<Daemon, DaemonError> {
+        if !config.server {
+            return Err(DaemonError::Unsupported(
+                "client agents are not supported yet: start a server with -server -bootstrap and a -data-dir, or -dev",
+            ));
+        }
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().thread_name("proconsul-io").enable_all().build()?;
+        let entered = runtime.enter();
+        let mut listeners = Vec::new();
+        let mut sockets = Vec::new();
+        for listen in &config.http {
+            listeners.push(match listen {
+                Listen::Tcp(address) => http::Listener::tcp(*address)?,
+                Listen::Unix(path) => {
+                    sockets.push(path.clone());
+                    http::Listener::unix(path)?
+                }
+            });
+        }
+        let dns = dns::bind(&runtime, &config.dns_listen)?;
+        let data_dir = config.data_dir.as_deref().map(DataDir::take).transpose()?;
+        let configured = config.node_id;
+        let id = identity::establish(configured, data_dir.as_ref().map(DataDir::path))?;
+        let engine = Engine::start(Parts {
+            config: settings::node(config, id),
+            data_dir,
+            wire: Box::new(NoWire),
+            prober: Arc::new(SocketProber::default()),
+            runtime: runtime.handle().clone(),
+        })?;
+        for listener in listeners {
+            let per_client = config.limits.http_max_conns_per_client;
+            runtime.spawn(http::listen(listener, engine.gate.clone(), per_client));
+        }
+        dns::serve(&runtime, dns, config, &engine.gate)?;
+        drop(entered);
+        Ok(Daemon { runtime, engine, id, sockets })
+    }
+
+    /// Waits for a signal to stop, and names it; `None` when the node has ended by itself.
+    #[must_use]
+    pub fn wait(&self) -> Option<&'static str> {
+        self.runtime.block_on(async {
+            let (Ok(mut interrupt), Ok(mut terminate)) =
+                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+            else {
+                return None;
+            };
+            tokio::select! {
+                _ = interrupt.recv() => Some("interrupt"),
+                _ = terminate.recv() => Some("terminated"),
+                () = self.engine.gate.closed() => None,
+            }
+        })
+    }
+
+    /// Stops the node, then the front-ends, and says how the node ended.
+    pub fn stop(self) -> End {
+        let end = self.engine.stop();
+        self.runtime.shutdown_background();
+        for path in self.sockets {
+            // A socket file that stays behind is replaced by the next start.
+            let _ = std::fs::remove_file(path);
+        }
+        end
+    }
+}
