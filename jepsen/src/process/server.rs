@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::client::Client;
+use super::client::{Answer, Client};
 use super::ports::Ports;
 
 /// How long an agent may take to serve its first request.
@@ -79,6 +79,8 @@ impl Server {
         ] {
             command.args([flag, &port.to_string()]);
         }
+        // A line of log per request would be part of every measurement.
+        command.args(["-log-level", "warn"]);
         command.args(&self.launch.arguments);
         command.current_dir(self.directory.path());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -145,7 +147,8 @@ impl Server {
         let mut client = Client::new(self.http());
         loop {
             let answer = client.request("PUT", "/v1/kv/ready", b"x").await;
-            if answer.is_ok_and(|answer| answer.status == 200 && answer.body.as_ref() == b"true") {
+            let taken = |answer: &Answer| answer.status == 200 && answer.body.trim_ascii() == b"true";
+            if answer.as_ref().is_ok_and(taken) {
                 return Ok(self.started.elapsed());
             }
             if let Some(status) = self.child.as_mut().expect("the agent was started").try_wait()? {
@@ -153,7 +156,10 @@ impl Server {
                 return Err(io::Error::other(why));
             }
             if self.started.elapsed() > START_WITHIN {
-                let why = format!("the agent took no write within {START_WITHIN:?}\n{}", self.log_tail());
+                let why = format!(
+                    "the agent took no write within {START_WITHIN:?}; the last answer: {answer:?}\n{}",
+                    self.log_tail()
+                );
                 return Err(io::Error::new(io::ErrorKind::TimedOut, why));
             }
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -1,0 +1,190 @@
+//! `proconsul-bench`: measures an agent beside bare programs that do the least possible for the same answers.
+//!
+//! All targets of a measurement run at the same time and take turns, so that a slow minute of the machine hits each of
+//! them. Server CPU comes from `/proc/PID/stat`: it is the figure that depends least on the load generator, which shares
+//! the machine.
+
+mod bare;
+mod load;
+mod measure;
+mod report;
+mod scenario;
+mod target;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Measures an agent beside bare programs, and beside Consul if it is given. Prints Markdown.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure.
+    Run(RunArguments),
+    /// A bare hyper server: answers every request with the same bytes.
+    BareHttp {
+        /// Port on 127.0.0.1.
+        #[arg(long)]
+        port: u16,
+        /// Answer with this many bytes.
+        #[arg(long, default_value_t = 90, conflicts_with = "body_file")]
+        body_bytes: usize,
+        /// Answer with the content of this file.
+        #[arg(long)]
+        body_file: Option<PathBuf>,
+    },
+    /// A bare durable log: appends every request's body to a file, syncs for all that wait, and answers `true`.
+    BareLog {
+        /// Port on 127.0.0.1.
+        #[arg(long)]
+        port: u16,
+        /// The file.
+        #[arg(long)]
+        file: PathBuf,
+    },
+    /// A bare DNS server: answers every question with one address.
+    BareUdp {
+        /// Port on 127.0.0.1.
+        #[arg(long)]
+        port: u16,
+    },
+}
+
+#[derive(clap::Args)]
+struct RunArguments {
+    /// The agent to measure.
+    #[arg(long)]
+    proconsul: Option<PathBuf>,
+    /// A Consul to compare with.
+    #[arg(long)]
+    consul: Option<PathBuf>,
+    /// What to measure; by default everything.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Scenario>,
+    /// Length of one turn of one target, in seconds.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Turns per target.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Concurrent connections.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    connections: u32,
+    /// Blocked queries.
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=9_000))]
+    blocked: u32,
+    /// How long to watch an agent at rest, in seconds.
+    #[arg(long, default_value_t = 10)]
+    idle_seconds: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    /// GET of one key.
+    Get,
+    /// Durable PUTs.
+    Put,
+    /// `/v1/health/service/web` with 10, 100 and 1000 instances.
+    Health,
+    /// DNS A over UDP.
+    Dns,
+    /// Blocked queries on one key.
+    Blocked,
+    /// Memory and CPU at rest.
+    Idle,
+    /// From exec to the first write.
+    Start,
+}
+
+/// How hard to measure.
+struct Effort {
+    turn: Duration,
+    rounds: u32,
+    connections: u32,
+    blocked: u32,
+    idle: Duration,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Run(arguments) => run(arguments),
+        Command::BareHttp { port, body_bytes, body_file } => bare::http(port, body_bytes, body_file),
+        Command::BareLog { port, file } => bare::log(port, &file),
+        Command::BareUdp { port } => bare::udp(port),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("proconsul-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: RunArguments) -> Result<(), Box<dyn Error>> {
+    let mut programs = Vec::new();
+    for (name, binary) in [("proconsul", arguments.proconsul), ("consul", arguments.consul)] {
+        if let Some(binary) = binary {
+            let binary = std::path::absolute(binary)?;
+            if !binary.exists() {
+                return Err(format!("{} does not exist", binary.display()).into());
+            }
+            programs.push(target::Program { name, binary });
+        }
+    }
+    if programs.is_empty() {
+        return Err("nothing to measure: name a program with --proconsul or --consul".into());
+    }
+    let effort = Effort {
+        turn: Duration::try_from_secs_f64(arguments.seconds)?,
+        rounds: arguments.rounds,
+        connections: arguments.connections,
+        blocked: arguments.blocked,
+        idle: Duration::from_secs(arguments.idle_seconds),
+    };
+    target::raise_open_files(u64::from(effort.blocked) + 1_000)?;
+    let wanted = |scenario| arguments.only.is_empty() || arguments.only.contains(&scenario);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let measuring = async {
+            let mut loads = report::Loads::default();
+            if wanted(Scenario::Get) {
+                scenario::get(&programs, &effort, &mut loads).await?;
+            }
+            if wanted(Scenario::Put) {
+                scenario::put(&programs, &effort, &mut loads).await?;
+            }
+            if wanted(Scenario::Health) {
+                scenario::health(&programs, &effort, &mut loads).await?;
+            }
+            if wanted(Scenario::Dns) {
+                scenario::dns(&programs, &effort, &mut loads).await?;
+            }
+            print!("{loads}");
+            if wanted(Scenario::Blocked) {
+                scenario::blocked(&programs, &effort).await?;
+            }
+            if wanted(Scenario::Idle) {
+                scenario::idle(&programs, &effort).await?;
+            }
+            if wanted(Scenario::Start) {
+                scenario::start(&programs, &effort).await?;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            biased;
+            _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+            done = measuring => done,
+        }
+    })
+}
