@@ -4,6 +4,8 @@ mod catalog;
 mod codec;
 mod kv;
 mod model;
+#[cfg(feature = "planted")]
+mod planted;
 mod property;
 mod sessions;
 
