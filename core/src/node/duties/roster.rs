@@ -16,17 +16,16 @@ pub const SERVICE: &str = "consul";
 /// Registers those whom the catalog does not show as they are.
 pub(super) fn vouch(cx: &mut Cx<'_, Effect>, store: &Store, roster: &[RosterEntry], datacenter: &str) {
     for entry in roster {
-        let placed = store.node(&entry.node).is_some_and(|node| node.address == entry.address);
-        let known = placed
+        let known = store.node(&entry.node).is_some()
             && store.check(&entry.node, SERF_HEALTH).is_some_and(|check| check.status == Health::Passing)
             && store.service(&entry.node, SERVICE).is_some_and(|service| service.port == entry.port);
         if !known {
-            cx.emit(Command::Register(Box::new(registration(entry, datacenter, placed))));
+            cx.emit(Command::Register(Box::new(registration(entry, datacenter))));
         }
     }
 }
 
-fn registration(entry: &RosterEntry, datacenter: &str, placed: bool) -> Registration {
+fn registration(entry: &RosterEntry, datacenter: &str) -> Registration {
     Registration {
         id: Some(entry.id),
         node: entry.node.clone(),
@@ -46,7 +45,9 @@ fn registration(entry: &RosterEntry, datacenter: &str, placed: bool) -> Registra
             output: Text::new_static("Agent alive and reachable"),
             ..Check::default()
         }],
-        skip_node_update: placed,
+        // The node's row, once it is there, is its own agent's business, which knows more than the roster: this must
+        // not overwrite what that agent has just proposed.
+        skip_node_update: true,
         ..Registration::default()
     }
 }
