@@ -47,6 +47,9 @@ enum Scenario {
         /// Give up after this many seconds.
         #[arg(long, default_value_t = 300)]
         time_limit: u64,
+        /// Run an agent without data on disk. It loses everything, so the checks must fail: a test of this program.
+        #[arg(long)]
+        in_memory: bool,
         /// Keep the history in this file, as JSON lines. A history that fails is kept in any case.
         #[arg(long)]
         history: Option<PathBuf>,
@@ -79,7 +82,18 @@ fn run(scenario: Scenario) -> Result<bool, Box<dyn Error>> {
             let file = File::open(&history).map_err(|error| format!("{}: {error}", history.display()))?;
             Ok(check(&History::load(BufReader::new(file))?))
         }
-        Scenario::Kill { binary, seed, clients, keys, rounds, up_for_ms, time_limit, history, agent } => {
+        Scenario::Kill {
+            binary,
+            seed,
+            clients,
+            keys,
+            rounds,
+            up_for_ms,
+            time_limit,
+            in_memory,
+            history,
+            agent,
+        } => {
             let binary = match binary {
                 Some(binary) => std::path::absolute(binary)?,
                 None => beside("proconsul")?,
@@ -91,7 +105,7 @@ fn run(scenario: Scenario) -> Result<bool, Box<dyn Error>> {
                 "kill: {} seed {seed}, {clients} clients, {keys} keys, {rounds} rounds",
                 binary.display()
             );
-            let launch = Launch { binary, dev: false, arguments: agent };
+            let launch = Launch { binary, dev: in_memory, arguments: agent };
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
             let run = runtime.block_on(async {

@@ -35,23 +35,18 @@ impl Effort<'_> {
 pub(super) fn minimize(model: &Model) -> Minimal {
     let mut effort = Effort { index_known: &model.index_known, left: EFFORT };
     let (mut steps, broken_at) = shortest_prefix(model, &mut effort);
-    // A refused compare-and-set can need a write that nobody reads. Without any, writes can be left out more freely.
-    let refused = |step: &Step| matches!(step.action, Action::CasRefused(_));
-    let (wanted, unwanted) = steps.iter().partition::<Vec<Step>, _>(|step| !refused(step));
-    let unseen = |step: &Step| matches!(step.action, Action::Cas(Expected::UnseenIndex, _));
-    let mut writes_go = unwanted.is_empty();
-    if !writes_go && effort.no_order(&wanted) {
+    // A refused compare-and-set can need a write that nobody reads: without any, more can be left out.
+    let wanted: Vec<Step> =
+        steps.iter().filter(|step| !matches!(step.action, Action::CasRefused(_))).copied().collect();
+    if wanted.len() < steps.len() && effort.no_order(&wanted) {
         steps = wanted;
-        writes_go = true;
     }
-    // So can a compare-and-set with an index that nobody saw.
-    writes_go &= !steps.iter().any(unseen);
     let mut size = steps.len().div_ceil(2);
     while size > 0 {
         let mut changed = false;
         let mut at = 0;
         while at < steps.len() && effort.left > 0 {
-            let without = without(&steps, at, size, writes_go);
+            let without = without(&steps, at, size);
             if without.len() < steps.len() && effort.no_order(&without) {
                 steps = without;
                 changed = true;
@@ -96,17 +91,38 @@ fn needs_absence(step: &Step) -> bool {
     matches!(step.action, Action::Read(ABSENT) | Action::Cas(Expected::Version(ABSENT), _))
 }
 
+/// Whether a change can be left out, together with all that refers to its version, without making an order of the rest
+/// impossible that would else exist: the state before it then just lasts longer.
+fn can_go(change: &Step, steps: &[Step]) -> bool {
+    let minds = |other: &Step| match other.action {
+        // What follows from an index that nobody saw cannot be said.
+        Action::Cas(Expected::UnseenIndex, _) => true,
+        // The refusal may need the change to come between the expected version and itself.
+        Action::CasRefused(version) => {
+            let written =
+                |step: &&Step| matches!(step.action, Action::Put(v) | Action::Cas(_, v) if v == version);
+            let before = version != ABSENT
+                && steps
+                    .iter()
+                    .find(written)
+                    .is_some_and(|write| change.ret.is_some_and(|ret| ret < write.call));
+            !before && other.ret.is_some_and(|ret| change.call <= ret)
+        }
+        Action::Read(_) | Action::Put(_) | Action::Cas(..) => false,
+    };
+    // Absence is written by many: which of them a step needs cannot be said.
+    let needed = change.action == Action::Put(ABSENT) && steps.iter().any(needs_absence);
+    !needed && !steps.iter().any(minds)
+}
+
 /// The steps without `size` of them from `at` on, and without those that refer to what these wrote. A step whose
 /// absence could by itself spoil an order stays.
-fn without(steps: &[Step], at: usize, size: usize, writes_go: bool) -> Vec<Step> {
+pub(super) fn without(steps: &[Step], at: usize, size: usize) -> Vec<Step> {
     let mut gone = vec![false; steps.len()];
-    for step in at..steps.len().min(at + size) {
-        gone[step] = match steps[step].action {
+    for (number, step) in steps.iter().enumerate().skip(at).take(size) {
+        gone[number] = match step.action {
             Action::Read(_) | Action::CasRefused(_) => true,
-            // Absence is written by many: which of them a step needs cannot be said.
-            Action::Put(ABSENT) => writes_go && !steps.iter().any(needs_absence),
-            Action::Put(_) => writes_go,
-            Action::Cas(..) => writes_go,
+            Action::Put(_) | Action::Cas(..) => can_go(step, steps),
         };
     }
     loop {

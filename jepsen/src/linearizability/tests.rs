@@ -399,4 +399,14 @@ proptest! {
             prop_assert!(!naive::is_linearizable(&cut));
         }
     }
+
+    #[test]
+    fn cutting_down_makes_no_violation(operations in small_history(), at in 0..8usize, size in 1..4usize) {
+        if let Some(model) = compiled(&operations)
+            && naive::is_linearizable(&model)
+        {
+            let steps = super::minimize::without(&model.steps, at, size);
+            prop_assert!(naive::is_linearizable(&Model { steps, index_known: model.index_known }));
+        }
+    }
 }
