@@ -223,7 +223,8 @@ pub fn route(published: &Published, request: &HttpRequest<'_>, now: Now) -> Rout
 
 fn dispatch(published: &Published, request: &HttpRequest<'_>, now: Now) -> Handled {
     let path = params::decode_path(request.path)?;
-    if !path.chars().all(params::is_printable) {
+    let plain = path.bytes().all(|byte| byte.is_ascii_graphic());
+    if !plain && !path.chars().all(params::is_printable) {
         return Err(HttpReply::text(400, "Invalid URL path: it contains a character that cannot be printed"));
     }
     if let Some(clean) = cleaned(&path) {

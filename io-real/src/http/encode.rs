@@ -14,6 +14,9 @@ static INDEX: HeaderName = HeaderName::from_static("x-consul-index");
 static KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader");
 static LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-lastcontact");
 
+/// So many headers are in nearly every response.
+const HEADERS_USUAL: usize = 8;
+
 /// Whether a client takes gzip. A client that names it with quality zero does not.
 pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
     headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).any(|value| {
@@ -36,6 +39,7 @@ pub(super) fn response(reply: HttpReply, gzip: bool) -> Response<Full<Bytes>> {
     }));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let map = response.headers_mut();
+    map.reserve(HEADERS_USUAL);
     let content_type = match content_type {
         ContentType::None => None,
         ContentType::Json => Some("application/json"),

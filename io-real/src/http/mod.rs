@@ -30,16 +30,13 @@ pub async fn serve<S>(stream: S, gate: Gate) -> Result<(), hyper::Error>
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
-    let service = service_fn(|request| {
-        let gate = gate.clone();
-        async move { Ok::<_, Infallible>(respond(&gate, request).await) }
-    });
+    let gate = &gate;
+    let service = service_fn(move |request| async move { Ok::<_, Infallible>(respond(gate, request).await) });
     http1::Builder::new()
         .half_close(false)
         .title_case_headers(true)
         .header_read_timeout(None)
         .max_buf_size(HEADERS_BYTES_MAX)
-        .pipeline_flush(true)
         .serve_connection(stream, service)
         .await
 }
