@@ -225,15 +225,3 @@ pub struct AgentView {
     /// Checks by id.
     pub checks: imbl::OrdMap<Text, Arc<Check>>,
 }
-
-/// Identifies what a client sees of a service: it differs when the service differs. Sixteen hexadecimal digits
-/// (`X-Consul-ContentHash`).
-#[must_use]
-pub fn content_hash(service: &Service) -> Text {
-    let bytes = postcard::to_allocvec(service).expect("a service has no type that postcard cannot write");
-    // FNV-1a, 64 bits, over a canonical encoding.
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("{hash:016x}").into()
-}

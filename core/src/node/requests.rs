@@ -6,7 +6,6 @@ use super::jobs::{Job, JobId, Origin, Stage, Work};
 use super::peer::{Ask, PeerAnswer, PeerMessage};
 use super::{LocalWait, Node};
 use crate::Text;
-use crate::agent::content_hash;
 use crate::api::{self, Call, Consistency, HttpReply, QueryMeta, Read, Request, SessionSpec, Write};
 use crate::ids::{LogIndex, RequestId, ServerId, Uuid};
 use crate::store::command::{Command, Refusal, Response};
@@ -204,7 +203,7 @@ impl Node {
         let view = self.agent.view();
         let mut waiting = std::mem::take(&mut self.local_waits);
         waiting.retain(|wait| {
-            let hash = view.services.get(&wait.read.id).map(|service| content_hash(service));
+            let hash = view.services.get(&wait.read.id).map(|service| api::content_hash(service));
             let unchanged = hash.as_ref() == Some(&wait.read.hash);
             if unchanged && now.mono < wait.until {
                 return true;
