@@ -7,15 +7,16 @@ use super::super::definition::{check_from_request, service_from_config, service_
 use super::super::{Probe, ProbeKind};
 use super::*;
 use crate::rng::Rng;
-use crate::store::command::{Command, Refusal, Registration};
-use crate::store::model::Node;
+use crate::store::Store;
+use crate::store::command::{Command, Deregistration, Refusal, Registration};
 use crate::time::Mono;
 use crate::timers::Timers;
 
-/// A catalog of one node, as much of it as the agent relies on.
+/// The catalog, with the picture of it that assertions look at.
 #[derive(Default)]
 struct Catalog {
-    node: Option<Node>,
+    store: Store,
+    index: u64,
     services: BTreeMap<Text, Service>,
     checks: BTreeMap<Text, Check>,
     writes: usize,
@@ -24,53 +25,28 @@ struct Catalog {
 impl Catalog {
     fn apply(&mut self, command: &Command) -> Response {
         self.writes += 1;
-        match command {
-            Command::Register(registration) => self.register(registration),
-            Command::Deregister(deregistration) => {
-                if let Some(id) = &deregistration.service_id {
-                    self.services.remove(id);
-                    self.checks.retain(|_, check| check.service_id != *id);
-                } else if let Some(id) = &deregistration.check_id {
-                    self.checks.remove(id);
-                }
-                Response::Done
-            }
-            other => panic!("the agent has no business with {other:?}"),
-        }
+        self.index += 1;
+        let response = self.store.apply(self.index, command).response;
+        let state = self.state();
+        self.services = state.services.into_iter().map(|service| (service.id.clone(), service)).collect();
+        self.checks = state.checks.into_iter().map(|check| (check.id.clone(), check)).collect();
+        response
     }
 
-    fn register(&mut self, registration: &Registration) -> Response {
-        let services = self.services.keys().chain(registration.service.as_ref().map(|service| &service.id));
-        let services = services.cloned().collect::<Vec<_>>();
-        for check in &registration.checks {
-            if !check.service_id.is_empty() && !services.contains(&check.service_id) {
-                return Response::Refused(Refusal::MissingService { node: "n".into() });
-            }
-        }
-        self.node = Some(Node {
-            id: registration.id,
-            name: registration.node.clone(),
-            address: registration.address.clone(),
-            datacenter: registration.datacenter.clone(),
-            tagged_addresses: registration.tagged_addresses.clone(),
-            meta: registration.node_meta.clone(),
-            create_index: 7,
-            modify_index: 8,
-        });
-        if let Some(service) = &registration.service {
-            self.services.insert(service.id.clone(), Service { create_index: 7, ..service.clone() });
-        }
-        for check in &registration.checks {
-            self.checks.insert(check.id.clone(), Check { modify_index: 9, ..check.clone() });
-        }
-        Response::Done
+    /// Somebody else registers something on the node.
+    fn meddle(&mut self, service: Option<Service>, checks: Vec<Check>) {
+        let (node, address) = ("n".into(), "10.0.0.1".into());
+        let skip_node_update = true;
+        let registration =
+            Registration { node, address, service, checks, skip_node_update, ..Registration::default() };
+        assert_eq!(self.apply(&Command::Register(Box::new(registration))), Response::Done);
     }
 
     fn state(&self) -> CatalogState {
         CatalogState {
-            node: self.node.clone(),
-            services: self.services.values().cloned().collect(),
-            checks: self.checks.values().cloned().collect(),
+            node: self.store.node("n").map(|node| node.as_ref().clone()),
+            services: self.store.node_services("n").iter().map(|service| service.as_ref().clone()).collect(),
+            checks: self.store.node_checks("n").iter().map(|check| check.as_ref().clone()).collect(),
         }
     }
 }
@@ -170,6 +146,14 @@ impl World {
         }
     }
 
+    /// Proposals reach the catalog, but nobody says so.
+    fn doubt(&mut self) {
+        for (ticket, command) in std::mem::take(&mut self.proposals) {
+            self.catalog.apply(&command);
+            self.with(|agent, cx| agent.on_proposed(cx, ticket, Err("timeout".into())));
+        }
+    }
+
     fn call(&mut self, call: Call) -> Result<CallDone, CallError> {
         let done = self.with(|agent, cx| agent.call(cx, call));
         self.serve();
@@ -226,7 +210,11 @@ impl World {
         let node = catalog.node.expect("registered");
         assert_eq!((node.name.as_str(), node.address.as_str()), ("n", "10.0.0.1"));
         let view = self.agent.view();
-        let services = catalog.services.into_iter().map(|service| Service { create_index: 0, ..service });
+        let services = catalog.services.into_iter().map(|service| Service {
+            create_index: 0,
+            modify_index: 0,
+            ..service
+        });
         let foreign = |id: &Text| id == "consul" || id == "serfHealth";
         assert!(services.filter(|s| !foreign(&s.id)).eq(view.services.values().map(|s| Service::clone(s))));
         let checks = catalog.checks.into_iter().filter(|check| !foreign(&check.id));
@@ -538,8 +526,8 @@ fn a_file_with_a_check_of_an_unknown_service_refuses_to_start() {
 fn a_full_synchronisation_removes_what_is_foreign_and_leaves_what_is_the_leaders() {
     let mut world = World::joined(config());
     for (service, check) in [("consul", "serfHealth"), ("foreign", "foreign")] {
-        world.catalog.services.insert(service.into(), Service { id: service.into(), ..Service::default() });
-        world.catalog.checks.insert(check.into(), Check { id: check.into(), ..Check::default() });
+        let service = Service { id: service.into(), service: service.into(), ..Service::default() };
+        world.catalog.meddle(Some(service), vec![Check { id: check.into(), ..Check::default() }]);
     }
     world.run_for(125 * SECOND, passing);
     assert_eq!(world.catalog.services.keys().collect::<Vec<_>>(), ["consul"]);
@@ -553,8 +541,9 @@ fn the_catalogs_tags_win_where_that_is_allowed() {
         &json!({"ID": "a", "Name": "a", "Tags": ["own"], "EnableTagOverride": true, "Check": {"TTL": "9h"}}),
     );
     world.register(&json!({"ID": "b", "Name": "b", "Tags": ["own"]}));
-    for service in world.catalog.services.values_mut() {
+    for mut service in world.catalog.services.clone().into_values() {
         service.tags = vec!["theirs".into()];
+        world.catalog.meddle(Some(service), Vec::new());
     }
     world.run_for(125 * SECOND, passing);
     assert_eq!(world.agent.view().services["a"].tags, ["theirs"]);
@@ -632,7 +621,9 @@ enum Step {
     Fail,
     Wait(u16),
     Leader,
-    Vandal(u8),
+    Meddle(u8),
+    DeregisterNode,
+    Doubt,
     Restart,
 }
 
@@ -652,7 +643,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Fail),
         2 => any::<u16>().prop_map(Step::Wait),
         1 => Just(Step::Leader),
-        1 => id.prop_map(Step::Vandal),
+        1 => id.prop_map(Step::Meddle),
+        1 => Just(Step::DeregisterNode),
+        2 => Just(Step::Doubt),
         1 => Just(Step::Restart),
     ]
 }
@@ -704,11 +697,20 @@ fn apply(world: &mut World, step: Step) {
         Step::Fail => world.fail(),
         Step::Wait(millis) => wait_without_catalog(world, Duration::from_millis(u64::from(millis))),
         Step::Leader => world.with(|agent, cx| agent.on_leader_known(cx)),
-        Step::Vandal(id) => {
-            world.catalog.services.remove(format!("s{id}").as_str());
-            world.catalog.checks.remove(format!("c{id}").as_str());
-            world.catalog.services.insert("bad".into(), Service { id: "bad".into(), ..Service::default() });
+        Step::Meddle(id) => {
+            for (service_id, check_id) in [(Some(format!("s{id}")), None), (None, Some(format!("c{id}")))] {
+                let (service_id, check_id) = (service_id.map(Text::from), check_id.map(Text::from));
+                let command = Deregistration { node: "n".into(), service_id, check_id };
+                world.catalog.apply(&Command::Deregister(command));
+            }
+            let service = Service { id: "bad".into(), service: "bad".into(), ..Service::default() };
+            world.catalog.meddle(Some(service), vec![Check { id: "bad".into(), ..Check::default() }]);
         }
+        Step::DeregisterNode => {
+            let command = Deregistration { node: "n".into(), ..Deregistration::default() };
+            world.catalog.apply(&Command::Deregister(command));
+        }
+        Step::Doubt => world.doubt(),
         Step::Restart => {
             let catalog = std::mem::take(&mut world.catalog);
             *world = World::restarted(config(), world.saved.clone(), world.now);
