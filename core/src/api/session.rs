@@ -104,9 +104,12 @@ fn validate(
     ttl: Text,
 ) -> Result<SessionSpec, String> {
     match legacy_checks {
-        // Only an empty list takes the default away; others add to it.
+        // Only an empty list takes the default away; others add to it. They are looked at first.
         Some(checks) if checks.is_empty() => spec.node_checks.retain(|check| check != SERF_HEALTH),
-        Some(checks) => spec.node_checks.extend(checks),
+        Some(mut checks) => {
+            checks.append(&mut spec.node_checks);
+            spec.node_checks = checks;
+        }
         None => {}
     }
     if spec.node.is_empty() {
@@ -243,7 +246,7 @@ mod tests {
     #[test]
     fn only_an_empty_list_of_checks_takes_the_default_away() {
         assert_eq!(spec(r#"{"Checks":[]}"#).unwrap().node_checks, Vec::<Text>::new());
-        assert_eq!(spec(r#"{"Checks":["a"]}"#).unwrap().node_checks, [SERF_HEALTH, "a"]);
+        assert_eq!(spec(r#"{"Checks":["a"]}"#).unwrap().node_checks, ["a", SERF_HEALTH]);
         assert_eq!(spec(r#"{"NodeChecks":[]}"#).unwrap().node_checks, Vec::<Text>::new());
     }
 

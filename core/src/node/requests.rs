@@ -385,7 +385,8 @@ fn unknown_session(id: Option<Uuid>) -> HttpReply {
 
 fn session(id: Uuid, spec: &SessionSpec) -> Session {
     let (ttl, ttl_parsed) = match &spec.ttl {
-        Some((text, ttl)) => (text.clone(), Some(*ttl)),
+        // A TTL of zero is shown as it was written, and no clock runs for it.
+        Some((text, ttl)) => (text.clone(), Some(*ttl).filter(|ttl| !ttl.is_zero())),
         None => (Text::default(), None),
     };
     Session {
@@ -403,5 +404,28 @@ fn session(id: Uuid, spec: &SessionSpec) -> Session {
             .map(|checks| checks.iter().map(|id| ServiceCheck { id: id.clone() }).collect()),
         create_index: 0,
         modify_index: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::model::SessionBehavior;
+
+    #[test]
+    fn a_ttl_of_zero_is_kept_as_written_and_runs_no_clock() {
+        let mut spec = SessionSpec {
+            name: Text::default(),
+            node: "n".into(),
+            lock_delay: Duration::ZERO,
+            behavior: SessionBehavior::Release,
+            ttl: Some(("0s".into(), Duration::ZERO)),
+            node_checks: Vec::new(),
+            service_checks: None,
+        };
+        let endless = session(Uuid::default(), &spec);
+        assert_eq!((endless.ttl.as_str(), endless.ttl_parsed), ("0s", None));
+        spec.ttl = Some(("10s".into(), Duration::from_secs(10)));
+        assert_eq!(session(Uuid::default(), &spec).ttl_parsed, Some(Duration::from_secs(10)));
     }
 }

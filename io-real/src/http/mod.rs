@@ -21,6 +21,9 @@ use crate::gate::{Gate, Refused};
 
 /// Limit of one header block, in bytes.
 const HEADERS_BYTES_MAX: usize = 64 << 10;
+/// So much of a body that nobody takes is read all the same: most clients send all of it before they look for a reply,
+/// and a connection that is closed on them before that loses the reply, too.
+const DISCARDED_BYTES_MAX: u64 = 1 << 20;
 
 /// Serves one connection until either side ends it. Requests on it are answered in order.
 ///
@@ -63,9 +66,11 @@ async fn read_body(
     let limit = body_limit(head.method.as_str(), head.uri.path(), &gate.published().about);
     let announced = body.size_hint().exact();
     if limit.max == 0 {
+        discard(&mut body).await;
         return Ok(Bytes::new());
     }
     if announced.is_some_and(|length| length > limit.max) {
+        discard(&mut body).await;
         return Err(limit.refuse(announced));
     }
     let mut whole = BytesMut::new();
@@ -75,6 +80,7 @@ async fn read_body(
         let Ok(data) = frame.into_data() else { continue };
         let length = (whole.len() + first.as_ref().map_or(0, Bytes::len) + data.len()) as u64;
         if length > limit.max {
+            discard(&mut body).await;
             return Err(limit.refuse(None));
         }
         // Nearly every body comes in one piece, which is taken as it is.
@@ -87,6 +93,16 @@ async fn read_body(
         }
     }
     Ok(first.unwrap_or_else(|| whole.freeze()))
+}
+
+/// Reads on in a body that is of no use, within a bound; whoever sends more loses the connection.
+async fn discard(body: &mut Incoming) {
+    let mut discarded = 0;
+    while discarded < DISCARDED_BYTES_MAX
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        discarded += frame.data_ref().map_or(0, |data| data.len() as u64);
+    }
 }
 
 async fn answer(gate: &Gate, head: &hyper::http::request::Parts, body: Bytes) -> HttpReply {
@@ -130,4 +146,59 @@ static PARTITION: header::HeaderName = header::HeaderName::from_static("x-consul
 /// A header's value as text; empty when it is absent or no text.
 fn value<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> &'a str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arc_swap::ArcSwap;
+    use hyper_util::rt::TokioIo;
+    use proconsul_core::agent::AgentView;
+    use proconsul_core::node::{About, Lease, Published};
+    use proconsul_core::raft::Membership;
+    use proconsul_core::store::View;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::clock::RealClock;
+
+    /// Sends a request over a pipe that holds less than its body, and reads only when all of it is sent.
+    async fn exchange(method: &str, path: &str, body: usize) -> String {
+        let published = Published {
+            view: View::new(),
+            lease: Lease::default(),
+            membership: Arc::new(Membership::default()),
+            agent: Arc::new(AgentView::default()),
+            about: Arc::new(About { kv_max_value_size: 10, ..About::default() }),
+        };
+        let (gate, _queue) =
+            Gate::new(Arc::new(ArcSwap::from_pointee(published)), Arc::new(RealClock::new()));
+        let (mut client, server) = tokio::io::duplex(256);
+        let server = tokio::spawn(serve(TokioIo::new(server), gate));
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {body}\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        client.write_all(&vec![b'x'; body]).await.unwrap();
+        // The connection lives on: it takes another request.
+        client.write_all(b"GET /v1/none HTTP/1.1\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut replies = String::new();
+        client.read_to_string(&mut replies).await.unwrap();
+        server.await.unwrap().unwrap();
+        replies
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_refused_is_read_before_the_reply() {
+        let replies = exchange("PUT", "/v1/kv/a", 100_000).await;
+        assert!(replies.starts_with("HTTP/1.1 413 "), "{replies}");
+        assert!(replies.contains("Request body(100000 bytes) too large, max size: 10 bytes."), "{replies}");
+        assert!(replies.contains("HTTP/1.1 404 "), "{replies}");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_ignored_is_read_before_the_reply() {
+        let replies = exchange("GET", "/v1/catalog/datacenters", 100_000).await;
+        assert!(replies.starts_with("HTTP/1.1 200 "), "{replies}");
+        assert!(replies.contains("HTTP/1.1 404 "), "{replies}");
+    }
 }
