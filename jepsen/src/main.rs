@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use proconsul_jepsen::history::{History, Outcome};
-use proconsul_jepsen::process::kill;
 use proconsul_jepsen::process::server::Launch;
+use proconsul_jepsen::process::{self, kill};
 use proconsul_jepsen::verdict::Verdict;
 use proconsul_jepsen::{index_order, linearizability, locks, sessions, watches};
 
@@ -111,7 +111,7 @@ fn run(scenario: Scenario) -> Result<bool, Box<dyn Error>> {
             let run = runtime.block_on(async {
                 tokio::select! {
                     biased;
-                    _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+                    _ = process::asked_to_end() => Err("interrupted".into()),
                     () = tokio::time::sleep(Duration::from_secs(time_limit)) => {
                         Err(format!("not done within {time_limit} s"))
                     }

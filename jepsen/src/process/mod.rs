@@ -8,3 +8,18 @@ pub mod kill;
 pub mod kv;
 pub mod ports;
 pub mod server;
+
+/// Waits until this program is asked to end, by SIGINT or SIGTERM, so that it can end what it started.
+///
+/// # Errors
+///
+/// If the system does not let it listen for signals.
+pub async fn asked_to_end() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        biased;
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
+    }
+}

@@ -183,7 +183,7 @@ fn run(arguments: RunArguments) -> Result<(), Box<dyn Error>> {
         };
         tokio::select! {
             biased;
-            _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+            _ = proconsul_jepsen::process::asked_to_end() => Err("interrupted".into()),
             done = measuring => done,
         }
     })
