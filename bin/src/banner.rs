@@ -3,12 +3,11 @@
 use crate::cli::Terminal;
 use crate::config::Config;
 
-/// Prints the banner, starts the log, and logs the warnings about the configuration.
+/// Prints the banner and logs the warnings about the configuration.
 pub fn announce(config: &Config, node_id: &str, terminal: &mut Terminal<'_>) {
     terminal.say("==> Starting agent...");
     terminal.say(render(config, node_id));
     terminal.say("==> Log data will now stream in as it occurs:\n");
-    crate::log::start(&config.log);
     for warning in config.warnings.iter().chain(&config.idle) {
         tracing::warn!(target: "proconsul::config", "{warning}");
     }

@@ -205,6 +205,8 @@ impl Drop for PidFile {
 
 /// Starts the daemon and runs it until it is told to stop; the result is the exit status.
 pub fn run(config: Config, terminal: &mut Terminal<'_>) -> u8 {
+    // Before anything is recovered: what was repaired must be told.
+    crate::log::start(&config.log);
     let daemon = match Daemon::start(&config) {
         Ok(daemon) => daemon,
         Err(error) => return terminal.fail(format!("==> {error}")),
