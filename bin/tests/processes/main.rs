@@ -1,0 +1,14 @@
+//! Agents as real processes: what an operator sees when they are started, killed, stopped, misconfigured and asked.
+//!
+//! Everything stays on loopback, on ports that were free a moment before; every process is ended by its id, and every
+//! directory is removed, when the value that stands for it goes out of scope. Nothing waits for a duration where it
+//! could wait for a condition.
+
+mod checks;
+mod cli;
+mod kills;
+mod refusals;
+mod restarts;
+mod signals;
+mod support;
+mod tour;

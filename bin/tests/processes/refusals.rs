@@ -1,0 +1,150 @@
+//! Starts that must not succeed, and one that must: status 1, one line, what is wrong and what to do about it.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use crate::support::Agent;
+
+/// A server that has written some entries, and is gone.
+fn written() -> Agent {
+    let mut agent = Agent::server();
+    let mut http = agent.http();
+    for key in 0..20 {
+        assert_eq!(http.put(&format!("/v1/kv/key/{key}"), &"v".repeat(100)), true);
+    }
+    // The last frame spans several sectors of the disk.
+    assert_eq!(http.put("/v1/kv/last", &"z".repeat(3000)), true);
+    agent.kill();
+    agent
+}
+
+/// The only segment of its log, and where that ends.
+fn segment(agent: &Agent) -> (PathBuf, usize) {
+    let list = fs::read_dir(agent.dir().join("data/raft/log")).expect("the log");
+    let mut files: Vec<PathBuf> = list.map(|entry| entry.expect("an entry").path()).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    let file = files.remove(0);
+    let bytes = fs::read(&file).expect("readable");
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("not empty") + 1;
+    (file, end)
+}
+
+fn overwrite(file: &PathBuf, offset: usize, bytes: &[u8]) {
+    let file = File::options().write(true).open(file).expect("writable");
+    file.write_all_at(bytes, offset as u64).expect("written");
+}
+
+fn says(line: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(line.contains(part), "{part:?} is not in: {line}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let agent = Agent::new_server();
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, agent.ports.http)).expect("free");
+    let address = taken.local_addr().expect("bound").to_string();
+    says(agent.refusal().line(), &["cannot listen on", &address, "in use", "set another address or port"]);
+    drop(taken);
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, agent.ports.dns)).expect("free");
+    let address = taken.local_addr().expect("bound").to_string();
+    says(agent.refusal().line(), &["cannot listen for DNS on", &address, "in use"]);
+}
+
+#[test]
+fn an_unusable_data_directory_is_named() {
+    let agent = Agent::new(&["-server", "-bootstrap", "-data-dir", "file/data"]);
+    fs::write(agent.dir().join("file"), "").expect("writable");
+    says(agent.refusal().line(), &["data directory cannot be used", "file/data", "Not a directory"]);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_file() {
+    let agent = Agent::new_server();
+    agent.configure("a.json", r#"{"datacentre":"dc1"}"#);
+    says(agent.refusal().text(), &["a.json", "datacentre", "datacenter"]);
+    agent.configure("a.json", r#"{"ports":{"http":"x"}}"#);
+    says(agent.refusal().text(), &["a.json", "ports.http", "whole number"]);
+    agent.configure("a.json", "{");
+    says(agent.refusal().text(), &["a.json"]);
+}
+
+#[test]
+fn a_second_agent_on_the_directory_is_told_who_has_it() {
+    let first = Agent::server();
+    let data = first.dir().join("data");
+    let second = Agent::new(&["-server", "-bootstrap", "-data-dir", data.to_str().expect("text")]);
+    let pid = format!("(process {})", first.pid());
+    says(second.refusal().line(), &["in use by another agent", &pid, "stop that agent"]);
+    assert_eq!(first.http().put("/v1/kv/unharmed", "x"), true);
+}
+
+#[test]
+fn damage_in_the_middle_of_the_log_is_refused_with_file_and_offset() {
+    let agent = written();
+    let (file, end) = segment(&agent);
+    let name = file.file_name().and_then(|name| name.to_str()).expect("text").to_owned();
+    let pristine = fs::read(&file).expect("readable");
+    for offset in [110, end / 2] {
+        overwrite(&file, offset, &[!pristine[offset]]);
+        says(agent.refusal().line(), &["log is damaged", &name, "offset ", "move its data directory away"]);
+        overwrite(&file, offset, &[pristine[offset]]);
+    }
+    let mut agent = agent;
+    agent.start();
+    assert_eq!(
+        agent.http().get("/v1/kv/key/?keys").as_array().map(Vec::len),
+        Some(20),
+        "nothing was changed"
+    );
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_reported() {
+    let mut agent = written();
+    let (file, end) = segment(&agent);
+    // The last whole sector of the last frame never reached the disk.
+    let sector = (end - 512) / 512 * 512;
+    overwrite(&file, sector, &[0; 512]);
+    agent.start();
+    says(&agent.log(), &["a crash cut short", "wal-", "offset="]);
+    let mut http = agent.http();
+    assert_eq!(http.request("GET", "/v1/kv/last", "").expect("an answer").status, 404);
+    assert_eq!(http.get("/v1/kv/key/?keys").as_array().map(Vec::len), Some(20));
+    assert_eq!(http.put("/v1/kv/last", "again"), true);
+    agent.restart();
+    assert_eq!(agent.http().ok("GET", "/v1/kv/last?raw", "").body, "again");
+}
+
+#[test]
+fn a_log_that_ends_early_is_cut_and_reported() {
+    let mut agent = written();
+    let (file, end) = segment(&agent);
+    let log = File::options().write(true).open(&file).expect("writable");
+    log.set_len(end as u64 - 1500).expect("shorter");
+    agent.start();
+    says(&agent.log(), &["a crash cut short", "wal-"]);
+    assert_eq!(agent.http().get("/v1/kv/key/?keys").as_array().map(Vec::len), Some(20));
+}
+
+#[test]
+fn data_of_a_newer_version_is_refused() {
+    let agent = written();
+    let (file, _) = segment(&agent);
+    // The segment's header: format version at 12, checksum at 8 over all of its 64 bytes but itself.
+    let mut header = fs::read(&file).expect("readable")[..64].to_vec();
+    header[12] = 9;
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&header[..8]), &header[12..]);
+    header[8..12].copy_from_slice(&checksum.to_le_bytes());
+    overwrite(&file, 0, &header);
+    says(agent.refusal().line(), &["wal-", "newer version", "start the newer version again"]);
+}
+
+#[test]
+fn what_is_not_supported_is_refused_with_a_way_out() {
+    let agent = Agent::new(&["-data-dir", "data"]);
+    says(agent.refusal().line(), &["client agents are not supported yet", "-server"]);
+}

@@ -1,0 +1,53 @@
+//! Stopping.
+
+use std::net::{TcpListener, UdpSocket};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::{Agent, wait_for};
+
+fn stops_on(signal: Signal, name: &str) {
+    let mut agent = Agent::server();
+    let mut http = agent.http();
+    assert_eq!(http.put("/v1/kv/a", "x"), true);
+    let (_, index) = http.get_at("/v1/kv/a");
+    let blocked: Vec<_> = (0..4)
+        .map(|_| {
+            let mut http = agent.http();
+            thread::spawn(move || http.request("GET", &format!("/v1/kv/a?index={index}&wait=5m"), ""))
+        })
+        .collect();
+    wait_for("the queries wait", || {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).expect("Linux");
+        let links = open.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+        let sockets = links.filter(|link| link.to_string_lossy().starts_with("socket:")).count();
+        // HTTP, DNS over UDP and TCP, this test's client, and the four.
+        if sockets >= 8 { Ok(()) } else { Err(format!("{sockets} sockets")) }
+    });
+    let asked = Instant::now();
+    let status = agent.signal(signal);
+    assert!(asked.elapsed() < Duration::from_secs(5), "it took {:?}", asked.elapsed());
+    assert_eq!(status.code(), Some(1), "as Consul does when it cannot leave");
+    assert!(agent.log().contains(&format!("Caught signal: {name}")));
+    for query in blocked {
+        let answer = query.join().expect("no panic");
+        assert!(!answer.as_ref().is_ok_and(|answer| answer.status == 404), "{answer:?}");
+    }
+    let ports = agent.ports;
+    drop(UdpSocket::bind(("127.0.0.1", ports.dns)).expect("free again"));
+    drop(TcpListener::bind(("127.0.0.1", ports.http)).expect("free again"));
+    agent.start();
+    assert_eq!(agent.http().ok("GET", "/v1/kv/a?raw", "").body, "x");
+}
+
+#[test]
+fn an_interrupt_ends_it_at_once_with_queries_open() {
+    stops_on(Signal::INT, "interrupt");
+}
+
+#[test]
+fn a_termination_ends_it_at_once_with_queries_open() {
+    stops_on(Signal::TERM, "terminated");
+}

@@ -1,0 +1,97 @@
+//! The tour in the README, run as it stands there.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+use crate::support::{Agent, BINARY, wait_for};
+
+/// The blocks of shell commands under «A first tour», with the default ports replaced.
+fn blocks(agent: &Agent) -> Vec<String> {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = std::fs::read_to_string(readme).expect("the README");
+    let tour = readme.split("## A first tour").nth(1).expect("the chapter");
+    let tour = tour.split("\n## ").next().expect("its end");
+    let bin = Path::new(BINARY).parent().expect("a directory").display().to_string();
+    let blocks = tour.split("```sh\n").skip(1);
+    blocks
+        .map(|block| {
+            let block = block.split("```").next().expect("the end of the block");
+            block
+                .replace("$PWD/target/release", &bin)
+                .replace("8500", &agent.ports.http.to_string())
+                .replace("8600", &agent.ports.dns.to_string())
+        })
+        .collect()
+}
+
+fn shell(agent: &Agent, script: &str) -> (bool, String, String) {
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", script])
+        .env("CONSUL_HTTP_ADDR", agent.address().to_string())
+        .current_dir(agent.dir())
+        .stdin(Stdio::null())
+        .output()
+        .expect("bash");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+fn exists(program: &str) -> bool {
+    Command::new(program).arg("-h").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
+#[test]
+fn the_tour_works_as_it_is_written() {
+    if !exists("curl") || !exists("bash") {
+        eprintln!("left out: the tour needs bash and curl");
+        return;
+    }
+    let agent = Agent::dev();
+    let mut tour = blocks(&agent).remove(0);
+    let dig = exists("dig");
+    if !dig {
+        let lines: Vec<_> = tour.lines().filter(|line| !line.starts_with("dig ")).collect();
+        tour = lines.join("\n");
+    }
+    let (success, out, err) = shell(&agent, &tour);
+    assert!(success, "{out}\n{err}\n{tour}");
+    let mut rest = out.as_str();
+    let port = agent.ports.http.to_string();
+    let srv = format!("1 1 {port} ");
+    let marks = [
+        "n1",
+        "Success! Data written to: motd",
+        "\"aGVsbG8=\"",
+        "true",
+        "Success! Data written to: motd",
+        "\"Z29vZCBieWU=\"",
+        "\"Service\": \"web\"",
+        "\"passing\"",
+        if dig { srv.as_str() } else { "" },
+        "true",
+        "true",
+    ];
+    for mark in marks {
+        let at = rest.find(mark).unwrap_or_else(|| panic!("{mark:?} does not follow in\n{out}\n{err}"));
+        rest = &rest[at + mark.len()..];
+    }
+}
+
+#[test]
+fn the_server_with_a_configuration_directory_works_as_it_is_written() {
+    let mut agent = Agent::new(&["-server", "-bootstrap", "-data-dir", "./data", "-config-dir", "./conf"]);
+    let block = blocks(&agent).remove(1);
+    let (prepare, start) = block.trim().rsplit_once('\n').expect("two lines");
+    assert_eq!(start, "proconsul agent -server -bootstrap -data-dir ./data -config-dir ./conf");
+    let (success, _, err) = shell(&agent, prepare);
+    assert!(success, "{err}");
+    agent.start();
+    let mut http = agent.http();
+    wait_for("the service is there", || {
+        let list = http.get("/v1/catalog/service/test");
+        if list[0]["ServicePort"] == 9999 { Ok(()) } else { Err(list.to_string()) }
+    });
+    agent.signal(Signal::INT);
+}
