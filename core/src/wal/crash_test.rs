@@ -480,10 +480,10 @@ fn frames_lie_back_to_back_in_a_zero_filled_file() {
     world.complete_all();
     world.push(vec![entry(1, 2, 3)]);
     assert!(
-        matches!(&world.in_flight[0].ops[0], DiskOp::Write { offset: 120, bytes, .. } if bytes.len() == 48)
+        matches!(&world.in_flight[0].ops[0], DiskOp::Write { offset: 120, bytes, .. } if bytes.len() == 56)
     );
     assert_eq!(world.in_flight[0].ops.len(), 2);
     world.complete_all();
     world.push(vec![entry(1, 3, 200)]);
-    assert_eq!(world.in_flight[0].ops[1], DiskOp::Zero { name, from: 416, to: 672 });
+    assert_eq!(world.in_flight[0].ops[1], DiskOp::Zero { name, from: 424, to: 680 });
 }

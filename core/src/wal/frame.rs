@@ -6,16 +6,17 @@
 //! | 4 | 4 | CRC-32C of the header without this field |
 //! | 8 | 2 | format version |
 //! | 10 | 2 | zero |
-//! | 12 | 4 | length of the body in bytes, without padding |
+//! | 12 | 4 | length of the records in bytes |
 //! | 16 | 8 | sequence number, one more than the former frame's, across segments |
 //! | 24 | 8 | salt of the segment |
-//! | 32 | 4 | CRC-32C of the body with its padding |
-//! | 36 | 4 | zero |
-//! | 40 | | body: records, one after the other; padded with zeros to a multiple of 8 |
+//! | 32 | 4 | CRC-32C of the body with its end marks |
+//! | 36 | 4 | end marks `A5` |
+//! | 40 | | body: records, one after the other, then 1 to 8 end marks up to a multiple of 8 |
 //!
 //! All numbers are little-endian. The header has its own checksum because an intact header proves that the frames
 //! before it were durable, whatever became of its body. The salt is random and known to this member only: bytes that
-//! a client stores can never look like a frame.
+//! a client stores can never look like a frame. The end marks tell a write that was cut short from a whole one: what
+//! was not written is zero.
 
 /// Size of the header.
 pub(super) const HEADER: usize = 40;
@@ -26,6 +27,7 @@ pub(super) const VERSION: u16 = 1;
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
 const MAGIC: [u8; 4] = *b"pFrm";
+const END: u8 = 0xa5;
 
 /// A header whose checksum is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,11 +44,11 @@ pub(super) fn buffer() -> Vec<u8> {
     vec![0; HEADER]
 }
 
-/// Completes a buffer from [`buffer`] with records behind the header: pads it and fills in the header.
+/// Completes a buffer from [`buffer`] with records behind the header: adds the end marks and fills in the header.
 pub(super) fn seal(buffer: &mut Vec<u8>, sequence: u64, salt: u64) {
     assert!(buffer.len() > HEADER, "a frame has content");
     let length = u32::try_from(buffer.len() - HEADER).expect("records are far smaller than 4 GiB");
-    buffer.resize(buffer.len().next_multiple_of(ALIGN), 0);
+    buffer.resize(size(buffer.len() - HEADER), END);
     let body_crc = crc32c::crc32c(&buffer[HEADER..]);
     buffer[0..4].copy_from_slice(&MAGIC);
     buffer[8..10].copy_from_slice(&VERSION.to_le_bytes());
@@ -55,7 +57,7 @@ pub(super) fn seal(buffer: &mut Vec<u8>, sequence: u64, salt: u64) {
     buffer[16..24].copy_from_slice(&sequence.to_le_bytes());
     buffer[24..32].copy_from_slice(&salt.to_le_bytes());
     buffer[32..36].copy_from_slice(&body_crc.to_le_bytes());
-    buffer[36..40].fill(0);
+    buffer[36..40].fill(END);
     let header_crc = header_crc(&buffer[..HEADER]);
     buffer[4..8].copy_from_slice(&header_crc.to_le_bytes());
 }
@@ -76,9 +78,9 @@ impl Header {
         })
     }
 
-    /// Size of the whole frame, padding included.
+    /// Size of the whole frame.
     pub(super) fn size(&self) -> usize {
-        HEADER + (self.length as usize).next_multiple_of(ALIGN)
+        size(self.length as usize)
     }
 
     /// The records of the frame at an offset, if the body's checksum is right.
@@ -88,9 +90,20 @@ impl Header {
     }
 }
 
-/// Whether some sector of `[from, to)` is blank: what a write that lost sectors leaves in an area that was zero, or
-/// beyond the end of the file, before.
-pub(super) fn has_blank_sector(file: &[u8], from: usize, to: usize) -> bool {
+/// Size of a frame with this many bytes of records.
+pub(super) fn size(length: usize) -> usize {
+    HEADER + (length + 1).next_multiple_of(ALIGN)
+}
+
+/// Whether a bad frame, or a bad header, in `[from, to)` may be what an interrupted write left of it in an area that was
+/// zero, or beyond the end of the file, before: some sector of it is missing, or it was cut short, or blanking it was.
+/// A whole one begins and ends with bytes that no single flipped bit makes zero.
+pub(super) fn is_torn(file: &[u8], from: usize, to: usize) -> bool {
+    let byte = |at: usize| file.get(at).copied().unwrap_or(0);
+    byte(from) == 0 || byte(to - 1) == 0 || has_blank_sector(file, from, to)
+}
+
+fn has_blank_sector(file: &[u8], from: usize, to: usize) -> bool {
     let mut at = from;
     while at < to {
         let end = (at + 1).next_multiple_of(SECTOR).min(to);
@@ -135,8 +148,8 @@ mod tests {
 
     #[test]
     fn the_format_of_a_frame_is_fixed() {
-        let expected = "7046726d b559ca90 0100 0000 05000000 0700000000000000 0807060504030201 b3ed0390 00000000 \
-                        68656c6c6f000000";
+        let expected = "7046726d 2dd431db 0100 0000 05000000 0700000000000000 0807060504030201 6a16258f a5a5a5a5 \
+                        68656c6c6fa5a5a5";
         let hex: String = sealed(b"hello").iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, expected.replace(' ', ""));
     }
@@ -181,5 +194,17 @@ mod tests {
         assert!(has_blank_sector(&file, 100, 520));
         file[1023] = 1;
         assert!(!has_blank_sector(&file, 100, 2048));
+    }
+
+    #[test]
+    fn a_frame_that_was_cut_short_anywhere_looks_torn_and_a_whole_one_does_not() {
+        let bytes = sealed(b"\0\0\0\0\0\0\0");
+        assert!(!is_torn(&bytes, 0, bytes.len()) && !is_torn(&bytes, 0, HEADER));
+        for cut in 0..bytes.len() {
+            let mut short = bytes.clone();
+            short[cut..].fill(0);
+            assert!(is_torn(&short, 0, bytes.len()), "cut at {cut}");
+            assert!(cut >= HEADER || is_torn(&short, 0, HEADER), "cut at {cut}");
+        }
     }
 }

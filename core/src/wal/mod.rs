@@ -13,9 +13,9 @@
 //!
 //! * a bad frame that anything later was written after (a frame header of a later sequence, a later segment) was
 //!   acknowledged once: the log is damaged, the server refuses to start;
-//! * a bad last frame of which at least one 512-byte sector is still blank, as it was before the write, is a torn write
-//!   that was never acknowledged: it is cut;
-//! * a bad last frame without a blank sector was written whole and has rotted since: refused as well.
+//! * a bad last frame of which something is missing (a 512-byte sector, or the end of it, is still blank, as it was
+//!   before the write) is a torn write that was never acknowledged: it is cut;
+//! * a bad last frame of which nothing is missing was written whole and has rotted since: refused as well.
 //!
 //! Protocol-aware recovery (Alagappan and others, FAST 2018) explains why the distinction matters: a voter that forgets
 //! what it acknowledged may elect a leader without a committed entry.

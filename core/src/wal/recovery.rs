@@ -309,7 +309,7 @@ impl Opened {
 }
 
 /// Decides whether the bytes behind the last good frame are a torn write. They are damage if anything was written after
-/// them, or if no sector is missing.
+/// them, or if nothing of them is missing.
 fn judge_tail(name: String, salt: u64, file: &[u8], at: usize, expected: u64) -> Result<(), BadLog> {
     let later = (at + frame::ALIGN..file.len()).step_by(frame::ALIGN).find(|at| {
         frame::Header::read(file, *at).is_some_and(|found| found.salt == salt && found.sequence >= expected)
@@ -318,7 +318,7 @@ fn judge_tail(name: String, salt: u64, file: &[u8], at: usize, expected: u64) ->
         return Err(damaged(name, at, "a frame is bad, and later ones follow it"));
     }
     let size = frame::Header::read(file, at).map_or(frame::HEADER, |found| found.size());
-    if frame::has_blank_sector(file, at, at + size) {
+    if frame::is_torn(file, at, at + size) {
         return Ok(());
     }
     Err(damaged(name, at, "the last frame is bad, and no interrupted write explains it"))

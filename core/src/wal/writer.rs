@@ -249,7 +249,7 @@ impl Wal {
 
     fn write_frame(&mut self, frame: Gathered, ops: &mut Vec<DiskOp>) {
         let mut buffer = frame.buffer;
-        let size = buffer.len().next_multiple_of(frame::ALIGN) as u64;
+        let size = frame::size(buffer.len() - frame::HEADER) as u64;
         let fits = self.segments.back().is_some_and(|segment| {
             !segment.has_frames || segment.end + size <= self.options.segment_bytes_max
         });
