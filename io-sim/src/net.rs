@@ -172,10 +172,11 @@ impl Fabric {
         self.notify();
     }
 
-    /// Takes back every cut, and gives every link the quality that it began with.
+    /// Takes back every cut and loses nothing from here on.
     pub fn mend_all(&self) {
         let mut state = self.lock();
         state.links.clear();
+        state.quality = LinkQuality { loss_ppm: 0, duplicate_ppm: 0, reorder_ppm: 0, ..state.quality };
         for (from, to) in std::mem::take(&mut state.cut).into_keys() {
             state.release_stalled(from, to);
         }
@@ -186,12 +187,6 @@ impl Fabric {
     /// Gives one direction of a link the quality that it began with.
     pub fn reset_quality(&self, from: HostId, to: HostId) {
         self.lock().links.remove(&(from, to));
-    }
-
-    /// The quality that every link began with.
-    #[must_use]
-    pub fn base_quality(&self) -> LinkQuality {
-        self.lock().quality
     }
 
     /// Changes the quality of one direction of a link.
