@@ -1,0 +1,259 @@
+//! What a run is going to do, drawn beforehand.
+//!
+//! A seed alone is no regression test: a change of two lines in the driver reorders every draw after it. So a plan is
+//! drawn from the seed first, with a generator of its own, and executed afterwards. It says what is done to the world
+//! and when, names nothing of the code under test, and is kept as JSON when it finds something.
+
+use proconsul_io_sim::clock::ClockError;
+use proconsul_io_sim::net::{Death, LinkQuality};
+use serde::{Deserialize, Serialize};
+
+/// The bound on drift that servers are configured with, in parts per million.
+pub const DRIFT_BOUND_PPM: u32 = 10_000;
+
+/// A run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Seeds everything that is drawn while the plan is executed: latencies, scheduling, the nodes' own randomness.
+    pub seed: u64,
+    /// How many servers: 1, 3 or 5.
+    pub servers: u8,
+    /// How long the safety phase lasts; then everything is healed.
+    pub safety_ms: u64,
+    /// Clocks of the servers.
+    pub clocks: Vec<ClockError>,
+    /// How the network is while nothing is done to it.
+    pub net: NetPlan,
+    /// How the disks are.
+    pub disk: DiskPlan,
+    /// How the servers are configured.
+    pub tuning: Tuning,
+    /// Who uses the cluster, and how.
+    pub clients: Vec<ClientPlan>,
+    /// What is done to it.
+    pub faults: Vec<TimedFault>,
+    /// A defect to plant, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bug: Option<String>,
+}
+
+/// The network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetPlan {
+    /// Every link.
+    pub quality: LinkQuality,
+    /// Whether frames between servers travel each for itself, and may be lost, doubled and overtaken.
+    pub datagrams: bool,
+}
+
+/// The disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskPlan {
+    /// A sync takes up to this long.
+    pub sync_max_us: u64,
+    /// A checkpoint takes up to this long.
+    pub checkpoint_max_us: u64,
+}
+
+/// Settings of the servers that a run may vary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tuning {
+    /// Checkpoints are made after so many entries: small, so that logs are compacted within a run.
+    pub snapshot_threshold: u64,
+    /// Log segments hold so many bytes.
+    pub segment_bytes: u64,
+}
+
+/// A client: one sequential user of the HTTP interface, on a host of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientPlan {
+    /// What it does.
+    pub kind: ClientKind,
+    /// Seeds its choices.
+    pub seed: u64,
+    /// It stops after so many operations.
+    pub operations: u32,
+    /// It waits up to this long between two.
+    pub think_max_ms: u64,
+}
+
+/// Kinds of clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ClientKind {
+    /// Sets, gets, check-and-sets and deletes keys that it shares with the others of its kind.
+    Kv,
+    /// Creates a session, renews it most of the time, acquires and releases locks with it.
+    Lock,
+    /// Follows a key by blocking queries.
+    Watcher,
+    /// Follows all keys under a prefix by blocking queries.
+    PrefixWatcher,
+}
+
+/// A fault and when it begins, in milliseconds since the safety phase began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimedFault {
+    /// When.
+    pub at_ms: u64,
+    /// What.
+    pub fault: Fault,
+}
+
+/// Which server a fault is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Target {
+    /// This one, counted from zero.
+    Server(u8),
+    /// Whoever leads when the fault begins; the first one if nobody does.
+    Leader,
+}
+
+/// What can be done to a cluster. Every fault ends by itself after its time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fault {
+    /// A group of servers and the others do not reach each other.
+    Partition {
+        /// The group.
+        group: Vec<u8>,
+        /// For so long.
+        ms: u64,
+    },
+    /// One server does not reach the others, or is not reached, or both. Clients reach it.
+    Isolate {
+        /// The server.
+        server: Target,
+        /// Which way is cut.
+        way: Way,
+        /// For so long.
+        ms: u64,
+    },
+    /// A server's connections to the others are reset, and then none reaches the other. Clients reach it.
+    Sever {
+        /// The server.
+        server: Target,
+        /// For so long.
+        ms: u64,
+    },
+    /// One server does not reach its clients, or is not reached by them, or both.
+    CutClients {
+        /// The server.
+        server: Target,
+        /// Which way is cut.
+        way: Way,
+        /// For so long.
+        ms: u64,
+    },
+    /// Every link between servers is of another quality.
+    Weather {
+        /// The quality.
+        quality: LinkQuality,
+        /// For so long.
+        ms: u64,
+    },
+    /// The links from one server are of another quality.
+    SlowLink {
+        /// The server.
+        server: Target,
+        /// The quality.
+        quality: LinkQuality,
+        /// For so long.
+        ms: u64,
+    },
+    /// A server's process or machine dies, and is started again.
+    Kill {
+        /// The server.
+        server: Target,
+        /// How it dies.
+        death: Death,
+        /// For so long.
+        down_ms: u64,
+    },
+    /// All servers die at once, and are started again one after the other.
+    KillAll {
+        /// How they die.
+        death: Death,
+        /// Until the first one is started.
+        down_ms: u64,
+    },
+    /// A process is stopped without its knowing.
+    Pause {
+        /// The server.
+        server: Target,
+        /// For so long.
+        ms: u64,
+    },
+    /// A server's clocks run differently from here on.
+    Drift {
+        /// The server.
+        server: Target,
+        /// Parts per million faster than real time.
+        ppm: i64,
+    },
+    /// A server's wall clock jumps.
+    WallJump {
+        /// The server.
+        server: Target,
+        /// By so much.
+        by_ms: i64,
+    },
+    /// A server's syncs take long.
+    SlowDisk {
+        /// The server.
+        server: Target,
+        /// Up to so long each.
+        sync_max_us: u64,
+        /// For so long.
+        ms: u64,
+    },
+    /// A server's disk fails some writes and syncs. The server halts, and is started again.
+    FailingDisk {
+        /// The server.
+        server: Target,
+        /// How many of them.
+        per_thousand: u32,
+        /// For so long.
+        ms: u64,
+    },
+}
+
+/// Directions of a cut, as the server sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Way {
+    /// Neither sends nor hears.
+    Both,
+    /// Hears, but is not heard.
+    Outbound,
+    /// Is heard, but does not hear.
+    Inbound,
+}
+
+impl Plan {
+    /// The worst drift of any clock at any time, in parts per million of real time.
+    #[must_use]
+    pub fn drift_max_ppm(&self) -> u64 {
+        let changed = self.faults.iter().filter_map(|timed| match timed.fault {
+            Fault::Drift { ppm, .. } => Some(ppm),
+            _ => None,
+        });
+        let drifts = self.clocks.iter().map(|clock| clock.drift_ppm).chain(changed);
+        drifts.map(i64::unsigned_abs).max().unwrap_or(0)
+    }
+
+    /// Whether default reads are promised to be linearizable: no clock drifts beyond what is configured.
+    #[must_use]
+    pub fn trusts_clocks(&self) -> bool {
+        self.drift_max_ppm() < u64::from(DRIFT_BOUND_PPM)
+    }
+
+    /// Reads a plan, or a failure's report that contains one.
+    ///
+    /// # Errors
+    /// The text is neither.
+    pub fn from_json(text: &str) -> Result<Plan, serde_json::Error> {
+        let mut value: serde_json::Value = serde_json::from_str(text)?;
+        match value.get_mut("plan") {
+            Some(plan) => serde_json::from_value(plan.take()),
+            None => serde_json::from_value(value),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The process of a simulated server: the very driver loop, log and node of production, on simulated ports.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hyper_util::rt::TokioIo;
+use proconsul_core::agent;
+use proconsul_core::boundary::{Input, Output};
+use proconsul_core::node::{About, CheckpointPolicy, Config, Node, Restored, RosterEntry};
+use proconsul_core::raft::{Member, Membership, Timing};
+use proconsul_core::rng::Rng;
+use proconsul_core::time::Now;
+use proconsul_core::wal;
+use proconsul_io_real::bulk;
+use proconsul_io_real::driver::{End, Lanes, Observer, drive};
+use proconsul_io_real::gate::Gate;
+use proconsul_io_real::http;
+use proconsul_io_real::log_writer::{open_log, write_log};
+use proconsul_io_real::ports::{Checkpoints as _, Clock, Loaded};
+use proconsul_io_sim::net::HostId;
+use proconsul_io_sim::spawn::SimSpawn;
+use proconsul_io_sim::stream::Listener;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::audit::{Audit, Server};
+use crate::cluster::Surroundings;
+use crate::plan::DRIFT_BOUND_PPM;
+
+/// The main task of a server's process. Ends with why it ended.
+pub fn main(at: Surroundings) -> Pin<Box<dyn Future<Output = String> + Send>> {
+    Box::pin(async move {
+        match run(at).await {
+            Ok(End::Stopped) => "it stopped".to_owned(),
+            Ok(End::Halted(reason)) | Err(reason) => reason,
+        }
+    })
+}
+
+async fn run(at: Surroundings) -> Result<End, String> {
+    let rng = Rng::from_seed(at.seed);
+    let clock: Arc<dyn Clock> = Arc::new(at.clock.clone());
+    let (mut checkpoints, mut disk) = (at.checkpoints.clone(), at.disk.clone());
+    let Loaded { meta, store, local } = checkpoints.load().await.map_err(|error| error.to_string())?;
+    let opened =
+        open_log(&mut disk, log_options(&at), rng.fork(1)).await.map_err(|error| error.to_string())?;
+    if let Some(torn) = &opened.torn {
+        tracing::info!(server = at.server, ?torn, "torn tail cut");
+        at.audit.count("torn tails cut", 1);
+    }
+    let (wal, raft) = opened.with_snapshot(meta).map_err(|error| error.to_string())?;
+    let restored = Restored { raft, store, local, wal: Some(wal) };
+    let mut node =
+        Node::new(config(&at), restored, seed(&rng), clock.now()).map_err(|error| error.to_string())?;
+
+    let (log, writes) = mpsc::channel(1);
+    let (to_core, logged) = mpsc::channel(1);
+    let (done_sender, done) = mpsc::unbounded_channel();
+    let (bulk, jobs) = mpsc::unbounded_channel();
+    let published = Arc::new(ArcSwap::new(node.first_publication(clock.now())));
+    let (gate, queue) = Gate::new(Arc::clone(&published), Arc::clone(&clock));
+    // Nobody ever asks a simulated server to stop: it is killed.
+    let (_stop, stopped) = oneshot::channel();
+    drop(madsim::task::spawn(async move { write_log(&mut disk, writes, to_core).await }));
+    drop(madsim::task::spawn(bulk::run(checkpoints, jobs, done_sender.clone())));
+    drop(madsim::task::spawn(serve(at.fabric.listen(at.host), gate)));
+    let lanes = Lanes {
+        clock,
+        wire: Box::new(at.fabric.wire(at.host, at.life)),
+        prober: Arc::new(at.prober.clone()),
+        spawn: Arc::new(SimSpawn),
+        log,
+        logged,
+        bulk,
+        done,
+        done_sender,
+        gate: queue,
+        published,
+        stop: stopped,
+        observer: Some(Box::new(Witness { server: at.server, host: at.host, audit: at.audit.clone() })),
+    };
+    Ok(drive(node, lanes).await)
+}
+
+/// Serves every connection that comes, until the process dies.
+async fn serve(mut listener: Listener, gate: Gate) {
+    loop {
+        let (stream, gate) = (listener.accept().await, gate.clone());
+        drop(madsim::task::spawn(async move {
+            // A client that goes away in the middle is no error of ours.
+            let _ = http::serve(TokioIo::new(stream), gate).await;
+        }));
+    }
+}
+
+/// Shows every step to the auditors.
+struct Witness {
+    server: Server,
+    host: HostId,
+    audit: Audit,
+}
+
+impl Observer for Witness {
+    fn before(&mut self, now: Now, input: &Input) {
+        tracing::trace!(target: "step", host = %self.host, mono = now.mono.0, ?input);
+    }
+
+    fn after(&mut self, node: &Node, outputs: &[Output]) {
+        tracing::trace!(target: "step", host = %self.host, outputs = outputs.len());
+        let (applied, store) = node.state();
+        self.audit.observe(self.server, node.raft_state(), store, applied.0);
+    }
+}
+
+fn log_options(at: &Surroundings) -> wal::Options {
+    wal::Options {
+        segment_bytes_max: at.tuning.segment_bytes,
+        zero_step_first: 4 << 10,
+        zero_step_max: 16 << 10,
+        ..wal::Options::default()
+    }
+}
+
+fn seed(rng: &Rng) -> [u8; 32] {
+    let mut rng = rng.fork(2);
+    let mut seed = [0; 32];
+    for part in seed.chunks_mut(8) {
+        part.copy_from_slice(&rng.next_u64().to_le_bytes());
+    }
+    seed
+}
+
+fn config(at: &Surroundings) -> Config {
+    let servers =
+        at.group.iter().map(|(id, address)| (*id, Member { address: address.as_str().into(), voter: true }));
+    let name = |server: usize| format!("server{server}");
+    let host_address = |address: &str| address.split(':').next().unwrap_or_default().to_owned();
+    let node: proconsul_core::Text = name(at.server).into();
+    let address: proconsul_core::Text = host_address(&at.host.address(8300)).into();
+    Config {
+        about: About {
+            node: node.clone(),
+            id: at.id,
+            datacenter: "dc1".into(),
+            address: address.clone(),
+            version: "0.1.0".into(),
+            server: true,
+            domain: "consul".into(),
+            kv_max_value_size: 512 << 10,
+            ..About::default()
+        },
+        timing: Timing { drift_ppm: DRIFT_BOUND_PPM, ..Timing::default() },
+        found: Some(Membership { servers: servers.collect() }),
+        roster: at
+            .group
+            .iter()
+            .enumerate()
+            .map(|(server, (id, address))| RosterEntry {
+                id: *id,
+                node: name(server).into(),
+                address: host_address(address).into(),
+                port: 8300,
+            })
+            .collect(),
+        agent: agent::Config {
+            node,
+            id: Some(at.id),
+            address,
+            datacenter: "dc1".into(),
+            persist: true,
+            ..agent::Config::default()
+        },
+        hold_timeout: Duration::from_secs(7),
+        checkpoints: CheckpointPolicy {
+            entries: at.tuning.snapshot_threshold,
+            trailing_entries: usize::try_from(at.tuning.snapshot_threshold / 2).expect("a small number"),
+            ..CheckpointPolicy::default()
+        },
+        tombstone_ttl: Duration::from_secs(900),
+    }
+}

@@ -1,0 +1,46 @@
+//! Keys that several clients set, get, check-and-set and delete.
+
+use std::collections::BTreeMap;
+
+use proconsul_jepsen::history::{Consistency, Op};
+
+use super::Client;
+
+/// So many keys are shared.
+pub(super) const KEYS: u64 = 4;
+
+pub(super) async fn run(client: &mut Client) {
+    // Modify indexes that this client has seen last, for checking against.
+    let mut seen: BTreeMap<String, u64> = BTreeMap::new();
+    for _ in 0..client.operations {
+        if client.must_stop() {
+            return;
+        }
+        let key = client.key("k", KEYS);
+        match client.rng.below(20) {
+            0..=6 => {
+                let mode = if client.one_in(3) { "consistent" } else { client.shared.fresh_mode };
+                if let Some((entry, _)) = client.read(&key, mode, Consistency::Linearizable).await {
+                    seen.insert(key, entry.map_or(0, |entry| entry.modify_index));
+                }
+            }
+            7 | 8 => {
+                client.read(&key, "stale", Consistency::Stale).await;
+            }
+            9..=13 => {
+                let value = client.fresh_value();
+                client.write(&key, "", Op::Write { value: value.clone() }, value).await;
+            }
+            14..=17 => {
+                let expected = seen.get(&key).copied().unwrap_or(0);
+                let value = client.fresh_value();
+                let op = Op::Cas { expected, value: value.clone() };
+                client.write(&key, &format!("cas={expected}"), op, value).await;
+            }
+            _ => {
+                client.write(&key, "", Op::Delete, String::new()).await;
+            }
+        }
+        client.think().await;
+    }
+}

@@ -1,0 +1,142 @@
+//! A run: a cluster and its clients, in two phases. Under faults nothing that was promised may be broken; after
+//! everything is healed, everybody must get on within a bounded time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use proconsul_core::rng::Rng;
+use proconsul_io_sim::net::{Fabric, HostId};
+use proconsul_io_sim::time::{sim_now, sim_sleep};
+use proconsul_io_sim::trace::Trace;
+
+use crate::audit::{Audit, check_history};
+use crate::cluster::{Cluster, Main};
+use crate::nemesis;
+use crate::plan::{ClientKind, Plan};
+use crate::runner::Violation;
+use crate::server;
+use crate::workload::{Client, Shared, SharedHistory, calm};
+
+/// After healing, each server must serve a write and a read within this time, and all must have the same state.
+///
+/// Generous against the sum of what may have to pass: connections given up, an election with split votes, the hold-out
+/// of a restarted voter, a snapshot, all with clocks that drift.
+const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
+
+/// Longer than two waits of a watcher.
+const WATCHERS_SETTLE: Duration = Duration::from_secs(11);
+
+/// What a run found.
+pub struct Outcome {
+    /// Broken promises.
+    pub violations: Vec<Violation>,
+    /// What happened, counted.
+    pub counts: BTreeMap<String, u64>,
+}
+
+/// Executes a plan with the real server.
+pub async fn run(plan: &Plan, trace: &Trace) -> Outcome {
+    run_with(plan, trace, server::main).await
+}
+
+/// Executes a plan with any server.
+pub async fn run_with(plan: &Plan, trace: &Trace, main: Main) -> Outcome {
+    let rng = Rng::from_seed(plan.seed);
+    let fabric = Fabric::new(rng.fork(0x6e65_7400), plan.net.quality, plan.net.datagrams, trace.clone());
+    let audit = Audit::default();
+    let cluster = Cluster::new(plan, fabric.clone(), audit.clone(), main);
+    let shared = Shared {
+        fabric: fabric.clone(),
+        servers: cluster.hosts(),
+        history: SharedHistory::default(),
+        fresh_mode: if plan.trusts_clocks() { "" } else { "consistent" },
+        audit: audit.clone(),
+        stop: Arc::new(AtomicBool::new(false)),
+        stop_watching: Arc::new(AtomicBool::new(false)),
+    };
+    for server in 0..cluster.len() {
+        cluster.start(server);
+    }
+    let hosts: Vec<_> = (0..).map(|at| HostId(100 + at)).take(plan.clients.len()).collect();
+    nemesis::unleash(plan, &cluster, &fabric, &hosts);
+    let (mut changers, mut watchers) = (Vec::new(), Vec::new());
+    for (host, client) in hosts.iter().zip(&plan.clients) {
+        fabric.add_host(*host, None);
+        let kind = client.kind;
+        let task = madsim::task::spawn(Client::new(host.0, *host, client, shared.clone()).run(kind));
+        match kind {
+            ClientKind::Kv | ClientKind::Lock => changers.push(task),
+            ClientKind::Watcher | ClientKind::PrefixWatcher => watchers.push(task),
+        }
+    }
+
+    sim_sleep(Duration::from_millis(plan.safety_ms)).await;
+    tracing::info!("healing");
+    shared.stop.store(true, Ordering::Relaxed);
+    cluster.heal();
+    // Every operation has a limit of its own, so this ends.
+    for client in changers {
+        drop(client.await);
+    }
+    if !audit.has_failed() {
+        calm(plan, &cluster, &shared, &audit).await;
+    }
+    shared.stop_watching.store(true, Ordering::Relaxed);
+    for watcher in watchers {
+        drop(watcher.await);
+    }
+    tracing::info!("checking");
+    let history = shared.history.lock();
+    check_history(&history, plan.drift_max_ppm(), &audit);
+    let (violations, counts) = audit.findings();
+    Outcome { violations, counts }
+}
+
+/// Demands that every server serves, that all come to the same state, and that they then keep the promises which no fault
+/// excuses.
+async fn calm(plan: &Plan, cluster: &Cluster, shared: &Shared, audit: &Audit) {
+    let healed = sim_now();
+    let left = || PROGRESS_LIMIT.saturating_sub(Duration::from_nanos(sim_now() - healed));
+    let mut provers: Vec<_> =
+        (0..cluster.len()).map(|server| calm::prover(server, plan.seed, shared.clone())).collect();
+    for (server, prover) in provers.iter_mut().enumerate() {
+        if madsim::time::timeout(left(), prover.prove_service(server)).await.is_err() {
+            audit.report(
+                "progress",
+                format!("server {server} did not serve within {PROGRESS_LIMIT:?} of healing"),
+            );
+            return;
+        }
+    }
+    let converged = async {
+        while !audit.have_converged(cluster.len()) {
+            sim_sleep(Duration::from_millis(50)).await;
+        }
+    };
+    if madsim::time::timeout(left(), converged).await.is_err() {
+        let what =
+            format!("servers did not converge within {PROGRESS_LIMIT:?} of healing: {:?}", audit.applied());
+        audit.report("progress", what);
+        return;
+    }
+    for (server, prover) in provers.iter_mut().enumerate() {
+        prover.read_all(server).await;
+    }
+    let servers: Vec<_> = provers
+        .into_iter()
+        .enumerate()
+        .map(|(server, mut prover)| {
+            madsim::task::spawn(async move {
+                prover.prove_wakes(server).await;
+                prover.prove_handover(server).await;
+            })
+        })
+        .collect();
+    for server in servers {
+        drop(server.await);
+    }
+    // Until every watcher has been answered once more.
+    sim_sleep(WATCHERS_SETTLE).await;
+}
