@@ -8,10 +8,10 @@ use proconsul_jepsen::{index_order, linearizability};
 
 use crate::support::BINARY;
 
-#[test]
-fn kills_at_random_moments_lose_no_acknowledged_write() {
-    let launch = Launch { binary: BINARY.into(), dev: false, arguments: Vec::new() };
-    let options = Options { seed: 7, clients: 8, keys: 16, rounds: 6, up_for: Duration::from_millis(500) };
+fn survives_kills(seed: u64, arguments: &[&str]) {
+    let arguments = arguments.iter().map(ToString::to_string).collect();
+    let launch = Launch { binary: BINARY.into(), dev: false, arguments };
+    let options = Options { seed, clients: 8, keys: 16, rounds: 6, up_for: Duration::from_millis(500) };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -23,4 +23,15 @@ fn kills_at_random_moments_lose_no_acknowledged_write() {
     let verdict = index_order::check(&run.history);
     assert!(verdict.is_valid(), "{verdict}");
     assert!(run.history.operations().len() > 100, "the clients did next to nothing");
+}
+
+#[test]
+fn kills_at_random_moments_lose_no_acknowledged_write() {
+    survives_kills(7, &[]);
+}
+
+#[test]
+fn kills_amid_checkpoints_lose_no_acknowledged_write() {
+    // A checkpoint every few writes: most kills meet one that is half done.
+    survives_kills(8, &["-hcl", "raft_snapshot_threshold = 5"]);
 }
