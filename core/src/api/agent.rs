@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::render::json::Json;
-use super::render::{content_hash, render_local_service, rows};
+use super::render::{content_hash, render_local_service, rows, written};
 use super::route::{Context, Handled, Routed};
-use super::{Call, ContentType, HttpReply, LocalServiceRead, Shape, params};
+use super::{Call, ContentType, HttpReply, LocalServiceRead, Shape, filter, params};
 use crate::Text;
 use crate::agent::{self, CallError, definition};
 use crate::ids::Uuid;
@@ -127,22 +127,30 @@ pub(super) fn check_update(context: &Context<'_>) -> Handled {
 }
 
 pub(super) fn services(context: &Context<'_>) -> Handled {
+    let filter = context.filter(filter::SERVICE)?;
     let mut json = Json::with_capacity(1_024);
     json.open(b'{');
     for (id, service) in &context.published.agent.services {
-        json.data_key(id);
-        rows::agent_service(&mut json, service, None);
+        let row = written(|json| rows::agent_service(json, service, None));
+        if filter.as_ref().is_none_or(|filter| filter.keeps(&row)) {
+            json.data_key(id);
+            json.raw(&row);
+        }
     }
     json.close(b'}');
     Ok(context.json(200, json.into_bytes()).into())
 }
 
 pub(super) fn checks(context: &Context<'_>) -> Handled {
+    let filter = context.filter(filter::CHECK)?;
     let mut json = Json::with_capacity(1_024);
     json.open(b'{');
     for (id, check) in &context.published.agent.checks {
-        json.data_key(id);
-        rows::check(&mut json, check);
+        let row = written(|json| rows::check(json, check));
+        if filter.as_ref().is_none_or(|filter| filter.keeps(&row)) {
+            json.data_key(id);
+            json.raw(&row);
+        }
     }
     json.close(b'}');
     Ok(context.json(200, json.into_bytes()).into())
@@ -320,11 +328,9 @@ pub(super) fn version(context: &Context<'_>) -> Handled {
 /// The members of the Raft group, this agent first: what is known of the cluster without gossip.
 pub(super) fn members(context: &Context<'_>) -> Handled {
     let wan = context.params.has("wan");
+    let filter = context.filter(filter::MEMBER)?;
     let about = context.about();
-    let mut json = Json::with_capacity(1_024);
-    json.open(b'[');
-    json.next();
-    own_member(&mut json, context, wan);
+    let mut members = vec![written(|json| own_member(json, context, wan))];
     for (id, server) in &context.published.membership.servers {
         if *id == about.id {
             continue;
@@ -332,20 +338,22 @@ pub(super) fn members(context: &Context<'_>) -> Handled {
         let view = &context.published.view;
         let node = view.node_by_id(*id);
         let (host, port) = split_address(&server.address);
+        let other = Member {
+            name: node.map_or_else(|| id.to_string().into(), |node| node.name.clone()),
+            address: node.map_or_else(|| host.into(), |node| node.address.clone()),
+            server_port: port,
+            serf_port: serf_port(context, wan),
+            id: *id,
+            server: true,
+            wan,
+        };
+        members.push(written(|json| member(json, &other, context)));
+    }
+    let mut json = Json::with_capacity(1_024);
+    json.open(b'[');
+    for row in members.iter().filter(|row| filter.as_ref().is_none_or(|filter| filter.keeps(row))) {
         json.next();
-        member(
-            &mut json,
-            &Member {
-                name: node.map_or_else(|| id.to_string().into(), |node| node.name.clone()),
-                address: node.map_or_else(|| host.into(), |node| node.address.clone()),
-                server_port: port,
-                serf_port: serf_port(context, wan),
-                id: *id,
-                server: true,
-                wan,
-            },
-            context,
-        );
+        json.raw(row);
     }
     json.close(b']');
     Ok(context.json(200, json.into_bytes()).into())

@@ -100,6 +100,58 @@ fn text(reply: &HttpReply) -> &str {
 }
 
 #[test]
+fn a_filter_keeps_the_rows_for_which_it_holds() {
+    let mut world = World::new();
+    for (node, port, status) in [("a", 80, "passing"), ("b", 81, "critical")] {
+        let body = format!(
+            r#"{{"Node":"{node}","Address":"10.0.0.1","Service":{{"ID":"web","Service":"web","Port":{port}}},
+                "Check":{{"CheckID":"c","Name":"c","Status":"{status}","ServiceID":"web"}}}}"#
+        );
+        assert_eq!(world.put("/v1/catalog/register", &body).status, 200);
+    }
+    let cases = [
+        ("/v1/catalog/nodes?filter=Node==b", "/0/Node"),
+        ("/v1/catalog/service/web?filter=ServicePort==81", "/0/Node"),
+        ("/v1/health/service/web?filter=Checks.Status==critical", "/0/Node/Node"),
+        ("/v1/health/checks/web?filter=Status!=passing", "/0/Node"),
+        ("/v1/health/state/any?filter=Status+matches+%22^c%22", "/0/Node"),
+    ];
+    for (target, node) in cases {
+        let rows = world.json(target);
+        assert_eq!(
+            (rows.as_array().map(Vec::len), rows.pointer(node)),
+            (Some(1), Some(&"b".into())),
+            "{target}"
+        );
+    }
+    assert_eq!(world.json("/v1/health/node/b?filter=ServiceName==db"), serde_json::json!([]));
+    let node = world.json("/v1/catalog/node/b?filter=Service==db");
+    assert_eq!((&node["Node"]["Node"], &node["Services"]), (&"b".into(), &serde_json::json!({})));
+    assert_eq!(world.json("/v1/agent/members?filter=Name==none"), serde_json::json!([]));
+    assert_eq!(world.json("/v1/health/service/web?filter=").as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_filter_that_makes_no_sense_is_refused_and_never_ignored() {
+    let world = World::new();
+    let refused = |target: &str, status: u16, expected: &str| {
+        let reply = world.get(target);
+        assert_eq!((reply.status, text(&reply)), (status, expected), "{target}");
+    };
+    let invalid = "Failed to create boolean expression evaluator: Selector \"Frob\" is not valid";
+    for path in ["catalog/nodes", "health/service/web", "agent/services", "agent/checks", "agent/members"] {
+        refused(&format!("/v1/{path}?filter=Frob==a"), 500, invalid);
+        // A wait does not put it off.
+        refused(&format!("/v1/{path}?filter=Frob==a&index=100"), 500, invalid);
+    }
+    refused(
+        "/v1/catalog/services?filter=ServiceName==a",
+        400,
+        "Invalid filter: /v1/catalog/services cannot be filtered, leave out ?filter=",
+    );
+}
+
+#[test]
 fn a_key_is_written_and_read() {
     let mut world = World::new();
     assert_eq!(world.put("/v1/kv/app/a?flags=42", "one"), HttpReply::json(200, &b"true"[..]));

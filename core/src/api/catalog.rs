@@ -41,12 +41,12 @@ pub(super) fn node_services(context: &Context<'_>) -> Handled {
     let query = Query::Node(context.name("Missing node name")?);
     let mut read = context.params.read(query, context.about())?;
     read.shape.list = true;
-    Ok(context.read(read))
+    context.read(read)
 }
 
 fn read(context: &Context<'_>, query: Query) -> Handled {
     let read = context.params.read(query, context.about())?;
-    Ok(context.read(read))
+    context.read(read)
 }
 
 pub(super) fn datacenters(context: &Context<'_>) -> Handled {

@@ -26,7 +26,7 @@ fn service_health(context: &Context<'_>, connect: bool) -> Handled {
             }
         };
     }
-    Ok(context.read(read))
+    context.read(read)
 }
 
 pub(super) fn checks(context: &Context<'_>) -> Handled {
@@ -57,7 +57,7 @@ fn no_such_state(context: &Context<'_>) -> Handled {
 
 fn read(context: &Context<'_>, query: Query) -> Handled {
     let read: Read = context.params.read(query, context.about())?;
-    Ok(context.read(read))
+    context.read(read)
 }
 
 /// Which instances the path and the parameters ask for.

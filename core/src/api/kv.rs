@@ -28,7 +28,7 @@ fn get(context: &Context<'_>) -> Handled {
     let mut read = params.read(query, context.about())?;
     read.filter = Text::default();
     read.shape.raw = matches!(read.query, Query::Kv(_)) && params.has("raw");
-    Ok(context.read(read))
+    context.read(read)
 }
 
 fn key(context: &Context<'_>) -> Result<Text, HttpReply> {

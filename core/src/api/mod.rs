@@ -5,6 +5,7 @@ mod answer;
 #[cfg(test)]
 mod api_test;
 mod catalog;
+mod filter;
 mod health;
 mod kv;
 mod params;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::answer::{Answer, answer};
+use super::filter::{self, Fields, Filter, FilterError};
 use super::params::{self, Params};
 use super::{
     Authorizer, Call, ContentType, HttpReply, Permission, Read, Request, Resource, agent, catalog, health,
@@ -121,11 +122,27 @@ impl Context<'_> {
     }
 
     /// Answers a read from what is published, or asks the node.
-    pub(super) fn read(&self, read: Read) -> Routed {
-        match answer(self.published, &read, self.now) {
+    ///
+    /// # Errors
+    /// For a filter that makes no sense for these rows.
+    pub(super) fn read(&self, read: Read) -> Handled {
+        if !read.filter.is_empty() {
+            let fields = filter::of_query(&read.query).ok_or_else(|| unfilterable(self.request.path))?;
+            Filter::parse(&read.filter, fields)?;
+        }
+        Ok(match answer(self.published, &read, self.now) {
             Answer::Reply(reply) => Routed::Reply(reply),
             Answer::Enter => self.ask(Call::Read(read)),
-        }
+        })
+    }
+
+    /// The filter that the parameters ask for, of rows with these fields.
+    ///
+    /// # Errors
+    /// For a filter that makes no sense for these rows.
+    pub(super) fn filter(&self, fields: Fields) -> Result<Option<Filter>, FilterError> {
+        let text = self.params.get("filter").map_or("", str::trim);
+        if text.is_empty() { Ok(None) } else { Filter::parse(text, fields).map(Some) }
     }
 
     /// Asks the node.
@@ -141,6 +158,10 @@ impl Context<'_> {
         let body = if self.params.pretty(self.about()) { super::render::indent(&body) } else { body };
         HttpReply::json(status, body)
     }
+}
+
+fn unfilterable(path: &str) -> HttpReply {
+    HttpReply::text(400, format!("Invalid filter: {path} cannot be filtered, leave out ?filter="))
 }
 
 /// One endpoint.

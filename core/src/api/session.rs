@@ -54,7 +54,7 @@ pub(super) fn list(context: &Context<'_>) -> Handled {
 fn read(context: &Context<'_>, query: Query) -> Handled {
     let mut read = context.params.read(query, context.about())?;
     read.filter = Text::default();
-    Ok(context.read(read))
+    context.read(read)
 }
 
 fn id(context: &Context<'_>) -> Result<Uuid, HttpReply> {

@@ -3,11 +3,14 @@
 pub(crate) mod json;
 pub(crate) mod rows;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use json::Json;
 
 pub(crate) use json::indent;
 
+use super::filter::{self, Filter, FilterError};
 use super::{Consistency, ContentType, HttpReply, LocalServiceRead, QueryMeta, Read, Write};
 use crate::Text;
 use crate::agent::{AgentView, CallError};
@@ -16,7 +19,7 @@ use crate::node::About;
 use crate::store::command::Response;
 use crate::store::model::{Service, Session};
 use crate::store::query::Query;
-use crate::store::{Found, Instance, InstanceList, Rendering, Rows};
+use crate::store::{Found, Instance, InstanceList, Memo, Rendering, Rows};
 
 /// The reply to a read of the replicated state.
 #[must_use]
@@ -25,8 +28,13 @@ pub fn render_rows(_about: &About, read: &Read, found: &Found, meta: QueryMeta) 
         HttpReply::empty(404)
     } else if let (true, Rows::Kv(Some(entry))) = (read.shape.raw, &found.rows) {
         raw_value(entry.value.clone())
-    } else {
+    } else if read.filter.is_empty() {
         HttpReply::json(200, body(read, &found.rows))
+    } else {
+        match filtered(read, &found.rows) {
+            Ok(rows) => HttpReply::json(200, body(read, &rows)),
+            Err(error) => return error.into(),
+        }
     };
     reply.meta = Some(meta);
     if is_catalog(&read.query) {
@@ -81,6 +89,44 @@ fn raw_value(value: Bytes) -> HttpReply {
         ],
         body: value,
     }
+}
+
+/// Those rows that the filter keeps.
+fn filtered(read: &Read, rows: &Rows) -> Result<Rows, FilterError> {
+    let Some(fields) = filter::of_query(&read.query) else { return Ok(rows.clone()) };
+    let filter = Filter::parse(&read.filter, fields)?;
+    Ok(match rows {
+        Rows::Kv(_) | Rows::KvTree(_) | Rows::KvKeys(_) | Rows::Sessions(_) | Rows::Services(_) => {
+            rows.clone()
+        }
+        Rows::Nodes(nodes) => {
+            Rows::Nodes(kept(nodes, |node| filter.keeps(&written(|json| rows::node(json, node)))))
+        }
+        Rows::Instances(list) => {
+            let health = matches!(read.query, Query::ServiceHealth { .. });
+            let items = kept(&list.items, |instance| filter.keeps(entry(instance, health)));
+            Rows::Instances(InstanceList { index: list.index, items, rendered: Memo::new() }.into())
+        }
+        Rows::Node(found) => Rows::Node(found.as_ref().map(|(node, services)| {
+            let services =
+                kept(services, |service| filter.keeps(&written(|json| rows::service(json, service))));
+            (Arc::clone(node), services)
+        })),
+        Rows::Checks(checks) => {
+            Rows::Checks(kept(checks, |check| filter.keeps(&written(|json| rows::check(json, check)))))
+        }
+    })
+}
+
+fn kept<T>(rows: &[Arc<T>], keeps: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
+    rows.iter().filter(|row| keeps(row)).cloned().collect()
+}
+
+/// The JSON of one row.
+pub(crate) fn written(write: impl FnOnce(&mut Json)) -> Vec<u8> {
+    let mut json = Json::with_capacity(512);
+    write(&mut json);
+    json.into_bytes()
 }
 
 fn body(read: &Read, rows: &Rows) -> Bytes {
