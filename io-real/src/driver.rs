@@ -10,7 +10,7 @@ use proconsul_core::agent::Probe;
 use proconsul_core::api::HttpReply;
 use proconsul_core::boundary::{Input, Outbox, Output};
 use proconsul_core::ids::{OpId, RequestId};
-use proconsul_core::node::{Node, Published};
+use proconsul_core::node::{Lease, Node, Published};
 use proconsul_core::time::Now;
 use proconsul_core::wal;
 use tokio::sync::{mpsc, oneshot};
@@ -157,6 +157,19 @@ pub async fn drive(mut node: Node, lanes: Lanes) -> End {
     }
 }
 
+/// Tells the operator of a change of leadership.
+fn report_leader(before: &Lease, now: &Published) {
+    if before.leader == now.lease.leader {
+        return;
+    }
+    let term = now.lease.term.0;
+    match now.lease.leader {
+        Some(_) if now.lease.is_leader => tracing::info!(node = %now.about.node, term, "New leader elected"),
+        Some(leader) => tracing::info!(id = %leader, term, "New leader elected"),
+        None => tracing::warn!(term, "No leader is known"),
+    }
+}
+
 /// Carries outputs to their lanes.
 struct Hands {
     wire: Box<dyn Wire>,
@@ -194,7 +207,10 @@ impl Hands {
                     self.probes.remove(&op);
                 }
                 Output::Peer { to, address, frame } => self.wire.send(to, &address, frame),
-                Output::Publish(published) => self.published.store(published),
+                Output::Publish(published) => {
+                    report_leader(&self.published.load().lease, &published);
+                    self.published.store(published);
+                }
                 Output::Reply { id, reply } => {
                     if let Some(waiting) = self.replies.remove(&id) {
                         // A client that went away meanwhile needs no answer.

@@ -207,7 +207,7 @@ impl Drop for PidFile {
 pub fn run(config: Config, terminal: &mut Terminal<'_>) -> u8 {
     // Before anything is recovered: what was repaired must be told.
     crate::log::start(&config.log);
-    let daemon = match Daemon::start(&config) {
+    let mut daemon = match Daemon::start(&config) {
         Ok(daemon) => daemon,
         Err(error) => return terminal.fail(format!("==> {error}")),
     };

@@ -4,6 +4,8 @@ mod dns;
 mod identity;
 mod settings;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,7 +18,7 @@ use proconsul_io_real::probe::SocketProber;
 use proconsul_io_real::wire::NoWire;
 use thiserror::Error;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, Listen};
 
@@ -39,6 +41,14 @@ pub enum DaemonError {
         /// The system's words.
         error: std::io::Error,
     },
+    /// The mode of a Unix socket cannot be set.
+    #[error("cannot set the mode of {path}: {error}; correct unix_sockets.mode or move the socket")]
+    SocketMode {
+        /// The socket.
+        path: PathBuf,
+        /// The system's words.
+        error: std::io::Error,
+    },
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -57,6 +67,24 @@ pub struct Daemon {
     /// Its identity.
     pub id: Uuid,
     sockets: Vec<PathBuf>,
+    signals: Signals,
+}
+
+/// Signals that the agent answers to.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Signals> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 impl Daemon {
@@ -80,7 +108,13 @@ impl Daemon {
                 Listen::Tcp(address) => http::Listener::tcp(*address)?,
                 Listen::Unix(path) => {
                     sockets.push(path.clone());
-                    http::Listener::unix(path)?
+                    let listener = http::Listener::unix(path)?;
+                    if let Some(mode) = config.unix_socket_mode {
+                        // Nothing is accepted before the mode is right.
+                        std::fs::set_permissions(path, Permissions::from_mode(mode))
+                            .map_err(|error| DaemonError::SocketMode { path: path.clone(), error })?;
+                    }
+                    listener
                 }
             });
         }
@@ -95,28 +129,32 @@ impl Daemon {
             prober: Arc::new(SocketProber::default()),
             runtime: runtime.handle().clone(),
         })?;
+        // Before anybody can know that the agent is up, and not before: a long recovery can be interrupted.
+        let signals = Signals::catch()?;
         for listener in listeners {
             let per_client = config.limits.http_max_conns_per_client;
             runtime.spawn(http::listen(listener, engine.gate.clone(), per_client));
         }
         dns::serve(&runtime, dns, config, &engine.gate)?;
         drop(entered);
-        Ok(Daemon { runtime, engine, id, sockets })
+        Ok(Daemon { runtime, engine, id, sockets, signals })
     }
 
-    /// Waits for a signal to stop, and names it; `None` when the node has ended by itself.
+    /// Waits for a signal to stop, and names it; `None` when the node has ended by itself. A hang-up asks Consul to
+    /// read its configuration again; it must not end the agent.
     #[must_use]
-    pub fn wait(&self) -> Option<&'static str> {
-        self.runtime.block_on(async {
-            let (Ok(mut interrupt), Ok(mut terminate)) =
-                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-            else {
-                return None;
-            };
-            tokio::select! {
-                _ = interrupt.recv() => Some("interrupt"),
-                _ = terminate.recv() => Some("terminated"),
-                () = self.engine.gate.closed() => None,
+    pub fn wait(&mut self) -> Option<&'static str> {
+        let Daemon { runtime, engine, signals, .. } = self;
+        runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = signals.interrupt.recv() => return Some("interrupt"),
+                    _ = signals.terminate.recv() => return Some("terminated"),
+                    Some(()) = signals.hang_up.recv() => tracing::warn!(
+                        "hang-up: this version does not read its configuration again; restart the agent to apply changes"
+                    ),
+                    () = engine.gate.closed() => return None,
+                }
             }
         })
     }

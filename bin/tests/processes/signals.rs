@@ -51,3 +51,39 @@ fn an_interrupt_ends_it_at_once_with_queries_open() {
 fn a_termination_ends_it_at_once_with_queries_open() {
     stops_on(Signal::TERM, "terminated");
 }
+
+#[test]
+fn a_hang_up_does_not_end_it() {
+    let mut agent = Agent::dev();
+    agent.send(Signal::HUP);
+    wait_for("the agent says what it does", || {
+        let log = agent.log();
+        if log.contains("hang-up") { Ok(()) } else { Err(log) }
+    });
+    assert_eq!(agent.http().put("/v1/kv/a", "x"), true);
+    agent.signal(Signal::TERM);
+    let log = agent.log();
+    assert!(log.contains("New leader elected"), "{log}");
+}
+
+#[test]
+fn a_unix_socket_has_the_mode_that_is_asked_for_and_goes_with_the_agent() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut agent = Agent::new(&["-dev", "-config-dir", "conf"]);
+    let path = agent.dir().join("api.sock");
+    agent.configure(
+        "socket.json",
+        &format!(
+            r#"{{"addresses":{{"http":"127.0.0.1 unix://{}"}},"unix_sockets":{{"mode":"0700"}}}}"#,
+            path.display()
+        ),
+    );
+    agent.start();
+    let mode = std::fs::metadata(&path).expect("the socket").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    let address = format!("-http-addr=unix://{}", path.display());
+    let (status, out, err) = agent.cli(&["kv", "put", &address, "a", "x"]);
+    assert_eq!((status, out.as_str()), (Some(0), "Success! Data written to: a\n"), "{err}");
+    agent.signal(Signal::TERM);
+    assert!(!path.exists());
+}

@@ -168,11 +168,16 @@ impl Agent {
         }
     }
 
+    /// Sends a signal.
+    pub fn send(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("a running agent");
+        kill_process(Pid::from_child(child), signal).expect("ours");
+    }
+
     /// Sends a signal and waits until the process is gone.
     pub fn signal(&mut self, signal: Signal) -> ExitStatus {
+        self.send(signal);
         let mut child = self.child.take().expect("a running agent");
-        let pid = Pid::from_child(&child);
-        kill_process(pid, signal).expect("ours");
         wait_for("the signal ends the agent", || {
             child.try_wait().expect("ours").ok_or_else(|| "it still runs".to_owned())
         })
