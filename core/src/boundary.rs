@@ -86,7 +86,7 @@ pub enum Output {
         /// The operation.
         op: OpId,
         /// What to save.
-        checkpoint: Checkpoint,
+        checkpoint: Box<Checkpoint>,
     },
     /// Change the agent's local state, atomically and durably; complete with [`Input::Saved`].
     SaveLocal {

@@ -16,7 +16,7 @@ pub enum BulkJob {
         /// Quoted by the completion.
         op: OpId,
         /// What to save.
-        checkpoint: Checkpoint,
+        checkpoint: Box<Checkpoint>,
     },
     /// Changes of the agent's own state.
     Local {

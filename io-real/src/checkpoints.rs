@@ -25,6 +25,9 @@ const CACHE_BYTES: u64 = 2 << 20;
 const MEMTABLE_BYTES: u64 = 4 << 20;
 /// Where the meaning of the state is kept.
 const META: &[u8] = b"meta";
+/// What the keys of the agent's own state begin with. They share a keyspace with the above: each keyspace costs a
+/// first start twenty syncs.
+const LOCAL: &[u8] = b"local/";
 /// Where the number of the state's keyspace is kept.
 const GENERATION: &[u8] = b"generation";
 
@@ -32,7 +35,6 @@ const GENERATION: &[u8] = b"generation";
 pub struct FjallCheckpoints {
     database: Database,
     about: Keyspace,
-    local: Keyspace,
     state: Keyspace,
     generation: u64,
 }
@@ -47,7 +49,6 @@ impl FjallCheckpoints {
         let database =
             Database::builder(directory).cache_size(CACHE_BYTES).worker_threads(1).open().map_err(context)?;
         let about = database.keyspace("about", state_options).map_err(context)?;
-        let local = database.keyspace("local", state_options).map_err(context)?;
         let generation = match about.get(GENERATION).map_err(context)? {
             Some(bytes) => u64::from_be_bytes(bytes.as_ref().try_into().map_err(|_| {
                 io::Error::new(
@@ -58,7 +59,7 @@ impl FjallCheckpoints {
             None => 0,
         };
         let state = database.keyspace(&state_name(generation), state_options).map_err(context)?;
-        Ok(FjallCheckpoints { database, about, local, state, generation })
+        Ok(FjallCheckpoints { database, about, state, generation })
     }
 
     fn save_rows(&mut self, checkpoint: &Checkpoint) -> Result<(), fjall::Error> {
@@ -146,9 +147,9 @@ impl Checkpoints for FjallCheckpoints {
                 .map_err(|bad| io::Error::new(io::ErrorKind::InvalidData, bad.to_string()))?;
         }
         let mut local = Vec::new();
-        for row in self.local.iter() {
+        for row in self.about.prefix(LOCAL) {
             let (key, value) = row.into_inner().map_err(io::Error::other)?;
-            let key = std::str::from_utf8(&key).map_err(|_| {
+            let key = std::str::from_utf8(&key[LOCAL.len()..]).map_err(|_| {
                 io::Error::new(io::ErrorKind::InvalidData, "garbled key in the agent's local state")
             })?;
             local.push((Text::new(key), Bytes::copy_from_slice(&value)));
@@ -163,9 +164,10 @@ impl Checkpoints for FjallCheckpoints {
     async fn save_local(&mut self, changes: &[(Text, Option<Bytes>)]) -> io::Result<()> {
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
         for (key, value) in changes {
+            let key = [LOCAL, key.as_bytes()].concat();
             match value {
-                Some(value) => batch.insert(&self.local, key.as_bytes(), value.as_ref()),
-                None => batch.remove(&self.local, key.as_bytes()),
+                Some(value) => batch.insert(&self.about, key, value.as_ref()),
+                None => batch.remove(&self.about, key),
             }
         }
         batch.commit().map_err(io::Error::other)

@@ -118,7 +118,7 @@ impl Node {
         let op = self.op();
         let checkpoint = self.checkpointing.begin(op, self.applied_meta(), &self.store);
         if self.wal.is_some() {
-            out.push(Output::Checkpoint { op, checkpoint });
+            out.push(Output::Checkpoint { op, checkpoint: Box::new(checkpoint) });
         } else {
             self.on_checkpoint_saved(op, out);
         }
@@ -173,7 +173,7 @@ impl Node {
         let op = self.op();
         let checkpoint = Checkpoint { meta: meta.clone(), store: store.clone(), dirty: None };
         self.installing = Some((op, meta, store));
-        out.push(Output::Checkpoint { op, checkpoint });
+        out.push(Output::Checkpoint { op, checkpoint: Box::new(checkpoint) });
     }
 
     fn installed(&mut self, now: Now, meta: SnapshotMeta, store: crate::store::Store) {

@@ -280,7 +280,7 @@ pub fn render_renewed(id: Uuid, session: Option<&Session>) -> HttpReply {
         None => HttpReply::text(404, format!("Session id '{id}' not found")),
         Some(session) => {
             let mut json = Json::with_capacity(300);
-            list(&mut json, [session], |json, session| rows::session(json, session));
+            list(&mut json, [session], rows::session);
             HttpReply::json(200, json.into_bytes())
         }
     }
