@@ -296,9 +296,7 @@ impl State {
         let quality = self.quality(from, to);
         let spread = quality.latency_max_us.saturating_sub(quality.latency_min_us);
         let mut micros = quality.latency_min_us + self.rng.below(spread + 1);
-        if quality.bytes_per_s > 0 {
-            micros += (len as u64).saturating_mul(1_000_000) / quality.bytes_per_s;
-        }
+        micros += (len as u64).saturating_mul(1_000_000).checked_div(quality.bytes_per_s).unwrap_or(0);
         Duration::from_micros(micros)
     }
 

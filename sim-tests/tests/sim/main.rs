@@ -1,5 +1,7 @@
 //! The simulator's tests: the machinery with a toy, then the real server.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 mod planted;
 mod real;
 mod toy;
