@@ -313,7 +313,7 @@ impl ServiceDefinition {
         let single = object.object("check")?;
         let list = object.objects("checks")?;
         let checks = single.into_iter().chain(list).map(read_check).collect::<Vec<_>>();
-        let proxy = object.object("proxy")?.map(proxy::read).transpose()?;
+        let proxy = object.object("proxy")?.map(proxy::read).transpose()?.map(proxy::Proxy::completed);
         let mut sidecar = None;
         if let Some(mut connect) = object.object("connect")? {
             service.connect_native = connect.flag("native")?;

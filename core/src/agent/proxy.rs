@@ -44,7 +44,6 @@ struct Upstream {
     destination_type: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     destination_name: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
     datacenter: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     local_bind_address: String,
@@ -90,6 +89,15 @@ fn is_zero(number: &i64) -> bool {
 }
 
 impl Proxy {
+    /// Fills in what agents fill in of what a definition left open; the catalog keeps what it is given.
+    #[must_use]
+    pub(crate) fn completed(mut self) -> Proxy {
+        for upstream in self.upstreams.iter_mut().filter(|upstream| upstream.destination_type.is_empty()) {
+            upstream.destination_type = "service".into();
+        }
+        self
+    }
+
     pub(crate) fn into_text(self) -> Text {
         serde_json::to_string(&self).expect("strings, numbers and JSON values always serialize").into()
     }
@@ -127,13 +135,8 @@ pub(crate) fn read(mut object: Object) -> Result<Proxy, DefinitionError> {
 }
 
 fn read_upstream(mut object: Object) -> Result<Upstream, DefinitionError> {
-    let destination_type = object.text("destination_type")?;
     let upstream = Upstream {
-        destination_type: if destination_type.is_empty() {
-            "service".into()
-        } else {
-            destination_type.into()
-        },
+        destination_type: object.text("destination_type")?.into(),
         destination_name: object.text("destination_name")?.into(),
         datacenter: object.text("datacenter")?.into(),
         local_bind_address: object.text("local_bind_address")?.into(),

@@ -427,6 +427,20 @@ mod tests {
     }
 
     #[test]
+    fn the_catalog_keeps_upstreams_as_they_were_given() {
+        let registration = registered(
+            r#"{"Node":"n","Address":"a","Service":{"Kind":"connect-proxy","Service":"p","Port":1,
+                "Proxy":{"DestinationServiceName":"w","Upstreams":[{"DestinationName":"db"}]}}}"#,
+        )
+        .unwrap();
+        let proxy: Value = serde_json::from_str(&registration.service.unwrap().proxy).unwrap();
+        assert_eq!(
+            proxy["Upstreams"],
+            serde_json::json!([{"DestinationType":"","DestinationName":"db","Datacenter":"","MeshGateway":{}}])
+        );
+    }
+
+    #[test]
     fn a_deregistration_says_what_goes() {
         let read = |body: &str| read_deregistration(body.as_bytes(), &about());
         assert_eq!(

@@ -216,6 +216,8 @@ pub struct SessionSpec {
     pub node_checks: Vec<Text>,
     /// Checks of services.
     pub service_checks: Option<Vec<Text>>,
+    /// Further checks of either kind (`Checks`, which the two before it replaced).
+    pub checks: Vec<Text>,
 }
 
 /// A rendered reply. Headers that every reply has are the adapter's.

@@ -90,6 +90,7 @@ fn read_spec(body: &[u8], node: &Text) -> Result<SessionSpec, HttpReply> {
         node_checks: texts("NodeChecks", take("nodechecks"))?
             .unwrap_or_else(|| vec![Text::new_static(SERF_HEALTH)]),
         service_checks: service_checks(take("servicechecks"))?,
+        checks: Vec::new(),
     };
     let legacy_checks = texts("Checks", take("checks"))?;
     let behavior = text("Behavior", take("behavior"))?.unwrap_or_default();
@@ -104,12 +105,9 @@ fn validate(
     ttl: Text,
 ) -> Result<SessionSpec, String> {
     match legacy_checks {
-        // Only an empty list takes the default away; others add to it. They are looked at first.
+        // Only an empty list takes the default away; others add to it.
         Some(checks) if checks.is_empty() => spec.node_checks.retain(|check| check != SERF_HEALTH),
-        Some(mut checks) => {
-            checks.append(&mut spec.node_checks);
-            spec.node_checks = checks;
-        }
+        Some(checks) => spec.checks = checks,
         None => {}
     }
     if spec.node.is_empty() {
@@ -246,7 +244,8 @@ mod tests {
     #[test]
     fn only_an_empty_list_of_checks_takes_the_default_away() {
         assert_eq!(spec(r#"{"Checks":[]}"#).unwrap().node_checks, Vec::<Text>::new());
-        assert_eq!(spec(r#"{"Checks":["a"]}"#).unwrap().node_checks, ["a", SERF_HEALTH]);
+        let both = spec(r#"{"Checks":["a"]}"#).unwrap();
+        assert_eq!((both.node_checks, both.checks), (vec![SERF_HEALTH.into()], vec!["a".into()]));
         assert_eq!(spec(r#"{"NodeChecks":[]}"#).unwrap().node_checks, Vec::<Text>::new());
     }
 

@@ -402,6 +402,7 @@ fn session(id: Uuid, spec: &SessionSpec) -> Session {
             .service_checks
             .as_ref()
             .map(|checks| checks.iter().map(|id| ServiceCheck { id: id.clone() }).collect()),
+        checks: spec.checks.clone(),
         create_index: 0,
         modify_index: 0,
     }
@@ -422,6 +423,7 @@ mod tests {
             ttl: Some(("0s".into(), Duration::ZERO)),
             node_checks: Vec::new(),
             service_checks: None,
+            checks: Vec::new(),
         };
         let endless = session(Uuid::default(), &spec);
         assert_eq!((endless.ttl.as_str(), endless.ttl_parsed), ("0s", None));

@@ -112,6 +112,7 @@ impl Bench {
             behavior: SessionBehavior::Release,
             ttl: Some((Text::new("10s"), ttl)),
             node_checks: vec![Text::new(SERF_HEALTH)],
+            checks: Vec::new(),
             service_checks: None,
         })));
         let body = String::from_utf8_lossy(&replies[0].1.body).into_owned();

@@ -366,7 +366,7 @@ impl Store {
 /// The checks that a session depends on.
 fn bound_checks(session: &Session) -> impl Iterator<Item = &Text> {
     let of_services = session.service_checks.iter().flatten().map(|check| &check.id);
-    session.node_checks.iter().chain(of_services)
+    session.checks.iter().chain(&session.node_checks).chain(of_services)
 }
 
 /// The instances of one node behind these keys, as the tables have them; keys without a row are left out.

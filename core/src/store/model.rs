@@ -256,6 +256,8 @@ pub struct Session {
     pub node_checks: Vec<Text>,
     /// Checks of services that it depends on; `None` is written as null, an empty list as `[]`.
     pub service_checks: Option<Vec<ServiceCheck>>,
+    /// Further checks that it depends on, of the node or of services: the field that the two before it replaced.
+    pub checks: Vec<Text>,
     /// Raft index of creation.
     pub create_index: u64,
     /// Raft index of the last change.

@@ -142,8 +142,9 @@ fn follow(value: Option<&Value>, path: &[Step], test: &Test) -> bool {
     match step {
         Step::Field(name) => follow(value.and_then(|value| value.get(name)), path, test),
         Step::Key(name) => match value.and_then(|value| value.get(name)) {
-            // What is not there is neither equal to anything, nor does it contain it.
-            None => test.negated,
+            // What is not there is neither equal to anything, nor does it contain it. That it passes every pattern,
+            // and the negation of every pattern, is how Consul answers.
+            None => test.negated || matches!(test.what, What::Pattern(_)),
             value => follow(value, path, test),
         },
         Step::Each => {
@@ -293,7 +294,9 @@ mod tests {
             ("Node.Meta.rack == 1", true),
             ("Node.Meta.none == x", false),
             ("Node.Meta.none != x", true),
-            ("Node.Meta.none matches `.*`", false),
+            ("Node.Meta.none matches x", true),
+            ("Node.Meta.none not matches x", true),
+            ("Node.Meta.none contains x", false),
             ("os in Node.Meta", true),
             ("\"os\" not in Node.Meta", false),
             ("Node.Meta contains os", true),

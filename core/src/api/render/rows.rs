@@ -69,6 +69,10 @@ pub(crate) fn session(json: &mut Json, session: &Session) {
             json.close(b']');
         }
     }
+    if !session.checks.is_empty() {
+        json.key("Checks");
+        json.strings(&session.checks);
+    }
     indexes(json, session.create_index, session.modify_index);
     json.close(b'}');
 }

@@ -105,6 +105,7 @@ fn session(id: u128, node: &str) -> Session {
         ttl_parsed: None,
         node_checks: Vec::new(),
         service_checks: None,
+        checks: Vec::new(),
         create_index: 0,
         modify_index: 0,
     }

@@ -27,9 +27,14 @@ fn delayed(id: u128, behavior: SessionBehavior) -> Session {
 #[test]
 fn a_session_needs_its_node_and_living_checks() {
     let mut world = with_checks();
-    let refused: [(Session, &str); 4] = [
+    let refused: [(Session, &str); 5] = [
         (session(1, "none"), "Missing node registration"),
         (bound(1, &["good", "none"]), "Missing check 'none' registration"),
+        // Checks of the older field count as well, and first.
+        (
+            Session { checks: vec![Text::new("older")], ..bound(1, &["none"]) },
+            "Missing check 'older' registration",
+        ),
         (bound(1, &["bad"]), "Check 'bad' is in critical state"),
         (
             Session {
