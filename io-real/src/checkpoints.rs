@@ -4,6 +4,7 @@
 //! The rows of the state are one keyspace, replaced as a whole when a snapshot is installed: a new keyspace is filled
 //! first, then one atomic batch points to it. Every save is one batch and one sync.
 
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -46,8 +47,10 @@ impl FjallCheckpoints {
     /// The directory cannot be used, is damaged, or was written by a newer version.
     pub fn open(directory: &Path) -> io::Result<FjallCheckpoints> {
         let context = |error: fjall::Error| bad(directory, &error);
-        let database =
-            Database::builder(directory).cache_size(CACHE_BYTES).worker_threads(1).open().map_err(context)?;
+        if !directory.exists() {
+            create(directory)?;
+        }
+        let database = database(directory).map_err(context)?;
         let about = database.keyspace("about", state_options).map_err(context)?;
         let generation = match about.get(GENERATION).map_err(context)? {
             Some(bytes) => u64::from_be_bytes(bytes.as_ref().try_into().map_err(|_| {
@@ -99,6 +102,28 @@ impl FjallCheckpoints {
         self.generation = generation;
         self.database.delete_keyspace(former)
     }
+}
+
+fn database(directory: &Path) -> Result<Database, fjall::Error> {
+    Database::builder(directory).cache_size(CACHE_BYTES).worker_threads(1).open()
+}
+
+/// Makes an empty database under its name at once. fjall makes one file by file and, after a crash in the middle,
+/// refuses what it finds.
+fn create(directory: &Path) -> io::Result<()> {
+    let context =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", directory.display()));
+    let unfinished = directory.with_extension("new");
+    match fs::remove_dir_all(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(context(error)),
+        _ => {}
+    }
+    fs::create_dir_all(&unfinished).map_err(context)?;
+    let made = database(&unfinished).and_then(|database| database.persist(PersistMode::SyncAll));
+    made.map_err(|error| bad(&unfinished, &error))?;
+    fs::rename(&unfinished, directory).map_err(context)?;
+    let above = directory.parent().unwrap_or(directory);
+    fs::File::open(above).and_then(|dir| dir.sync_all()).map_err(context)
 }
 
 fn state_name(generation: u64) -> String {

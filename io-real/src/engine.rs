@@ -142,9 +142,10 @@ struct Kept {
 }
 
 fn recover(data_dir: &Path, log_path: &Path, rng: Rng) -> Result<Kept, StartError> {
+    // First, for it makes the directories above it durable, which the database leaves to others.
+    let mut disk = FileDisk::open(log_path)?;
     let mut checkpoints =
         FjallCheckpoints::open(&data_dir.join("raft").join("state")).map_err(StartError::Checkpoint)?;
-    let mut disk = FileDisk::open(log_path)?;
     let (loaded, opened) = block_on(async {
         let loaded = checkpoints.load().await.map_err(StartError::Checkpoint)?;
         let opened = open_log(&mut disk, wal::Options::default(), rng).await?;

@@ -1,6 +1,7 @@
 //! The agent's identity: a UUID that is drawn once and kept in the data directory.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use proconsul_core::ids::Uuid;
@@ -38,10 +39,21 @@ pub(super) fn establish(configured: Option<Uuid>, data_dir: Option<&Path>) -> io
             Uuid::random(&mut Rng::from_bytes(seed))
         }
     };
-    if let Some(file) = &file {
-        std::fs::write(file, id.to_string()).map_err(|error| naming(file, &error))?;
+    if let (Some(file), Some(dir)) = (&file, data_dir) {
+        replace(dir, file, &id.to_string()).map_err(|error| naming(file, &error))?;
     }
     Ok(id)
+}
+
+/// Writes a file so that whoever reads it, after a crash too, finds the former content or the new one. A server that
+/// forgets who it is cannot vote.
+fn replace(dir: &Path, file: &Path, text: &str) -> io::Result<()> {
+    let beside = file.with_extension("new");
+    let mut new = File::create(&beside)?;
+    new.write_all(text.as_bytes())?;
+    new.sync_all()?;
+    std::fs::rename(&beside, file)?;
+    File::open(dir)?.sync_all()
 }
 
 fn naming(file: &Path, error: &io::Error) -> io::Error {
