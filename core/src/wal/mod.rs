@@ -2,8 +2,8 @@
 //! told when they are durable; recovery is fed the bytes of the files.
 //!
 //! **Layout.** The log is a sequence of segment files `wal-<first sequence, 20 digits>.log`. A segment begins with a
-//! [`segment`] header and goes on with frames; behind them it is filled with zeros ahead of the write position, so that
-//! a sync seldom has to grow the file. One durable append is one [`frame`]: sequence number, salt of its segment,
+//! `segment` header and goes on with frames; behind them it is filled with zeros ahead of the write position, so that
+//! a sync seldom has to grow the file. One durable append is one `frame`: sequence number, salt of its segment,
 //! checksums, and records. The first frame of each segment begins with the hard state, so that older segments may be
 //! removed whole.
 //!
