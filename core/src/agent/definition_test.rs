@@ -234,7 +234,7 @@ fn a_sidecar_follows_its_service() {
     assert_eq!(sidecar.service.id, "web-sidecar-proxy");
     assert_eq!(
         sidecar.service.proxy,
-        r#"{"DestinationServiceName":"web","DestinationServiceID":"web","LocalServiceAddress":"127.0.0.1","LocalServicePort":8080,"Config":{"protocol":"http"},"Upstreams":[{"DestinationType":"service","DestinationName":"db","Datacenter":"","LocalBindPort":9191,"MeshGateway":{}}],"MeshGateway":{},"Expose":{}}"#
+        r#"{"DestinationServiceName":"web","DestinationServiceID":"web","LocalServiceAddress":"127.0.0.1","LocalServicePort":8080,"Config":{"protocol":"http"},"Upstreams":[{"DestinationType":"service","DestinationName":"db","Datacenter":"","LocalBindPort":9191,"Config":null,"MeshGateway":{}}],"MeshGateway":{},"Expose":{}}"#
     );
 }
 

@@ -49,7 +49,7 @@ struct Upstream {
     local_bind_address: String,
     #[serde(skip_serializing_if = "is_zero")]
     local_bind_port: i64,
-    #[serde(skip_serializing_if = "Map::is_empty")]
+    #[serde(serialize_with = "map_or_null")]
     config: Map<String, Value>,
     mesh_gateway: MeshGateway,
 }
@@ -86,6 +86,11 @@ struct ExposePath {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
 fn is_zero(number: &i64) -> bool {
     *number == 0
+}
+
+/// Upstreams without settings have a null where those would be.
+fn map_or_null<S: serde::Serializer>(map: &Map<String, Value>, to: S) -> Result<S::Ok, S::Error> {
+    (!map.is_empty()).then_some(map).serialize(to)
 }
 
 impl Proxy {

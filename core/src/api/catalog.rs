@@ -436,7 +436,7 @@ mod tests {
         let proxy: Value = serde_json::from_str(&registration.service.unwrap().proxy).unwrap();
         assert_eq!(
             proxy["Upstreams"],
-            serde_json::json!([{"DestinationType":"","DestinationName":"db","Datacenter":"","MeshGateway":{}}])
+            serde_json::json!([{"DestinationType":"","DestinationName":"db","Datacenter":"","Config":null,"MeshGateway":{}}])
         );
     }
 
