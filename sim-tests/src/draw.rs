@@ -61,7 +61,7 @@ impl Draw {
             net: self.net(theme),
             disk: DiskPlan {
                 sync_max_us: match theme {
-                    Theme::Disks => self.choice(&[20_000, 60_000, 200_000]),
+                    Theme::Disks => self.choice(&[20_000, 100_000, 600_000]),
                     Theme::Mixed => self.choice(&[500, 3_000, 20_000, 100_000]),
                     Theme::Leases | Theme::Loss => 3_000,
                 },
@@ -106,14 +106,21 @@ impl Draw {
     fn clients(&mut self, theme: Theme, safety_ms: u64) -> Vec<ClientPlan> {
         let mut kinds = vec![ClientKind::Kv; usize::try_from(self.between(3, 5)).expect("at most five")];
         kinds.extend(std::iter::repeat_n(ClientKind::Lock, if self.one_in(3) { 3 } else { 2 }));
+        if theme == Theme::Leases {
+            kinds.extend([ClientKind::Reader; 3]);
+        }
         kinds.push(ClientKind::Watcher);
         kinds.push(if self.one_in(2) { ClientKind::Watcher } else { ClientKind::PrefixWatcher });
         let think_max_ms =
             if theme == Theme::Mixed { self.choice(&[20, 100, 400]) } else { self.choice(&[10, 40]) };
         let operations = u32::try_from((safety_ms / think_max_ms).min(400)).expect("at most 400");
+        let padding_max = match theme {
+            Theme::Disks => self.choice(&[0, 3_000, 12_000]),
+            _ => 0,
+        };
         kinds
             .into_iter()
-            .map(|kind| ClientPlan { kind, seed: self.0.next_u64(), operations, think_max_ms })
+            .map(|kind| ClientPlan { kind, seed: self.0.next_u64(), operations, think_max_ms, padding_max })
             .collect()
     }
 
@@ -127,7 +134,7 @@ impl Draw {
                 let left_ms = safety_ms - at_ms;
                 let fault = match theme {
                     Theme::Disks if !self.one_in(4) => self.outage(servers),
-                    Theme::Leases if !self.one_in(4) => self.deposition(left_ms),
+                    Theme::Leases if !self.one_in(4) => self.deposition(servers, left_ms),
                     _ => self.fault(servers, left_ms, drift_max),
                 };
                 TimedFault { at_ms, fault }
@@ -148,14 +155,20 @@ impl Draw {
     }
 
     /// Something that makes the others elect another leader while the former may still believe in itself.
-    fn deposition(&mut self, left_ms: u64) -> Fault {
+    fn deposition(&mut self, servers: u8, left_ms: u64) -> Fault {
         let ms = self.between(500, 4_000).min(left_ms);
         let server = Target::Leader;
-        match self.0.below(6) {
+        match self.0.below(9) {
             0..=2 => Fault::Sever { server, ms },
             3 => Fault::Isolate { server, way: self.way(), ms },
             4 => Fault::Pause { server, ms },
-            _ => Fault::Kill { server, death: self.death(), down_ms: ms },
+            5 => Fault::Kill { server, death: self.death(), down_ms: ms },
+            6 => Fault::CutPair { server, further: 1 + u8::from(self.one_in(2)), ms: 2 * ms },
+            _ => Fault::Kill {
+                server: self.target(servers),
+                death: Death::Process,
+                down_ms: self.between(2, 40),
+            },
         }
     }
 

@@ -36,6 +36,11 @@ async fn execute(fault: Fault, cluster: &Cluster, fabric: &Fabric, clients: &[Ho
             let others: Vec<_> = servers.into_iter().filter(|other| *other != host).collect();
             cut_for(fabric, &around(host, &others, way), ms).await;
         }
+        Fault::CutPair { server, further, ms } => {
+            let first = cluster.find(server);
+            let second = (first + usize::from(further)) % cluster.len();
+            cut_for(fabric, &around(host_of(first), &[host_of(second)], Way::Both), ms).await;
+        }
         Fault::Sever { server, ms } => {
             let host = host_of(cluster.find(server));
             let others: Vec<_> = servers.into_iter().filter(|other| *other != host).collect();

@@ -75,6 +75,9 @@ pub struct ClientPlan {
     pub operations: u32,
     /// It waits up to this long between two.
     pub think_max_ms: u64,
+    /// Its values are padded by up to so many bytes.
+    #[serde(default)]
+    pub padding_max: u32,
 }
 
 /// Kinds of clients.
@@ -84,6 +87,8 @@ pub enum ClientKind {
     Kv,
     /// Creates a session, renews it most of the time, acquires and releases locks with it.
     Lock,
+    /// Reads the shared keys as fast as it may, from one server whatever happens.
+    Reader,
     /// Follows a key by blocking queries.
     Watcher,
     /// Follows all keys under a prefix by blocking queries.
@@ -124,6 +129,15 @@ pub enum Fault {
         server: Target,
         /// Which way is cut.
         way: Way,
+        /// For so long.
+        ms: u64,
+    },
+    /// Two servers do not reach each other; everybody else reaches both.
+    CutPair {
+        /// One.
+        server: Target,
+        /// How many servers further on the other one is, counted round.
+        further: u8,
         /// For so long.
         ms: u64,
     },

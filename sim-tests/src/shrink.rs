@@ -48,6 +48,7 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
             plan.clients.remove(at);
         });
     }
+    add(&|plan| plan.clients.iter_mut().for_each(|client| client.padding_max = 0));
     add(&|plan| plan.net.datagrams = false);
     add(&|plan| plan.net.quality = Default::default());
     add(&|plan| plan.clocks.iter_mut().for_each(|clock| *clock = Default::default()));

@@ -67,7 +67,7 @@ pub async fn run_with(plan: &Plan, trace: &Trace, main: Main) -> Outcome {
         let kind = client.kind;
         let task = madsim::task::spawn(Client::new(host.0, *host, client, shared.clone()).run(kind));
         match kind {
-            ClientKind::Kv | ClientKind::Lock => changers.push(task),
+            ClientKind::Kv | ClientKind::Reader | ClientKind::Lock => changers.push(task),
             ClientKind::Watcher | ClientKind::PrefixWatcher => watchers.push(task),
         }
     }

@@ -21,8 +21,13 @@ const WAKE_LIMIT: Duration = Duration::from_secs(2);
 pub fn prover(server: usize, seed: u64, shared: Shared) -> Client {
     let host = HostId(200 + u32::try_from(server).expect("at most five servers"));
     shared.fabric.add_host(host, None);
-    let plan =
-        ClientPlan { kind: ClientKind::Kv, seed: seed ^ u64::from(host.0), operations: 0, think_max_ms: 1 };
+    let plan = ClientPlan {
+        kind: ClientKind::Kv,
+        seed: seed ^ u64::from(host.0),
+        operations: 0,
+        think_max_ms: 1,
+        padding_max: 0,
+    };
     Client { server, ..Client::new(host.0, host, &plan, shared) }
 }
 

@@ -1,6 +1,7 @@
 //! Keys that several clients set, get, check-and-set and delete.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proconsul_jepsen::history::{Consistency, Op};
 
@@ -41,6 +42,23 @@ pub(super) async fn run(client: &mut Client) {
                 client.write(&key, "", Op::Delete, String::new()).await;
             }
         }
+        client.think().await;
+    }
+}
+
+/// A reader gives up on an answer after this long: it is to ask often.
+const READER_PATIENCE: Duration = Duration::from_millis(800);
+
+/// Reads and nothing else, so that a leader without a majority has somebody to mislead.
+pub(super) async fn read_on(client: &mut Client) {
+    for number in 0.. {
+        if client.must_stop() {
+            return;
+        }
+        let key = client.key("k", KEYS);
+        let mode = if number % 2 == 0 { "consistent" } else { client.shared.fresh_mode };
+        let op = Op::Read { consistency: Consistency::Linearizable };
+        client.observe(&key, format!("/v1/kv/{key}?{mode}"), op, READER_PATIENCE).await;
         client.think().await;
     }
 }

@@ -63,6 +63,9 @@ pub struct Client {
     next_value: u32,
     think_max: Duration,
     operations: u32,
+    padding_max: u32,
+    /// It stays with its server whatever happens.
+    is_loyal: bool,
 }
 
 /// A client waits so long for an answer that is not asked to take its time. Longer than servers hold a request that
@@ -85,6 +88,8 @@ impl Client {
             next_value: 0,
             think_max: Duration::from_millis(plan.think_max_ms),
             operations: plan.operations,
+            padding_max: plan.padding_max,
+            is_loyal: plan.kind == ClientKind::Reader,
         }
     }
 
@@ -92,6 +97,7 @@ impl Client {
     pub async fn run(mut self, kind: ClientKind) -> Client {
         match kind {
             ClientKind::Kv => kv::run(&mut self).await,
+            ClientKind::Reader => kv::read_on(&mut self).await,
             ClientKind::Lock => lock::run(&mut self).await,
             ClientKind::Watcher => watcher::follow_key(&mut self).await,
             ClientKind::PrefixWatcher => watcher::follow_prefix(&mut self).await,
@@ -126,6 +132,17 @@ impl Client {
         format!("{}:{}", self.id, self.next_value)
     }
 
+    /// What is sent as a value: larger than the disk's sectors, if the plan wants that.
+    fn pad(&mut self, value: String) -> String {
+        let padding = self.rng.below(u64::from(self.padding_max) + 1);
+        let padding = usize::try_from(padding).expect("a small number");
+        if value.is_empty() || padding == 0 {
+            value
+        } else {
+            format!("{value}{PADDING}{}", "x".repeat(padding))
+        }
+    }
+
     fn invoke(&self, key: &str, op: Op) -> OperationId {
         self.shared.history.lock().invoke(self.id, key, op, sim_now())
     }
@@ -151,7 +168,7 @@ impl Client {
             client = self.id, server = self.server, method, target,
             answer = ?result.as_ref().map(|it| (it.status, it.text())), "asked"
         );
-        if bad && !self.one_in(4) {
+        if bad && !self.is_loyal && !self.one_in(4) {
             let next = self.rng.below(self.shared.servers.len() as u64);
             self.server = usize::try_from(next).expect("below a length");
         }
@@ -163,6 +180,7 @@ impl Client {
         let method = if op == Op::Delete { "DELETE" } else { "PUT" };
         let id = self.invoke(key, op);
         let target = format!("/v1/kv/{key}?{query}");
+        let body = self.pad(body);
         let outcome = match self.ask(method, &target, body, PATIENCE).await {
             Ok(response) => match (response.status, response.text().as_str()) {
                 (200, "true") => Outcome::Ok(Reply::Done { index: None }),
@@ -220,6 +238,23 @@ impl Client {
     }
 }
 
+/// Between a value and its padding.
+const PADDING: char = '~';
+
+/// A value without its padding, which must be what some client sends.
+fn unpadded(value: String) -> String {
+    match value.split_once(PADDING) {
+        None => value,
+        Some((value, padding)) => {
+            assert!(
+                padding.bytes().all(|byte| byte == b'x'),
+                "a value came back altered: {value}{PADDING}{padding}"
+            );
+            value.to_owned()
+        }
+    }
+}
+
 /// A key as the HTTP interface shows it.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -238,7 +273,7 @@ fn entry(target: &str, response: &Response) -> Entry {
         .unwrap_or_else(|rows| panic!("GET {target} gave {} rows instead of one", rows.len()));
     let value = BASE64_STANDARD.decode(row.value.unwrap_or_default()).expect("values are base64");
     Entry {
-        value: String::from_utf8(value).expect("workloads write text"),
+        value: unpadded(String::from_utf8(value).expect("workloads write text")),
         modify_index: row.modify_index,
         lock_index: row.lock_index,
         session: row.session,

@@ -28,3 +28,21 @@ fn defects_of_the_store_are_found() {
     }
     is_found_within(Bug::IndexGoesBack, 64);
 }
+
+#[test]
+fn defects_of_the_log_are_found() {
+    is_found_within(Bug::SyncSkipped, 8);
+    is_found_within(Bug::TruncateForgotten, 32);
+    is_found_within(Bug::TornTailKept, 96);
+}
+
+/// Three more are so rare in whole clusters that the tests of `core/src/raft` find them, in a plain event loop:
+/// `VoteNotPersisted`, `CommitOldTermByCounting`, `NoHoldOutAfterRestart`.
+#[test]
+fn defects_of_raft_are_found() {
+    is_found_within(Bug::VoteTwiceInTerm, 16);
+    is_found_within(Bug::AckBeforeDurable, 64);
+    is_found_within(Bug::AcceptWithoutLogMatch, 32);
+    is_found_within(Bug::ReadIndexWithoutQuorum, 96);
+    is_found_within(Bug::LeaseIgnoresDrift, 160);
+}
