@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -32,8 +32,14 @@ const LOCAL: &[u8] = b"local/";
 /// Where the number of the state's keyspace is kept.
 const GENERATION: &[u8] = b"generation";
 
-/// Checkpoints in a directory of their own.
+/// Checkpoints in a directory of their own. It is made by the first save: a server's first start does not wait for it.
 pub struct FjallCheckpoints {
+    directory: PathBuf,
+    opened: Option<Opened>,
+}
+
+/// An open database.
+struct Opened {
     database: Database,
     about: Keyspace,
     state: Keyspace,
@@ -41,15 +47,28 @@ pub struct FjallCheckpoints {
 }
 
 impl FjallCheckpoints {
-    /// Opens or creates the directory.
+    /// Opens the directory if it exists.
     ///
     /// # Errors
     /// The directory cannot be used, is damaged, or was written by a newer version.
     pub fn open(directory: &Path) -> io::Result<FjallCheckpoints> {
-        let context = |error: fjall::Error| bad(directory, &error);
-        if !directory.exists() {
-            create(directory)?;
+        let opened = if directory.exists() { Some(Opened::open(directory)?) } else { None };
+        Ok(FjallCheckpoints { directory: directory.to_owned(), opened })
+    }
+
+    /// The database, which is made if need be.
+    fn opened(&mut self) -> io::Result<&mut Opened> {
+        if self.opened.is_none() {
+            create(&self.directory)?;
+            self.opened = Some(Opened::open(&self.directory)?);
         }
+        Ok(self.opened.as_mut().expect("opened above"))
+    }
+}
+
+impl Opened {
+    fn open(directory: &Path) -> io::Result<Opened> {
+        let context = |error: fjall::Error| bad(directory, &error);
         let database = database(directory).map_err(context)?;
         let about = database.keyspace("about", state_options).map_err(context)?;
         let generation = match about.get(GENERATION).map_err(context)? {
@@ -62,7 +81,7 @@ impl FjallCheckpoints {
             None => 0,
         };
         let state = database.keyspace(&state_name(generation), state_options).map_err(context)?;
-        Ok(FjallCheckpoints { database, about, state, generation })
+        Ok(Opened { database, about, state, generation })
     }
 
     fn save_rows(&mut self, checkpoint: &Checkpoint) -> Result<(), fjall::Error> {
@@ -160,19 +179,20 @@ fn decode_meta(bytes: &[u8]) -> io::Result<SnapshotMeta> {
 #[async_trait]
 impl Checkpoints for FjallCheckpoints {
     async fn load(&mut self) -> io::Result<Loaded> {
-        let meta = match self.about.get(META).map_err(io::Error::other)? {
+        let Some(opened) = &self.opened else { return Ok(Loaded::default()) };
+        let meta = match opened.about.get(META).map_err(io::Error::other)? {
             Some(bytes) => decode_meta(&bytes)?,
             None => SnapshotMeta::default(),
         };
         let mut builder = StoreBuilder::default();
-        for row in self.state.iter() {
+        for row in opened.state.iter() {
             let (key, row) = row.into_inner().map_err(io::Error::other)?;
             builder
                 .put_row(&key, &row)
                 .map_err(|bad| io::Error::new(io::ErrorKind::InvalidData, bad.to_string()))?;
         }
         let mut local = Vec::new();
-        for row in self.about.prefix(LOCAL) {
+        for row in opened.about.prefix(LOCAL) {
             let (key, value) = row.into_inner().map_err(io::Error::other)?;
             let key = std::str::from_utf8(&key[LOCAL.len()..]).map_err(|_| {
                 io::Error::new(io::ErrorKind::InvalidData, "garbled key in the agent's local state")
@@ -183,16 +203,17 @@ impl Checkpoints for FjallCheckpoints {
     }
 
     async fn save(&mut self, checkpoint: &Checkpoint) -> io::Result<()> {
-        self.save_rows(checkpoint).map_err(io::Error::other)
+        self.opened()?.save_rows(checkpoint).map_err(io::Error::other)
     }
 
     async fn save_local(&mut self, changes: &[(Text, Option<Bytes>)]) -> io::Result<()> {
-        let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
+        let opened = self.opened()?;
+        let mut batch = opened.database.batch().durability(Some(PersistMode::SyncAll));
         for (key, value) in changes {
             let key = [LOCAL, key.as_bytes()].concat();
             match value {
-                Some(value) => batch.insert(&self.about, key, value.as_ref()),
-                None => batch.remove(&self.about, key),
+                Some(value) => batch.insert(&opened.about, key, value.as_ref()),
+                None => batch.remove(&opened.about, key),
             }
         }
         batch.commit().map_err(io::Error::other)
