@@ -203,17 +203,6 @@ impl Node {
         }
     }
 
-    /// A server reads its own row from its own state, as stale as that may be.
-    fn fetch_catalog(&mut self, now: Now, ticket: u64) {
-        let node = &self.about.node;
-        let catalog = self.raft.leader().map(|_| agent::CatalogState {
-            node: self.store.node(node).map(|row| row.as_ref().clone()),
-            services: self.store.node_services(node).iter().map(|row| row.as_ref().clone()).collect(),
-            checks: self.store.node_checks(node).iter().map(|row| row.as_ref().clone()).collect(),
-        });
-        self.agent(now, |agent, cx| agent.on_catalog(cx, ticket, catalog));
-    }
-
     fn save_local(
         &mut self,
         ticket: u64,

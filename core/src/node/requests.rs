@@ -6,6 +6,7 @@ use super::jobs::{Job, JobId, Origin, Stage, Work};
 use super::peer::{Ask, PeerAnswer, PeerMessage};
 use super::{LocalWait, Node};
 use crate::Text;
+use crate::agent::CatalogState;
 use crate::api::{self, Call, Consistency, HttpReply, QueryMeta, Read, Request, SessionSpec, Write};
 use crate::ids::{LogIndex, RequestId, ServerId, Uuid};
 use crate::store::command::{Command, Refusal, Response};
@@ -141,14 +142,32 @@ impl Node {
                 let answer = PeerAnswer::ReadIndex { index: index.0, renewed };
                 self.answer_peer(*peer, *asked, answer);
             }
-            Origin::Client(_) | Origin::Agent(_) | Origin::Duty if renewed => self.evaluate(now, job),
-            Origin::Client(request) => self.reply(*request, unknown_session(renew)),
-            Origin::Agent(_) | Origin::Duty => {}
+            Origin::Client(request) if !renewed => self.reply(*request, unknown_session(renew)),
+            Origin::Client(_) | Origin::Agent(_) | Origin::Duty => self.evaluate(now, job),
+        }
+    }
+
+    /// Reads what the catalog has of this node, for the agent. Not from a state that lacks what this server has not
+    /// applied yet: what the agent would not see there it could not repair before the next time.
+    pub(super) fn fetch_catalog(&mut self, now: Now, ticket: u64) {
+        self.begin(now, Origin::Agent(ticket), Work::Confirm { consistent: false, renew: None });
+    }
+
+    fn catalog(&self) -> CatalogState {
+        let node = &self.about.node;
+        CatalogState {
+            node: self.store.node(node).map(|row| row.as_ref().clone()),
+            services: self.store.node_services(node).iter().map(|row| row.as_ref().clone()).collect(),
+            checks: self.store.node_checks(node).iter().map(|row| row.as_ref().clone()).collect(),
         }
     }
 
     /// Reads from the state as it is.
     fn evaluate(&mut self, now: Now, job: Job) {
+        if let (Origin::Agent(ticket), Work::Confirm { .. }) = (&job.origin, &job.work) {
+            let (ticket, catalog) = (*ticket, self.catalog());
+            return self.agent(now, |agent, cx| agent.on_catalog(cx, ticket, Some(catalog)));
+        }
         let (Origin::Client(request), Work::Read(read, renew)) = (job.origin, job.work) else { return };
         let found = self.store.evaluate(&read.query);
         if renew.is_some() && !found.exists {
@@ -314,7 +333,11 @@ impl Node {
                     self.reply(*request, HttpReply::text(500, "No cluster leader"));
                 }
                 (Origin::Peer(peer, id), _) => self.answer_peer(*peer, *id, PeerAnswer::NotLeader),
-                (Origin::Agent(_) | Origin::Duty, _) => {}
+                (Origin::Agent(ticket), _) => {
+                    let ticket = *ticket;
+                    self.agent(now, |agent, cx| agent.on_catalog(cx, ticket, None));
+                }
+                (Origin::Duty, _) => {}
             }
         }
     }
