@@ -5,10 +5,6 @@ use std::process::ExitCode;
 
 use proconsul::cli;
 
-/// Requests allocate and free small pieces on several threads at once, which this allocator does in half the time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let program = args.next();
