@@ -8,11 +8,12 @@ use super::*;
 use crate::Text;
 use crate::api::{Authorizer, Blocking, Call, Consistency, HttpReply, Read, Request, SessionSpec, Write};
 use crate::ids::Uuid;
-use crate::raft::{Member, Timing};
-use crate::store::command::{KvCommand, KvVerb};
-use crate::store::model::SessionBehavior;
+use crate::raft::{Entry, HardState, Member, Payload, Record, Recovered, Timing};
+use crate::store::command::{Command, KvCommand, KvVerb, Registration};
+use crate::store::model::{Service, SessionBehavior};
 use crate::store::query::Query;
 use crate::time::Wall;
+use crate::wal;
 
 /// A founder of a group of one, with its clock.
 struct Bench {
@@ -22,34 +23,33 @@ struct Bench {
     published: Option<Arc<Published>>,
 }
 
+/// The settings of a group of one.
+fn config() -> Config {
+    let id = Uuid(7);
+    let address = Text::new("127.0.0.1:8300");
+    let about = About { node: Text::new("n1"), id, datacenter: Text::new("dc1"), ..About::default() };
+    Config {
+        about,
+        timing: Timing::default(),
+        found: Some(Membership { servers: [(id, Member { address, voter: true })].into() }),
+        roster: vec![RosterEntry { id, node: Text::new("n1"), address: Text::new("127.0.0.1"), port: 8300 }],
+        agent: agent::Config {
+            node: Text::new("n1"),
+            id: Some(id),
+            address: Text::new("127.0.0.1"),
+            datacenter: Text::new("dc1"),
+            ..agent::Config::default()
+        },
+        hold_timeout: Duration::from_secs(7),
+        checkpoints: CheckpointPolicy { entries: 50, ..CheckpointPolicy::default() },
+        tombstone_ttl: Duration::from_secs(900),
+    }
+}
+
 impl Bench {
     fn new() -> Bench {
-        let id = Uuid(7);
-        let address = Text::new("127.0.0.1:8300");
-        let about = About { node: Text::new("n1"), id, datacenter: Text::new("dc1"), ..About::default() };
-        let config = Config {
-            about,
-            timing: Timing::default(),
-            found: Some(Membership { servers: [(id, Member { address, voter: true })].into() }),
-            roster: vec![RosterEntry {
-                id,
-                node: Text::new("n1"),
-                address: Text::new("127.0.0.1"),
-                port: 8300,
-            }],
-            agent: agent::Config {
-                node: Text::new("n1"),
-                id: Some(id),
-                address: Text::new("127.0.0.1"),
-                datacenter: Text::new("dc1"),
-                ..agent::Config::default()
-            },
-            hold_timeout: Duration::from_secs(7),
-            checkpoints: CheckpointPolicy { entries: 50, ..CheckpointPolicy::default() },
-            tombstone_ttl: Duration::from_secs(900),
-        };
         let now = Now { mono: Mono(1_000_000_000), wall: Wall(0) };
-        let node = Node::new(config, Restored::default(), [1; 32], now).expect("nothing to restore");
+        let node = Node::new(config(), Restored::default(), [1; 32], now).expect("nothing to restore");
         let mut bench = Bench { node, now, next: 0, published: None };
         let mut out = Outbox::default();
         bench.node.start(now, &mut out);
@@ -234,4 +234,63 @@ fn the_log_in_memory_is_cut_behind_checkpoints() {
     assert!(raft.last_index().0 > 1_000);
     let policy = CheckpointPolicy::default();
     assert!(raft.base_index().0 + policy.trailing_entries as u64 + 50 >= raft.last_index().0);
+}
+
+/// A server that has won its election applies its log only when its first entry is durable. What the agent read of the
+/// catalog before that lacked the service, which then stayed until the next synchronisation, a minute later.
+#[test]
+fn regression_a_deregistered_service_does_not_come_back_with_the_log() {
+    let id = Uuid(7);
+    let web = Service { id: Text::new("web"), service: Text::new("web"), ..Service::default() };
+    let registration = Registration {
+        node: Text::new("n1"),
+        address: Text::new("127.0.0.1"),
+        service: Some(web),
+        ..Registration::default()
+    };
+    let hard = HardState { term: Term(1), vote: None };
+    let founding = config().found.expect("a founder");
+    let payloads =
+        [Payload::Membership(founding), Payload::Command(Command::Register(Box::new(registration)).encode())];
+    let entries: Vec<Entry> = (1..)
+        .zip(payloads)
+        .map(|(index, payload)| Entry { term: Term(1), index: LogIndex(index), payload })
+        .collect();
+    let recovery = wal::Recovery::begin(wal::Options::default(), Vec::<String>::new());
+    let opened = recovery.finish(Rng::from_seed(1));
+    let (mut wal, _) = opened.with_snapshot(SnapshotMeta::default()).expect("a new log");
+    let mut writes = Vec::new();
+    let records = entries.iter().cloned().map(Record::Entry);
+    wal.push(1, std::iter::once(Record::HardState(hard)).chain(records).collect(), &mut writes);
+    while let Some(write) = writes.pop() {
+        wal.on_done(write.id, &mut writes);
+    }
+    let restored = Restored {
+        raft: Recovered { hard, snapshot: SnapshotMeta::default(), entries },
+        wal: Some(wal),
+        ..Restored::default()
+    };
+    let mut now = Now { mono: Mono(1_000_000_000), wall: Wall(0) };
+    let mut node = Node::new(config(), restored, [1; 32], now).expect("fits together");
+    assert_eq!(node.about.id, id);
+    let mut out = Outbox::default();
+    node.start(now, &mut out);
+    let mut pending = std::collections::VecDeque::new();
+    // The vote becomes durable at once, the leader's first entry only after ten seconds.
+    for tenth in 0..200u64 {
+        pending.extend(out.drain().filter_map(|output| match output {
+            Output::Log(write) => Some(write.id),
+            _ => None,
+        }));
+        let may_write = node.raft_state().role() != Role::Leader || tenth > 100;
+        let input = match pending.pop_front_if(|_| may_write) {
+            Some(write) => Input::Logged { write, result: Ok(()) },
+            None => Input::Wake,
+        };
+        now.mono = now.mono + Duration::from_millis(100);
+        node.step(now, input, &mut out);
+    }
+    assert!(node.raft_state().ready());
+    assert!(node.state().1.node("n1").is_some());
+    assert!(node.state().1.service("n1", "web").is_none(), "the agent knows of no such service");
 }
