@@ -126,7 +126,7 @@ pub async fn drive(mut node: Node, lanes: Lanes) -> End {
                     WireEvent::Down(peer) => Input::PeerDown { peer },
                 },
                 _ = &mut stop => Input::Stop,
-                Some(item) = gate.recv() => match item {
+                Some(item) = gate.recv(), if node.admission().requests > 0 => match item {
                     GateItem::Request { id, request, reply } => {
                         hands.replies.insert(id, reply);
                         Input::Request { id, request }

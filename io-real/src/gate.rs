@@ -13,8 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::ports::Clock;
 
-/// So many requests may be with the node at a time, blocking queries included.
-const IN_FLIGHT_MAX: usize = 280_000;
+/// So many requests may be with the node at a time, blocking queries included. Fewer than the node would park, so that
+/// it never stops reading from the gate while all it has are parked queries that wait to be abandoned.
+const IN_FLIGHT_MAX: usize = 262_144;
 
 /// What the driver takes from front-ends.
 #[derive(Debug)]

@@ -48,7 +48,7 @@ pub struct Admission {
 /// So many requests may be under way, parked ones apart.
 const JOBS_MAX: usize = 16_384;
 /// So many queries may be parked.
-const PARKED_MAX: usize = 262_144;
+const PARKED_MAX: usize = 300_000;
 
 /// One agent: every decision that it takes.
 #[derive(Debug)]
