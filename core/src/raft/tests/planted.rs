@@ -1,7 +1,6 @@
 //! A checker that finds nothing proves nothing: each defect must be found within a stated number of seeds.
 //!
-//! The switch is one for the process, so these tests run alone:
-//! `cargo test -p proconsul-core --features planted raft::tests::planted -- --ignored --test-threads=1`
+//! The switch is one for the thread, and each test has its own. A build without the feature `planted` leaves them out.
 
 use std::panic::catch_unwind;
 
@@ -30,49 +29,41 @@ fn is_found_within(bug: Bug, seeds: u64) {
 }
 
 #[test]
-#[ignore = "plants a defect in the whole process: run alone"]
 fn a_vote_that_is_not_persisted_is_found() {
     is_found_within(Bug::VoteNotPersisted, 3_000);
 }
 
 #[test]
-#[ignore = "plants a defect in the whole process: run alone"]
 fn a_commit_of_an_older_term_by_counting_is_found() {
     is_found_within(Bug::CommitOldTermByCounting, 3_000);
 }
 
 #[test]
-#[ignore = "plants a defect in the whole process: run alone"]
 fn a_lease_that_ignores_drift_is_found() {
     is_found_within(Bug::LeaseIgnoresDrift, 3_000);
 }
 
 #[test]
-#[ignore = "plants a defect in the whole process: run alone"]
 fn a_read_index_without_a_quorum_is_found() {
     is_found_within(Bug::ReadIndexWithoutQuorum, 3_000);
 }
 
 #[test]
-#[ignore = "plants a defect in the whole process: run alone"]
 fn a_second_vote_in_a_term_is_found() {
     is_found_within(Bug::VoteTwiceInTerm, 3_000);
 }
 
 #[test]
-#[ignore = "plants a defect in the whole process: run alone"]
 fn an_acknowledgement_before_durability_is_found() {
     is_found_within(Bug::AckBeforeDurable, 3_000);
 }
 
 #[test]
-#[ignore = "plants a defect in the whole process: run alone"]
 fn entries_without_log_match_are_found() {
     is_found_within(Bug::AcceptWithoutLogMatch, 3_000);
 }
 
 #[test]
-#[ignore = "plants a defect in the whole process: run alone"]
 fn a_promise_forgotten_in_a_restart_is_found() {
     is_found_within(Bug::NoHoldOutAfterRestart, 3_000);
 }
