@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::Read;
 use crate::ids::RequestId;
+use crate::store::Watches;
 use crate::store::query::WatchKey;
 use crate::time::Mono;
 
@@ -19,10 +20,8 @@ pub struct Parked {
     groups: BTreeMap<GroupId, Group>,
     /// Groups by what they read, the wait left out.
     by_read: BTreeMap<Read, GroupId>,
-    /// What groups looked at, prefixes apart.
-    watched: BTreeMap<WatchKey, BTreeSet<GroupId>>,
-    /// KV prefixes that groups looked at.
-    prefixes: BTreeMap<crate::Text, BTreeSet<GroupId>>,
+    /// What groups looked at.
+    watches: Watches<GroupId>,
     deadlines: BTreeSet<(Mono, RequestId)>,
     requests: BTreeMap<RequestId, (GroupId, Mono)>,
 }
@@ -45,7 +44,7 @@ impl Parked {
         } else {
             self.next_group += 1;
             let group = self.next_group;
-            self.watch(group, &watch);
+            self.watches.park(group, &watch);
             self.by_read.insert(read.clone(), group);
             self.groups.insert(group, Group { read, watch, waiters: BTreeMap::new() });
             group
@@ -98,27 +97,7 @@ impl Parked {
     /// The groups that a commit concerns.
     #[must_use]
     pub fn concerned(&self, touched: &[WatchKey]) -> BTreeSet<GroupId> {
-        let mut groups = BTreeSet::new();
-        for key in touched {
-            if matches!(key, WatchKey::All) {
-                return self.groups.keys().copied().collect();
-            }
-            if let Some(found) = self.watched.get(key) {
-                groups.extend(found);
-            }
-            if let WatchKey::Kv(changed) = key
-                && !self.prefixes.is_empty()
-            {
-                for end in 0..=changed.len() {
-                    if let Some(prefix) = changed.get(..end)
-                        && let Some(found) = self.prefixes.get(prefix)
-                    {
-                        groups.extend(found);
-                    }
-                }
-            }
-        }
-        groups
+        self.watches.woken_by(touched)
     }
 
     /// What a group reads.
@@ -141,49 +120,18 @@ impl Parked {
         if members.waiters.is_empty() {
             self.dissolve(group);
         } else if members.watch != watch {
-            self.unwatch(group);
-            self.watch(group, &watch);
-            self.groups.get_mut(&group).expect("still there").watch = watch;
+            self.watches.park(group, &watch);
+            let former = std::mem::replace(&mut members.watch, watch);
+            let gone: Vec<WatchKey> = former.into_iter().filter(|key| !members.watch.contains(key)).collect();
+            self.watches.leave(group, &gone);
         }
         woken
     }
 
     fn dissolve(&mut self, group: GroupId) {
-        self.unwatch(group);
-        let Group { read, .. } = self.groups.remove(&group).expect("dissolved once");
+        let Group { read, watch, .. } = self.groups.remove(&group).expect("dissolved once");
+        self.watches.leave(group, &watch);
         self.by_read.remove(&read);
-    }
-
-    fn watch(&mut self, group: GroupId, watch: &[WatchKey]) {
-        for key in watch {
-            match key {
-                WatchKey::KvPrefix(prefix) => self.prefixes.entry(prefix.clone()).or_default().insert(group),
-                other => self.watched.entry(other.clone()).or_default().insert(group),
-            };
-        }
-    }
-
-    fn unwatch(&mut self, group: GroupId) {
-        for key in self.groups[&group].watch.clone() {
-            match key {
-                WatchKey::KvPrefix(prefix) => {
-                    if let Some(groups) = self.prefixes.get_mut(&prefix) {
-                        groups.remove(&group);
-                        if groups.is_empty() {
-                            self.prefixes.remove(&prefix);
-                        }
-                    }
-                }
-                other => {
-                    if let Some(groups) = self.watched.get_mut(&other) {
-                        groups.remove(&group);
-                        if groups.is_empty() {
-                            self.watched.remove(&other);
-                        }
-                    }
-                }
-            }
-        }
     }
 }
 
@@ -214,7 +162,7 @@ mod tests {
         assert_eq!(parked.wake(group, 7, watch.clone()), [RequestId(1)]);
         assert_eq!(parked.len(), 1);
         assert_eq!(parked.wake(group, 10, watch), [RequestId(2)]);
-        assert!(parked.is_empty() && parked.watched.is_empty() && parked.next_deadline().is_none());
+        assert!(parked.is_empty() && parked.watches.is_empty() && parked.next_deadline().is_none());
     }
 
     #[test]
@@ -240,6 +188,6 @@ mod tests {
         assert_eq!(parked.take_expired(Mono(10)).map(|(id, _)| id), Some(RequestId(1)));
         assert!(parked.remove(RequestId(2)).is_some());
         assert!(parked.remove(RequestId(2)).is_none());
-        assert!(parked.groups.is_empty() && parked.by_read.is_empty() && parked.watched.is_empty());
+        assert!(parked.groups.is_empty() && parked.by_read.is_empty() && parked.watches.is_empty());
     }
 }
