@@ -4,13 +4,16 @@
 //! it keeps order within a lane; it completes each operation exactly once; it calls a write done only when it is
 //! durable; and a crash loses what was not performed and nothing else.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::Text;
 use crate::agent::{Probe, ProbeOutcome};
 use crate::api::{HttpReply, Request};
+use crate::gossip::{self, Pool};
 use crate::ids::{OpId, RequestId, ServerId};
 use crate::node::Published;
 use crate::raft::SnapshotMeta;
@@ -51,6 +54,45 @@ pub enum Input {
         /// Which server.
         peer: ServerId,
     },
+    /// A datagram came to the gossip port of a pool.
+    Datagram {
+        /// Which pool.
+        pool: Pool,
+        /// Who sent it.
+        from: SocketAddr,
+        /// As it came; may be anything.
+        bytes: Bytes,
+    },
+    /// A request came over a stream to the gossip port of a pool. Answered by at most one
+    /// [`Output::GossipAnswer`]; without one, the adapter closes the stream after a while.
+    GossipCall {
+        /// Which pool.
+        pool: Pool,
+        /// Drawn by the adapter, never reused.
+        caller: u64,
+        /// Who sent it.
+        from: SocketAddr,
+        /// As it came; may be anything.
+        bytes: Bytes,
+    },
+    /// A call over a stream has its answer, or has failed.
+    GossipAnswer {
+        /// Which pool.
+        pool: Pool,
+        /// The node's number of the call.
+        call: u64,
+        /// The answer as it came; may be anything.
+        result: Result<Bytes, gossip::CallError>,
+    },
+    /// A name was looked up.
+    Resolved {
+        /// The operation.
+        op: OpId,
+        /// Its addresses, or the environment's words.
+        result: Result<Vec<IpAddr>, String>,
+    },
+    /// The operator asks the agent to leave the cluster in good order; ends with [`Output::Left`].
+    Leave,
     /// Log writes are durable, or failed. Completions come in the order of the writes.
     Logged {
         /// [`wal::Write::id`]
@@ -76,7 +118,8 @@ pub enum Input {
     Stop,
 }
 
-/// What the node wants done. Lanes: log, checkpoints, local state, peers (one each), probes, publications and replies.
+/// What the node wants done. Lanes: log, checkpoints, local state, peers (one each),
+/// gossip, look-ups, probes, publications and replies.
 #[derive(Debug)]
 pub enum Output {
     /// Perform these writes in order, then complete with [`Input::Logged`].
@@ -116,6 +159,46 @@ pub enum Output {
         /// A versioned [`crate::node::PeerMessage`].
         frame: Bytes,
     },
+    /// Send a datagram from the gossip port of a pool, or lose it.
+    Datagram {
+        /// Which pool.
+        pool: Pool,
+        /// To whom.
+        to: SocketAddr,
+        /// What.
+        bytes: Bytes,
+    },
+    /// Send a request over a stream to the gossip port of another agent; complete with [`Input::GossipAnswer`].
+    GossipCall {
+        /// Which pool.
+        pool: Pool,
+        /// The node's number of the call.
+        call: u64,
+        /// To whom.
+        to: SocketAddr,
+        /// The request.
+        bytes: Bytes,
+        /// To be given up after this long.
+        timeout: Duration,
+    },
+    /// Answer a request that came over a stream.
+    GossipAnswer {
+        /// Which pool.
+        pool: Pool,
+        /// The adapter's number of the request.
+        caller: u64,
+        /// The answer.
+        bytes: Bytes,
+    },
+    /// Look up the addresses of a host; complete with [`Input::Resolved`].
+    Resolve {
+        /// The operation.
+        op: OpId,
+        /// The name.
+        name: Text,
+    },
+    /// The agent has left the cluster; the process may end.
+    Left,
     /// Let readers see this from here on.
     Publish(Arc<Published>),
     /// Answer a request.

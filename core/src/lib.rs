@@ -1,4 +1,4 @@
-//! Every decision that proconsul takes: Raft, its log, the store, leader duties, the agent, the semantics of the
+//! Every decision that proconsul takes: gossip, Raft, its log, the store, leader duties, the agent, the semantics of the
 //! HTTP and DNS interfaces.
 //!
 //! Nothing in this crate reads a clock, draws a random number that was not seeded from outside, opens a socket or a
@@ -8,9 +8,11 @@
 pub mod agent;
 pub mod api;
 pub mod boundary;
+pub mod coordinate;
 pub mod cx;
 pub mod dns;
 pub mod duration;
+pub mod gossip;
 pub mod ids;
 pub mod node;
 pub mod planted;

@@ -217,6 +217,11 @@ impl Hands {
                         let _ = waiting.send(reply);
                     }
                 }
+                Output::Datagram { .. }
+                | Output::GossipCall { .. }
+                | Output::GossipAnswer { .. }
+                | Output::Resolve { .. }
+                | Output::Left => {}
                 Output::Halt { reason } => return Some(End::Halted(reason)),
             }
         }

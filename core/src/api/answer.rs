@@ -88,6 +88,7 @@ mod tests {
             lease,
             membership: Arc::default(),
             agent: Arc::default(),
+            cluster: Arc::default(),
             about: Arc::new(About { server: true, ..About::default() }),
         }
     }

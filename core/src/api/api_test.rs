@@ -47,6 +47,7 @@ impl World {
             lease,
             membership: Arc::new(Membership { servers: [(Uuid(1), member)].into() }),
             agent: Arc::default(),
+            cluster: Arc::default(),
             about: Arc::new(about),
         };
         World { published, index: 0 }

@@ -78,6 +78,7 @@ impl World {
             lease: Lease { is_leader: true, ..Lease::default() },
             membership: Arc::default(),
             agent: Arc::default(),
+            cluster: Arc::default(),
             about: Arc::new(About { datacenter: "dc1".into(), ..About::default() }),
         }
     }

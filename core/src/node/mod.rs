@@ -1,6 +1,7 @@
 //! The node: routes inputs to its machines and their effects to the outbox, and decides nothing else.
 
 mod checkpointing;
+mod cluster;
 mod config;
 mod duties;
 mod effects;
@@ -16,6 +17,7 @@ mod transfer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use cluster::{Cluster, EVENTS_KEPT};
 pub use config::{BadStart, CheckpointPolicy, Config, Restored, RosterEntry};
 pub use duties::{DutyTimer, SERF_HEALTH, SERVICE};
 pub use peer::{Ask, BadFrame, PeerAnswer, PeerMessage};
@@ -55,6 +57,7 @@ const PARKED_MAX: usize = 300_000;
 pub struct Node {
     config: Config,
     about: Arc<About>,
+    cluster: Arc<Cluster>,
     rng: Rng,
     timers: Timers<Timer>,
     raft: Raft,
@@ -118,6 +121,7 @@ impl Node {
         let agent = Agent::new(config.agent.clone(), &restored.local, rng.fork(2), now)?;
         Ok(Node {
             about: Arc::new(config.about.clone()),
+            cluster: Arc::default(),
             rng: rng.fork(3),
             timers: Timers::default(),
             membership: Arc::new(raft.membership().clone()),
@@ -202,6 +206,11 @@ impl Node {
                 Err(error) => self.halt(format!("cannot write a checkpoint: {error}"), out),
             },
             Input::Probed { op, outcome } => self.agent(now, |agent, cx| agent.on_probed(cx, op, outcome)),
+            Input::Datagram { .. }
+            | Input::GossipCall { .. }
+            | Input::GossipAnswer { .. }
+            | Input::Resolved { .. }
+            | Input::Leave => {}
             Input::Stop => {
                 self.halted = true;
                 return;
@@ -317,6 +326,7 @@ impl Node {
             },
             membership: Arc::clone(&self.membership),
             agent: self.agent.view(),
+            cluster: Arc::clone(&self.cluster),
             about: Arc::clone(&self.about),
         }
     }

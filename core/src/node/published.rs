@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Cluster;
 use crate::Text;
 use crate::agent::AgentView;
 use crate::ids::{LogIndex, ServerId, Term};
@@ -20,6 +21,8 @@ pub struct Published {
     pub membership: Arc<Membership>,
     /// The agent's own services and checks.
     pub agent: Arc<AgentView>,
+    /// What gossip knows of the other agents.
+    pub cluster: Arc<Cluster>,
     /// What never changes while the process runs.
     pub about: Arc<About>,
 }

@@ -32,6 +32,9 @@ impl Node {
                 self.begin(now, origin, Work::Propose(Box::new(command), Some(Box::new(write))));
             }
             Call::Agent(call) => self.on_agent_call(now, id, call),
+            Call::Cluster(_) => {
+                self.reply(id, HttpReply::text(501, "this agent has no cluster around it"));
+            }
             Call::LocalService(read) => {
                 let wait = read.wait + self.rng.duration_below(read.wait / WAIT_JITTER_DIVISOR);
                 self.local_waits.push(LocalWait { id, read, until: now.mono + wait });

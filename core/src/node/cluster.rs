@@ -1,0 +1,37 @@
+//! What this agent knows of the cluster around it, as readers see it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use crate::Text;
+use crate::coordinate::Coordinate;
+use crate::gossip::{Member, UserEvent};
+use crate::ids::ServerId;
+
+/// So many user events are remembered (Consul: «Event», list).
+pub const EVENTS_KEPT: usize = 256;
+
+/// Gossip's knowledge, events and coordinates; a cheap clone.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    /// Members of the datacenter's pool by name.
+    pub lan: OrdMap<Text, Member>,
+    /// Members of the pool of servers; empty on client agents.
+    pub wan: OrdMap<Text, Member>,
+    /// This agent's own coordinate in the datacenter.
+    pub coordinate: Coordinate,
+    /// This server's own coordinate among datacenters.
+    pub wan_coordinate: Coordinate,
+    /// The newest user events that this agent acted on, oldest first.
+    pub events: Arc<VecDeque<UserEvent>>,
+}
+
+impl Cluster {
+    /// The live or former member of the datacenter's pool that has this identity.
+    #[must_use]
+    pub fn by_id(&self, id: ServerId) -> Option<&Member> {
+        self.lan.values().find(|member| member.id() == Some(id))
+    }
+}
