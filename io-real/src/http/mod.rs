@@ -170,6 +170,7 @@ mod tests {
             lease: Lease::default(),
             membership: Arc::new(Membership::default()),
             agent: Arc::new(AgentView::default()),
+            cluster: Arc::default(),
             about: Arc::new(About { kv_max_value_size: 10, ..About::default() }),
         };
         let (gate, _queue) =
