@@ -5,6 +5,7 @@ mod answer;
 #[cfg(test)]
 mod api_test;
 mod catalog;
+mod cluster;
 mod filter;
 mod health;
 mod kv;
@@ -20,14 +21,13 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::Text;
-use crate::coordinate::Coordinate;
-use crate::gossip::{KeysChange, Pool, UserEvent};
 use crate::ids::Uuid;
 use crate::store::command::{Deregistration, KvCommand, Registration};
 use crate::store::model::SessionBehavior;
 use crate::store::query::Query;
 
 pub use answer::{Answer, answer, query_meta};
+pub use cluster::{ClusterCall, EventsRead, Forwarded, Place};
 pub use params::{WAIT_DEFAULT, WAIT_MAX};
 pub use render::{
     content_hash, indented, render_agent_call, render_local_service, render_renewed, render_response,
@@ -107,76 +107,6 @@ pub enum Call {
     Cluster(ClusterCall),
     /// Waits for a change of one local service (`/v1/agent/service/:id?hash=`).
     LocalService(LocalServiceRead),
-}
-
-/// What can be asked about the cluster.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum ClusterCall {
-    /// `/v1/agent/join/:address`: any of the forms that `-join` takes.
-    Join {
-        /// Host, with or without a port.
-        address: Text,
-        /// The pool of servers instead of the datacenter's.
-        pool: Pool,
-    },
-    /// `/v1/agent/leave`
-    Leave,
-    /// `/v1/agent/force-leave/:node`
-    ForceLeave {
-        /// Name of the member.
-        node: Text,
-        /// Forget it at once.
-        prune: bool,
-        /// The pool of servers instead of the datacenter's.
-        pool: Pool,
-    },
-    /// `/v1/event/fire/:name`; its id was drawn by the node, its lamport time is ignored.
-    Fire(UserEvent),
-    /// `/v1/event/list`, when it has to wait for an event.
-    Events(EventsRead),
-    /// `/v1/operator/keyring`, of both pools where this agent is a server.
-    Keys {
-        /// What to do.
-        change: KeysChange,
-        /// Ask only the datacenter's pool.
-        local_only: bool,
-    },
-    /// `/v1/coordinate/update`: what an agent says about itself; batched by the leader.
-    Coordinate {
-        /// Name of the node.
-        node: Text,
-        /// Where it is.
-        coordinate: Coordinate,
-    },
-    /// `/v1/operator/raft/peer`: removes a server from the group. By identity or by address.
-    RemovePeer {
-        /// Identity.
-        id: Option<Uuid>,
-        /// `host:port`.
-        address: Option<Text>,
-    },
-    /// `/v1/operator/raft/transfer-leader`
-    TransferLeader {
-        /// To whom; `None`: to whom the leader likes.
-        id: Option<Uuid>,
-    },
-    /// `/v1/operator/autopilot/health`; answered by the leader.
-    AutopilotHealth,
-    /// `/v1/operator/autopilot/state`; answered by the leader.
-    AutopilotState,
-}
-
-/// A read of the user events that this agent has seen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventsRead {
-    /// Only events of this name; empty: all.
-    pub name: Text,
-    /// Wait for the index to differ from this.
-    pub index: u64,
-    /// For so long at most.
-    pub wait: Duration,
-    /// Indented JSON.
-    pub pretty: bool,
 }
 
 /// A read with all that decides how it is answered.

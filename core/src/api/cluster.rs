@@ -1,0 +1,195 @@
+//! What can be asked about the cluster, where each of it is answered, and what travels from agent to agent.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Call, Read, Write};
+use crate::Text;
+use crate::coordinate::Coordinate;
+use crate::gossip::{KeysChange, Pool, UserEvent};
+use crate::ids::Uuid;
+
+/// What can be asked about the cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ClusterCall {
+    /// `/v1/agent/join/:address`: any of the forms that `-join` takes.
+    Join {
+        /// Host, with or without a port.
+        address: Text,
+        /// The pool of servers instead of the datacenter's.
+        pool: Pool,
+    },
+    /// `/v1/agent/leave`
+    Leave,
+    /// `/v1/agent/force-leave/:node`
+    ForceLeave {
+        /// Name of the member.
+        node: Text,
+        /// Forget it at once.
+        prune: bool,
+        /// The pool of servers instead of the datacenter's.
+        pool: Pool,
+    },
+    /// `/v1/event/fire/:name`; its id is drawn by the node, its lamport time is ignored.
+    Fire(UserEvent),
+    /// `/v1/event/list`, when it has to wait for an event.
+    Events(EventsRead),
+    /// `/v1/operator/keyring`, of both pools where the answering agent is a server.
+    Keys {
+        /// What to do.
+        change: KeysChange,
+        /// Ask only the datacenter's pool.
+        local_only: bool,
+    },
+    /// `/v1/coordinate/update`: what an agent says about itself; batched by the leader.
+    Coordinate {
+        /// Name of the node.
+        node: Text,
+        /// Where it is.
+        coordinate: Coordinate,
+    },
+    /// `/v1/status/leader`
+    StatusLeader,
+    /// `/v1/status/peers`
+    StatusPeers,
+    /// `/v1/operator/raft/configuration`
+    RaftConfiguration {
+        /// Any server's view of it is good enough.
+        stale: bool,
+    },
+    /// `/v1/operator/raft/peer`: removes a server from the group. By identity or by address, never both.
+    RemovePeer {
+        /// Identity, as it was written: what is no UUID is nobody's.
+        id: Option<Text>,
+        /// `host:port`.
+        address: Option<Text>,
+    },
+    /// `/v1/operator/raft/transfer-leader`
+    TransferLeader {
+        /// To whom; `None`: to whom the leader likes.
+        id: Option<Uuid>,
+    },
+    /// `/v1/operator/autopilot/configuration`
+    AutopilotConfiguration {
+        /// Any server's view of it is good enough.
+        stale: bool,
+    },
+    /// `/v1/operator/autopilot/health`; answered by the leader.
+    AutopilotHealth,
+    /// `/v1/operator/autopilot/state`; answered by the leader.
+    AutopilotState,
+}
+
+/// Who can answer a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The agent that was asked, and no other.
+    Agent,
+    /// Any server.
+    Server,
+    /// The leader.
+    Leader,
+}
+
+impl ClusterCall {
+    /// Who can answer it.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        match self {
+            ClusterCall::Join { .. }
+            | ClusterCall::Leave
+            | ClusterCall::ForceLeave { .. }
+            | ClusterCall::Fire(_)
+            | ClusterCall::Events(_) => Place::Agent,
+            ClusterCall::Keys { .. }
+            | ClusterCall::StatusLeader
+            | ClusterCall::StatusPeers
+            | ClusterCall::RaftConfiguration { stale: true }
+            | ClusterCall::AutopilotConfiguration { stale: true } => Place::Server,
+            ClusterCall::Coordinate { .. }
+            | ClusterCall::RaftConfiguration { stale: false }
+            | ClusterCall::RemovePeer { .. }
+            | ClusterCall::TransferLeader { .. }
+            | ClusterCall::AutopilotConfiguration { stale: false }
+            | ClusterCall::AutopilotHealth
+            | ClusterCall::AutopilotState => Place::Leader,
+        }
+    }
+}
+
+/// A read of the user events that this agent has seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventsRead {
+    /// Only events of this name; empty: all.
+    pub name: Text,
+    /// Wait for the index to differ from this; zero: do not wait.
+    pub index: u64,
+    /// For so long at most.
+    pub wait: Duration,
+}
+
+/// A call that another agent may answer. Names that stand for the asking agent have been resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Forwarded {
+    /// A read of the replicated state.
+    Read(Read),
+    /// A change of it.
+    Write(Write),
+    /// About the cluster.
+    Cluster(ClusterCall),
+}
+
+impl TryFrom<Call> for Forwarded {
+    /// The call, which is about the agent that was asked.
+    type Error = Call;
+
+    fn try_from(call: Call) -> Result<Forwarded, Call> {
+        match call {
+            Call::Read(read) => Ok(Forwarded::Read(read)),
+            Call::Write(write) => Ok(Forwarded::Write(write)),
+            Call::Cluster(cluster) if cluster.place() != Place::Agent => Ok(Forwarded::Cluster(cluster)),
+            Call::Cluster(_) | Call::Agent(_) | Call::LocalService(_) => Err(call),
+        }
+    }
+}
+
+impl From<Forwarded> for Call {
+    fn from(forwarded: Forwarded) -> Call {
+        match forwarded {
+            Forwarded::Read(read) => Call::Read(read),
+            Forwarded::Write(write) => Call::Write(write),
+            Forwarded::Cluster(cluster) => Call::Cluster(cluster),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::query::Query;
+
+    #[test]
+    fn what_is_forwarded_arrives_as_it_was() {
+        let calls = [
+            Call::Read(Read::new(Query::Kv("a".into()))),
+            Call::Write(Write::SessionDestroy(Uuid(7))),
+            Call::Cluster(ClusterCall::StatusPeers),
+            Call::Cluster(ClusterCall::RemovePeer { id: None, address: Some("10.0.0.1:8300".into()) }),
+        ];
+        for call in calls {
+            let forwarded = Forwarded::try_from(call.clone()).expect("not about the agent");
+            let frame = postcard::to_allocvec(&forwarded).unwrap();
+            let arrived: Forwarded = postcard::from_bytes(&frame).unwrap();
+            assert_eq!(format!("{:?}", Call::from(arrived)), format!("{call:?}"));
+        }
+    }
+
+    #[test]
+    fn what_is_about_the_agent_stays_with_it() {
+        let join = ClusterCall::Join { address: "10.0.0.1".into(), pool: Pool::Lan };
+        for call in [join, ClusterCall::Leave] {
+            assert!(Forwarded::try_from(Call::Cluster(call)).is_err());
+        }
+    }
+}
