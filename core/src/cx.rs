@@ -8,6 +8,8 @@ use crate::timers::Timers;
 pub enum Timer {
     /// Elections, heartbeats, the leader's lease.
     Raft(crate::raft::Timer),
+    /// Probes, suspicions, broadcasts of one pool.
+    Gossip(crate::gossip::Pool, crate::gossip::Timer),
     /// Checks, TTLs, anti-entropy.
     Agent(crate::agent::Timer),
     /// Session TTLs, lock-delays, tombstones; armed on the leader only.

@@ -14,6 +14,12 @@ use crate::ids::Uuid;
 /// Largest sum of name and payload of a user event, in bytes (Consul: «Event»).
 pub const EVENT_BYTES_MAX: usize = 512;
 
+/// Largest encoding of a user event with its filters, in bytes.
+pub const EVENT_ENCODED_BYTES_MAX: usize = 1024;
+
+/// Largest encoding of a member's tags, in bytes: with name and address it fits a datagram several times over.
+pub const META_BYTES_MAX: usize = 768;
+
 /// Names of the tags that agents tell about themselves (Consul: «members -detailed»).
 pub mod tag {
     /// `consul` on servers, `node` on client agents.
@@ -40,6 +46,8 @@ pub mod tag {
     pub const RAFT_VERSION: &str = "raft_vsn";
     /// Never votes; `1`.
     pub const READ_REPLICA: &str = "read_replica";
+    /// How long this member may be failed before it is forgotten, in seconds (Consul: `advertise_reconnect_timeout`).
+    pub const RECONNECT_TIMEOUT: &str = "rc_tm";
 }
 
 /// Which pool of gossip.
@@ -151,6 +159,17 @@ pub struct UserEvent {
     pub ltime: u64,
 }
 
+/// Why an event was not sent; nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EventTooBig {
+    /// Name and payload together are too big.
+    #[error("user event exceeds configured limit of {EVENT_BYTES_MAX} bytes before encoding")]
+    Raw,
+    /// With its filters it does not fit a datagram.
+    #[error("encoded user event exceeds configured limit of {EVENT_ENCODED_BYTES_MAX} bytes after encoding")]
+    Encoded,
+}
+
 /// Why a call over a stream has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallError {
@@ -214,6 +233,13 @@ pub enum Effect {
     },
     /// Keep the ring of keys: the first one encrypts.
     SaveKeys(Vec<super::Key>),
-    /// Keep these addresses for rejoining after a restart.
+    /// Keep these addresses for rejoining after a restart. An empty list after a leave in good order.
     SaveKnown(Vec<SocketAddr>),
+    /// Another agent has this member's name and most members know that one: this agent cannot stay. The node halts.
+    NameConflict {
+        /// Where the other agent is.
+        other: SocketAddr,
+    },
+    /// Something that an operator should read in the log.
+    Warn(Text),
 }

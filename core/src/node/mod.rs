@@ -249,6 +249,7 @@ impl Node {
         while let Some(timer) = self.timers.pop_due(now.mono) {
             match timer {
                 Timer::Raft(timer) => self.raft(now, |raft, cx| raft.on_timer(cx, timer)),
+                Timer::Gossip(..) => {}
                 Timer::Agent(timer) => self.agent(now, |agent, cx| agent.on_timer(cx, timer)),
                 Timer::Duty(timer) => {
                     let mut cx = Cx { now, timers: &mut self.timers, effects: &mut self.duty_effects };
