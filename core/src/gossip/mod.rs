@@ -20,7 +20,8 @@ pub use keyring::{Key, KeysChange, KeysReport};
 pub use stats::{Dropped, Stats};
 pub use timer::Timer;
 pub use types::{
-    CallError, EVENT_BYTES_MAX, EVENT_ENCODED_BYTES_MAX, Effect, EventTooBig, META_BYTES_MAX, Member, MemberChange, Pool, Status, UserEvent, tag,
+    CallError, EVENT_BYTES_MAX, EVENT_ENCODED_BYTES_MAX, Effect, EventTooBig, META_BYTES_MAX, Member,
+    MemberChange, Pool, Status, UserEvent, tag,
 };
 
 use crate::Text;
