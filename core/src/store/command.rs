@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::model::{Check, Service, Session};
+use super::system::AutopilotSettings;
 use crate::Text;
 use crate::ids::Uuid;
 
@@ -42,6 +43,18 @@ pub enum Command {
     ReapTombstones {
         /// The newest index to forget.
         up_to: u64,
+    },
+    /// Replaces autopilot's settings.
+    AutopilotSet {
+        /// The new settings.
+        settings: Box<AutopilotSettings>,
+        /// Only if the settings were last changed at this index; zero: only if there are none.
+        cas: Option<u64>,
+    },
+    /// Gives the group of servers its identity, unless it has one.
+    GroupNamed {
+        /// Drawn by the group's first leader.
+        id: Uuid,
     },
 }
 

@@ -18,6 +18,7 @@ mod read;
 mod rows;
 mod services;
 mod sessions;
+mod system;
 #[cfg(test)]
 mod tests;
 mod tombstones;
@@ -36,11 +37,13 @@ use nodes::Nodes;
 use query::WatchKey;
 use services::{GroupKey, Services};
 use sessions::{Sessions, folded};
+use system::System;
 
 pub use instances::{Instance, InstanceList, Memo, Rendering, ServiceNames};
 pub use read::{Found, Rows};
 pub use rows::{BadRow, RowKey, StoreBuilder};
 pub use sessions::LockDelay;
+pub use system::{Autopilot, AutopilotSettings};
 pub use watch::Watches;
 
 use crate::Text;
@@ -54,6 +57,7 @@ pub struct Store {
     services: Services,
     checks: Checks,
     sessions: Sessions,
+    system: System,
     indexes: Indexes,
 }
 
@@ -117,6 +121,8 @@ impl Store {
                 self.kv.reap(&mut self.indexes, &mut change, *up_to);
                 Response::Done
             }
+            Command::AutopilotSet { settings, cas } => self.system.set_autopilot(&mut change, settings, *cas),
+            Command::GroupNamed { id } => self.system.name_group(&mut change, *id),
         };
         let (touched, dirty) = change.finish();
         Applied { response, touched, dirty }
@@ -201,6 +207,18 @@ impl Store {
     /// The keys that cannot be locked for now, with the index at which that began and for how long it lasts.
     pub fn lock_delays(&self) -> impl Iterator<Item = (&Text, u64, Duration)> {
         self.sessions.delays().map(|(key, delay)| (key, delay.begun, delay.delay))
+    }
+
+    /// Autopilot's settings; `None` until the first leader has written them.
+    #[must_use]
+    pub fn autopilot(&self) -> Option<&Arc<Autopilot>> {
+        self.system.autopilot.as_ref()
+    }
+
+    /// The identity of the group of servers whose state this is; `None` until its first leader has named it.
+    #[must_use]
+    pub fn group(&self) -> Option<Uuid> {
+        self.system.group
     }
 
     /// Raft index of the oldest deletion that is remembered.

@@ -20,6 +20,7 @@ use super::model::{Check, Node, Service, Session};
 use super::nodes::NodeEntry;
 use super::services::GroupKey;
 use super::sessions::LockDelay;
+use super::system::{Autopilot, SystemRow};
 use crate::Text;
 use crate::ids::Uuid;
 
@@ -36,11 +37,12 @@ enum Table {
     LockDelay = 7,
     Group = 8,
     Index = 9,
+    System = 10,
 }
 
 impl Table {
     /// All tables in the order of their numbers, which is the order of their rows.
-    const ALL: [Table; 9] = [
+    const ALL: [Table; 10] = [
         Table::Kv,
         Table::Tombstone,
         Table::Node,
@@ -50,6 +52,7 @@ impl Table {
         Table::LockDelay,
         Table::Group,
         Table::Index,
+        Table::System,
     ];
 
     fn of(tag: u8) -> Option<Table> {
@@ -123,6 +126,10 @@ impl RowKey {
         RowKey::new(Table::Index, &[&[table as u8]])
     }
 
+    pub(super) fn system(row: SystemRow) -> RowKey {
+        RowKey::new(Table::System, &[&[row as u8]])
+    }
+
     /// The bytes, as they are kept.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -151,6 +158,7 @@ enum Primary {
     LockDelay(Text),
     Group(GroupKey),
     Index(TableIndex),
+    System(SystemRow),
 }
 
 impl Primary {
@@ -165,6 +173,7 @@ impl Primary {
             Primary::LockDelay(_) => Table::LockDelay,
             Primary::Group(_) => Table::Group,
             Primary::Index(_) => Table::Index,
+            Primary::System(_) => Table::System,
         }
     }
 
@@ -193,6 +202,12 @@ impl Primary {
             Table::Index => match rest {
                 [number] => Primary::Index(
                     TableIndex::ALL.into_iter().find(|table| *table as u8 == *number).ok_or(BadRow::Key)?,
+                ),
+                _ => return Err(BadRow::Key),
+            },
+            Table::System => match rest {
+                [number] => Primary::System(
+                    SystemRow::ALL.into_iter().find(|row| *row as u8 == *number).ok_or(BadRow::Key)?,
                 ),
                 _ => return Err(BadRow::Key),
             },
@@ -254,6 +269,8 @@ enum RowRef<'a> {
     LockDelay(&'a Text, LockDelay),
     Group(&'a GroupKey, u64),
     Index(TableIndex, u64),
+    Autopilot(&'a Autopilot),
+    GroupId(Uuid),
 }
 
 impl RowRef<'_> {
@@ -268,6 +285,8 @@ impl RowRef<'_> {
             RowRef::LockDelay(key, _) => RowKey::lock_delay(key),
             RowRef::Group(key, _) => RowKey::group(key),
             RowRef::Index(table, _) => RowKey::index(*table),
+            RowRef::Autopilot(_) => RowKey::system(SystemRow::Autopilot),
+            RowRef::GroupId(_) => RowKey::system(SystemRow::Group),
         }
     }
 
@@ -280,6 +299,8 @@ impl RowRef<'_> {
             RowRef::Check(_, check) => encode(check),
             RowRef::Session(session) => encode(session),
             RowRef::LockDelay(_, delay) => encode(delay),
+            RowRef::Autopilot(row) => encode(row),
+            RowRef::GroupId(id) => encode(id),
         }
     }
 }
@@ -318,6 +339,7 @@ impl Store {
                 0 => return None,
                 index => RowRef::Index(*table, index),
             },
+            Primary::System(row) => self.system_row(*row)?,
         };
         Some(row.value())
     }
@@ -358,6 +380,13 @@ impl Store {
                 self.table_from(table, cursor.as_ref().filter(|cursor| cursor.table() == table))
             })
             .skip_while(move |row| after.as_ref().is_some_and(|after| row.key() <= *after))
+    }
+
+    fn system_row(&self, row: SystemRow) -> Option<RowRef<'_>> {
+        match row {
+            SystemRow::Autopilot => self.system.autopilot.as_deref().map(RowRef::Autopilot),
+            SystemRow::Group => self.system.group.map(RowRef::GroupId),
+        }
     }
 
     /// One table's rows at or after a primary key, or all of them.
@@ -414,6 +443,7 @@ impl Store {
                     .filter(|(_, index)| *index > 0)
                     .map(|(table, index)| RowRef::Index(table, index)),
             ),
+            Table::System => Box::new(SystemRow::ALL.into_iter().filter_map(|row| self.system_row(row))),
         }
     }
 }
@@ -462,6 +492,10 @@ impl StoreBuilder {
                 self.groups.insert(key, decode(value)?);
             }
             Primary::Index(table) => self.store.indexes.raise(table, decode(value)?),
+            Primary::System(SystemRow::Autopilot) => {
+                self.store.system.autopilot = Some(Arc::new(decode(value)?));
+            }
+            Primary::System(SystemRow::Group) => self.store.system.group = Some(decode(value)?),
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ mod model;
 mod planted;
 mod property;
 mod sessions;
+mod system;
 
 use std::time::Duration;
 
