@@ -91,7 +91,9 @@ impl Model {
                 Response::Done
             }
             Command::ReapTombstones { .. } => Response::Done,
-            Command::AutopilotSet { .. } | Command::GroupNamed { .. } => unreachable!("not part of the model"),
+            Command::AutopilotSet { .. } | Command::GroupNamed { .. } => {
+                unreachable!("not part of the model")
+            }
         };
         // Whatever the command was: a session without its node or its checks is over.
         for session in self.sessions.clone().into_values() {
