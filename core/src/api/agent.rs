@@ -1,14 +1,16 @@
 //! `/v1/agent`: answered by the agent that is asked, never by another one.
 
+use imbl::OrdMap;
 use serde_json::Value;
 
 use super::render::json::Json;
 use super::render::{content_hash, render_local_service, rows, written};
 use super::route::{Context, Handled, Routed};
-use super::{Call, ContentType, HttpReply, LocalServiceRead, Shape, filter, params};
+use super::{Call, ContentType, HttpReply, LocalServiceRead, Shape, filter, membership, params, render};
 use crate::Text;
 use crate::agent::{self, CallError, definition};
-use crate::ids::Uuid;
+use crate::gossip::{Member, Status};
+use crate::node::Published;
 use crate::store::model::{Check, Health, Service};
 
 /// The check that maintenance mode of the node adds.
@@ -325,129 +327,6 @@ pub(super) fn version(context: &Context<'_>) -> Handled {
     Ok(context.json(200, json.into_bytes()).into())
 }
 
-/// The members of the Raft group, this agent first: what is known of the cluster without gossip.
-pub(super) fn members(context: &Context<'_>) -> Handled {
-    let wan = context.params.has("wan");
-    let filter = context.filter(filter::MEMBER)?;
-    let about = context.about();
-    let mut members = vec![written(|json| own_member(json, context, wan))];
-    for (id, server) in &context.published.membership.servers {
-        if *id == about.id {
-            continue;
-        }
-        let view = &context.published.view;
-        let node = view.node_by_id(*id);
-        let (host, port) = split_address(&server.address);
-        let other = Member {
-            name: node.map_or_else(|| id.to_string().into(), |node| node.name.clone()),
-            address: node.map_or_else(|| host.into(), |node| node.address.clone()),
-            server_port: port,
-            serf_port: serf_port(context, wan),
-            id: *id,
-            server: true,
-            wan,
-        };
-        members.push(written(|json| member(json, &other, context)));
-    }
-    let mut json = Json::with_capacity(1_024);
-    json.open(b'[');
-    for row in members.iter().filter(|row| filter.as_ref().is_none_or(|filter| filter.keeps(row))) {
-        json.next();
-        json.raw(row);
-    }
-    json.close(b']');
-    Ok(context.json(200, json.into_bytes()).into())
-}
-
-/// One member as gossip would show it.
-struct Member {
-    name: Text,
-    address: Text,
-    server_port: i64,
-    serf_port: i64,
-    id: Uuid,
-    server: bool,
-    wan: bool,
-}
-
-fn split_address(address: &str) -> (&str, i64) {
-    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
-    (host.trim_matches(['[', ']']), port.parse().unwrap_or(0))
-}
-
-fn port(context: &Context<'_>, name: &str) -> i64 {
-    context.about().ports.get(name).copied().unwrap_or(0).max(0).into()
-}
-
-fn serf_port(context: &Context<'_>, wan: bool) -> i64 {
-    port(context, if wan { "serf_wan" } else { "serf_lan" })
-}
-
-fn own_member(json: &mut Json, context: &Context<'_>, wan: bool) {
-    let about = context.about();
-    let own = Member {
-        name: about.node.clone(),
-        address: about.address.clone(),
-        server_port: port(context, "server"),
-        serf_port: serf_port(context, wan),
-        id: about.id,
-        server: about.server,
-        wan,
-    };
-    member(json, &own, context);
-}
-
-fn member(json: &mut Json, member: &Member, context: &Context<'_>) {
-    let about = context.about();
-    json.open(b'{');
-    json.key("Name");
-    if member.wan {
-        json.string(&format!("{}.{}", member.name, about.datacenter));
-    } else {
-        json.string(&member.name);
-    }
-    json.key("Addr");
-    json.string(&member.address);
-    json.key("Port");
-    json.number(u64::try_from(member.serf_port).unwrap_or(0));
-    json.key("Tags");
-    json.open(b'{');
-    let (id, build) = (member.id.to_string(), format!("{}:", about.version));
-    let server_port = member.server_port.to_string();
-    let server_tags = [("port", server_port.as_str()), ("raft_vsn", "3")];
-    let tags = [
-        ("acls", "0"),
-        ("build", &build),
-        ("dc", &about.datacenter),
-        ("id", &id),
-        ("role", if member.server { "consul" } else { "node" }),
-        ("segment", ""),
-        ("vsn", "2"),
-        ("vsn_max", "3"),
-        ("vsn_min", "2"),
-    ];
-    for (tag, value) in tags.into_iter().chain(server_tags.into_iter().filter(|_| member.server)) {
-        json.key(tag);
-        json.string(value);
-    }
-    json.close(b'}');
-    // Alive, and the protocol versions of the gossip that Consul speaks.
-    let numbers = [
-        ("Status", 1),
-        ("ProtocolMin", 1),
-        ("ProtocolMax", 5),
-        ("ProtocolCur", 2),
-        ("DelegateMin", 2),
-        ("DelegateMax", 5),
-        ("DelegateCur", 4),
-    ];
-    for (key, value) in numbers {
-        json.key(key);
-        json.number(value);
-    }
-    json.close(b'}');
-}
-
 pub(super) fn about_self(context: &Context<'_>) -> Handled {
     let about = context.about();
     let mut json = Json::with_capacity(4_096);
@@ -475,11 +354,11 @@ pub(super) fn about_self(context: &Context<'_>) -> Handled {
     json.key("DebugConfig");
     json.raw(if about.config_json.is_empty() { b"{}" } else { about.config_json.as_bytes() });
     json.key("Coord");
-    json.raw(br#"{"Vec":[0,0,0,0,0,0,0,0],"Error":1.5,"Adjustment":0,"Height":0.00001}"#);
+    render::coordinate(&mut json, &context.published.cluster.coordinate);
     json.key("Member");
-    own_member(&mut json, context, false);
+    membership::write_own(&mut json, context.published);
     json.key("Stats");
-    stats(&mut json, context);
+    stats(&mut json, context.published);
     json.key("Meta");
     json.map(&about.node_meta);
     json.close(b'}');
@@ -487,15 +366,10 @@ pub(super) fn about_self(context: &Context<'_>) -> Handled {
 }
 
 /// Counters as Consul shows them: groups of texts.
-fn stats(json: &mut Json, context: &Context<'_>) {
-    let published = context.published;
-    let about = context.about();
-    let lease = &published.lease;
-    let leader = lease.leader.and_then(|id| published.membership.servers.get(&id));
-    let servers = published.membership.servers.len();
+fn stats(json: &mut Json, published: &Published) {
+    let about = &published.about;
     let text = |number: usize| number.to_string();
-    let flag = |flag: bool| flag.to_string();
-    let groups: [(&'static str, Vec<(&'static str, String)>); 7] = [
+    let mut groups: Vec<(&'static str, Vec<(&'static str, String)>)> = vec![
         (
             "agent",
             vec![
@@ -511,29 +385,18 @@ fn stats(json: &mut Json, context: &Context<'_>) {
                 ("version", about.version.to_string()),
             ],
         ),
-        (
-            "consul",
-            vec![
-                ("acl", "disabled".into()),
-                ("known_datacenters", "1".into()),
-                ("leader", flag(lease.is_leader)),
-                ("leader_addr", leader.map(|member| member.address.to_string()).unwrap_or_default()),
-                ("server", flag(about.server)),
-            ],
-        ),
-        (
-            "raft",
-            vec![
-                ("applied_index", lease.applied.to_string()),
-                ("num_peers", text(servers.saturating_sub(1))),
-                ("state", if lease.is_leader { "Leader" } else { "Follower" }.into()),
-                ("term", lease.term.to_string()),
-            ],
-        ),
-        ("runtime", Vec::new()),
-        ("serf_lan", vec![("members", text(servers.max(1)))]),
-        ("serf_wan", vec![("members", text(servers))]),
     ];
+    if about.server {
+        groups.extend(server_stats(published));
+    } else {
+        let known = ("known_servers", text(membership::known_servers(published)));
+        groups.push(("consul", vec![("acl", "disabled".into()), known, ("server", "false".into())]));
+    }
+    groups.push(("runtime", Vec::new()));
+    groups.push(("serf_lan", pool_stats(&published.cluster.lan)));
+    if about.server {
+        groups.push(("serf_wan", pool_stats(&published.cluster.wan)));
+    }
     json.open(b'{');
     for (group, entries) in groups {
         json.key(group);
@@ -545,4 +408,45 @@ fn stats(json: &mut Json, context: &Context<'_>) {
         json.close(b'}');
     }
     json.close(b'}');
+}
+
+fn server_stats(published: &Published) -> [(&'static str, Vec<(&'static str, String)>); 2] {
+    let lease = &published.lease;
+    let servers = &published.membership.servers;
+    let leader = lease.leader.and_then(|id| servers.get(&id));
+    let state = match (lease.is_leader, servers.get(&published.about.id)) {
+        (true, _) => "Leader",
+        (false, Some(server)) if !server.voter => "Nonvoter",
+        (false, _) => "Follower",
+    };
+    [
+        (
+            "consul",
+            vec![
+                ("acl", "disabled".into()),
+                ("known_datacenters", membership::known_datacenters(published).to_string()),
+                ("leader", lease.is_leader.to_string()),
+                ("leader_addr", leader.map(|member| member.address.to_string()).unwrap_or_default()),
+                ("server", "true".into()),
+            ],
+        ),
+        (
+            "raft",
+            vec![
+                ("applied_index", lease.applied.to_string()),
+                ("num_peers", servers.len().saturating_sub(1).to_string()),
+                ("state", state.into()),
+                ("term", lease.term.to_string()),
+            ],
+        ),
+    ]
+}
+
+fn pool_stats(members: &OrdMap<Text, Member>) -> Vec<(&'static str, String)> {
+    let count = |status| members.values().filter(|member| member.status == status).count().to_string();
+    vec![
+        ("failed", count(Status::Failed)),
+        ("left", count(Status::Left)),
+        ("members", members.len().to_string()),
+    ]
 }

@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Read, Write};
+use super::operator::{autopilot, raft};
+use super::render::indented;
+use super::route::{Context, Handled};
+use super::{Call, HttpReply, Read, Write, status};
 use crate::Text;
 use crate::coordinate::Coordinate;
 use crate::gossip::{KeysChange, Pool, UserEvent};
 use crate::ids::Uuid;
+use crate::node::Published;
 
 /// What can be asked about the cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -115,6 +119,46 @@ impl ClusterCall {
             | ClusterCall::AutopilotHealth
             | ClusterCall::AutopilotState => Place::Leader,
         }
+    }
+}
+
+/// Answers a read from what is published, if this agent may, or asks the node.
+pub(super) fn answer_cluster(context: &Context<'_>, call: ClusterCall) -> Handled {
+    let published = context.published;
+    let here = match call.place() {
+        Place::Agent => true,
+        Place::Server => published.about.server,
+        Place::Leader => published.about.server && published.lease.is_leader,
+    };
+    if !here {
+        return Ok(context.ask(Call::Cluster(call)));
+    }
+    let reply = render_cluster(published, &call);
+    Ok(if context.params.pretty(context.about()) { indented(reply) } else { reply }.into())
+}
+
+/// The reply of a server to a call that only reads; who may answer it is for [`ClusterCall::place`] to say.
+///
+/// # Panics
+/// For calls that do something, or that wait.
+#[must_use]
+pub fn render_cluster(published: &Published, call: &ClusterCall) -> HttpReply {
+    match call {
+        ClusterCall::StatusLeader => status::render_leader(published),
+        ClusterCall::StatusPeers => status::render_peers(published),
+        ClusterCall::RaftConfiguration { .. } => raft::render_configuration(published),
+        ClusterCall::AutopilotConfiguration { .. } => autopilot::render_configuration(published),
+        ClusterCall::Join { .. }
+        | ClusterCall::Leave
+        | ClusterCall::ForceLeave { .. }
+        | ClusterCall::Fire(_)
+        | ClusterCall::Events(_)
+        | ClusterCall::Keys { .. }
+        | ClusterCall::Coordinate { .. }
+        | ClusterCall::RemovePeer { .. }
+        | ClusterCall::TransferLeader { .. }
+        | ClusterCall::AutopilotHealth
+        | ClusterCall::AutopilotState => unreachable!("{call:?} is no read of what is published"),
     }
 }
 

@@ -6,9 +6,14 @@ mod answer;
 mod api_test;
 mod catalog;
 mod cluster;
+#[cfg(test)]
+mod cluster_test;
+mod event;
 mod filter;
 mod health;
 mod kv;
+mod membership;
+mod operator;
 mod params;
 pub mod render;
 mod route;
@@ -22,12 +27,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::Text;
 use crate::ids::Uuid;
+use crate::store::AutopilotSettings;
 use crate::store::command::{Deregistration, KvCommand, Registration};
 use crate::store::model::SessionBehavior;
 use crate::store::query::Query;
 
 pub use answer::{Answer, answer, query_meta};
-pub use cluster::{ClusterCall, EventsRead, Forwarded, Place};
+pub use cluster::{ClusterCall, EventsRead, Forwarded, Place, render_cluster};
+pub use event::{render_event, render_events};
+pub use operator::keyring::render_keys;
 pub use params::{WAIT_DEFAULT, WAIT_MAX};
 pub use render::{
     content_hash, indented, render_agent_call, render_local_service, render_renewed, render_response,
@@ -71,6 +79,12 @@ pub enum Resource {
     Service,
     /// The agent itself.
     Agent,
+    /// User events.
+    Event,
+    /// The keys of gossip.
+    Keyring,
+    /// The group of servers.
+    Operator,
 }
 
 /// A right that a request needs.
@@ -201,6 +215,13 @@ pub enum Write {
     SessionDestroy(Uuid),
     /// `/v1/session/renew`: not logged, answered by the leader's timers.
     SessionRenew(Uuid),
+    /// `/v1/operator/autopilot/configuration`
+    Autopilot {
+        /// The new settings, as a whole.
+        settings: Box<AutopilotSettings>,
+        /// Only if the settings were last changed at this index.
+        cas: Option<u64>,
+    },
 }
 
 /// What a client wants of a new session; validated.

@@ -140,7 +140,11 @@ impl<'a> Params<'a> {
         Ok(())
     }
 
-    fn blocking(&self) -> Result<Option<Blocking>, HttpReply> {
+    /// Whether it waits for a change.
+    ///
+    /// # Errors
+    /// 400 for an index or a time that cannot be read.
+    pub(super) fn blocking(&self) -> Result<Option<Blocking>, HttpReply> {
         let wait = self.wait()?;
         let index = match self.filled("index") {
             None => 0,

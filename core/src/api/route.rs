@@ -8,8 +8,8 @@ use super::answer::{Answer, answer};
 use super::filter::{self, Fields, Filter, FilterError};
 use super::params::{self, Params};
 use super::{
-    Authorizer, Call, ContentType, HttpReply, Permission, Read, Request, Resource, agent, catalog, health,
-    kv, session, status,
+    Authorizer, Call, ContentType, HttpReply, Permission, Read, Request, Resource, agent, catalog, event,
+    health, kv, membership, operator, session, status,
 };
 use crate::Text;
 use crate::node::{About, Published};
@@ -94,6 +94,7 @@ pub fn body_limit(method: &str, path: &str, about: &About) -> BodyLimit {
             BodyLimit { max: about.kv_max_value_size, setting: Some("limits.kv_max_value_size") }
         }
         "PUT" | "POST" => BodyLimit { max: BODY_MAX, setting: None },
+        "DELETE" if path == KEYRING => BodyLimit { max: BODY_MAX, setting: None },
         _ => BodyLimit { max: 0, setting: None },
     }
 }
@@ -224,15 +225,29 @@ static ENDPOINTS: &[Endpoint] = &[
     endpoint("/v1/agent/health/service/id/", GET, Resource::Service, agent::health_by_id),
     endpoint("/v1/agent/health/service/name/", GET, Resource::Service, agent::health_by_name),
     endpoint("/v1/agent/maintenance", PUT, Resource::Node, agent::maintenance),
-    endpoint("/v1/agent/members", GET, Resource::Node, agent::members),
+    endpoint("/v1/agent/members", GET, Resource::Node, membership::members),
+    endpoint("/v1/agent/join/", PUT, Resource::Agent, membership::join),
+    endpoint("/v1/agent/leave", PUT, Resource::Agent, membership::leave),
+    endpoint("/v1/agent/force-leave/", PUT, Resource::Operator, membership::force_leave),
     endpoint("/v1/agent/self", GET, Resource::Agent, agent::about_self),
     endpoint("/v1/agent/version", GET, Resource::None, agent::version),
     endpoint("/v1/status/leader", GET, Resource::None, status::leader),
     endpoint("/v1/status/peers", GET, Resource::None, status::peers),
+    endpoint("/v1/event/fire/", PUT, Resource::Event, event::fire),
+    endpoint("/v1/event/list", GET, Resource::Event, event::list),
+    endpoint("/v1/operator/raft/configuration", GET, Resource::Operator, operator::raft::configuration),
+    endpoint("/v1/operator/raft/peer", DELETE, Resource::Operator, operator::raft::remove_peer),
+    endpoint("/v1/operator/raft/transfer-leader", &["POST", "PUT"], Resource::Operator, operator::raft::transfer_leader),
+    endpoint("/v1/operator/autopilot/configuration", &["GET", "PUT"], Resource::Operator, operator::autopilot::configuration),
+    endpoint(KEYRING, &["GET", "POST", "PUT", "DELETE"], Resource::Keyring, operator::keyring::handle),
 ];
 
 const GET: &[&str] = &["GET"];
 const PUT: &[&str] = &["PUT"];
+const DELETE: &[&str] = &["DELETE"];
+
+/// The only endpoint whose DELETE has a body.
+const KEYRING: &str = "/v1/operator/keyring";
 
 /// Decides about a request: answers it from what is published, refuses it, or says what to ask the node.
 ///

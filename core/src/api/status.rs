@@ -1,23 +1,35 @@
 //! `/v1/status`
 
+use super::HttpReply;
+use super::cluster::{ClusterCall, answer_cluster};
 use super::render::json::Json;
 use super::route::{Context, Handled};
+use crate::node::Published;
 
 pub(super) fn leader(context: &Context<'_>) -> Handled {
     context.params.check_datacenter(context.about())?;
-    let published = context.published;
-    let leader = published.lease.leader.and_then(|id| published.membership.servers.get(&id));
-    let mut json = Json::with_capacity(32);
-    json.string(leader.map_or("", |member| &member.address));
-    Ok(context.json(200, json.into_bytes()).into())
+    answer_cluster(context, ClusterCall::StatusLeader)
 }
 
 pub(super) fn peers(context: &Context<'_>) -> Handled {
     context.params.check_datacenter(context.about())?;
+    answer_cluster(context, ClusterCall::StatusPeers)
+}
+
+/// The leader's address; empty when none is known.
+pub(super) fn render_leader(published: &Published) -> HttpReply {
+    let leader = published.lease.leader.and_then(|id| published.membership.servers.get(&id));
+    let mut json = Json::with_capacity(32);
+    json.string(leader.map_or("", |member| &member.address));
+    HttpReply::json(200, json.into_bytes())
+}
+
+/// The addresses of all members of the group.
+pub(super) fn render_peers(published: &Published) -> HttpReply {
     let mut addresses: Vec<_> =
-        context.published.membership.servers.values().map(|member| member.address.clone()).collect();
+        published.membership.servers.values().map(|member| member.address.clone()).collect();
     addresses.sort();
     let mut json = Json::with_capacity(128);
     json.strings(addresses);
-    Ok(context.json(200, json.into_bytes()).into())
+    HttpReply::json(200, json.into_bytes())
 }

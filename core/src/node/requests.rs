@@ -54,6 +54,9 @@ impl Node {
                 Command::SessionCreate(Box::new(session(id, spec)))
             }
             Write::SessionDestroy(id) => Command::SessionDestroy { id: *id },
+            Write::Autopilot { settings, cas } => {
+                Command::AutopilotSet { settings: settings.clone(), cas: *cas }
+            }
             Write::SessionRenew(_) => unreachable!("renewals are not replicated"),
         }
     }

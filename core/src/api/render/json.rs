@@ -83,6 +83,19 @@ impl Json {
         self.buf.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     }
 
+    /// A number as Go writes it: as few digits as identify it, with an exponent only when it is very small or large.
+    pub(crate) fn float(&mut self, number: f64) {
+        use std::io::Write as _;
+        debug_assert!(number.is_finite(), "JSON has no such numbers");
+        let text = &mut self.buf;
+        let written = match number.abs() {
+            size if size == 0.0 || (1e-6..1e21).contains(&size) => write!(text, "{number}"),
+            size if size >= 1e21 => write!(text, "{}", format!("{number:e}").replace('e', "e+")),
+            _ => write!(text, "{number:e}"),
+        };
+        written.expect("writing to a vector cannot fail");
+    }
+
     /// `true` or `false`.
     pub(crate) fn flag(&mut self, flag: bool) {
         self.raw(if flag { b"true" } else { b"false" });
@@ -233,6 +246,26 @@ mod tests {
         let mut json = Json::with_capacity(16);
         json.string(text);
         String::from_utf8(json.into_bytes()).unwrap()
+    }
+
+    #[test]
+    fn numbers_with_fractions_read_as_from_go() {
+        let written = |number| {
+            let mut json = Json::with_capacity(16);
+            json.float(number);
+            String::from_utf8(json.into_bytes()).unwrap()
+        };
+        for (number, expected) in [
+            (0.0, "0"),
+            (1.5, "1.5"),
+            (-0.25, "-0.25"),
+            (0.00001, "0.00001"),
+            (0.000_000_12, "1.2e-7"),
+            (1e20, "100000000000000000000"),
+            (-1e21, "-1e+21"),
+        ] {
+            assert_eq!(written(number), expected);
+        }
     }
 
     #[test]

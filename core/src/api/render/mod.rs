@@ -14,6 +14,7 @@ use super::filter::{self, Filter, FilterError};
 use super::{Consistency, ContentType, HttpReply, LocalServiceRead, QueryMeta, Read, Write};
 use crate::Text;
 use crate::agent::{AgentView, CallError};
+use crate::coordinate::Coordinate;
 use crate::ids::Uuid;
 use crate::node::About;
 use crate::store::command::Response;
@@ -320,6 +321,32 @@ pub fn content_hash(service: &Service) -> Text {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
     format!("{hash:016x}").into()
+}
+
+/// Several errors as one text, as clients of Consul know it.
+pub(crate) fn errors(errors: &[String]) -> String {
+    let noun = if errors.len() == 1 { "1 error".to_owned() } else { format!("{} errors", errors.len()) };
+    let list: Vec<String> = errors.iter().map(|error| format!("* {error}")).collect();
+    format!("{noun} occurred:\n\t{}\n\n", list.join("\n\t"))
+}
+
+/// A network coordinate.
+pub(crate) fn coordinate(json: &mut Json, coordinate: &Coordinate) {
+    json.open(b'{');
+    json.key("Vec");
+    json.open(b'[');
+    for component in coordinate.vec {
+        json.next();
+        json.float(component);
+    }
+    json.close(b']');
+    for (key, value) in
+        [("Error", coordinate.error), ("Adjustment", coordinate.adjustment), ("Height", coordinate.height)]
+    {
+        json.key(key);
+        json.float(value);
+    }
+    json.close(b'}');
 }
 
 /// Indents the JSON of a reply.

@@ -1,0 +1,5 @@
+//! `/v1/operator`
+
+pub(super) mod autopilot;
+pub(super) mod keyring;
+pub(super) mod raft;
