@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 pub use config::{Config, Profile};
-pub use keyring::{Key, KeysChange, KeysReport};
+pub use keyring::{BadKey, BadSeal, Key, KeyRefused, Keyring, KeysChange, KeysReport, SEAL_BYTES};
 pub use stats::{Dropped, Stats};
 pub use timer::Timer;
 pub use types::{
