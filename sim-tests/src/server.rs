@@ -177,6 +177,7 @@ fn config(at: &Surroundings) -> Config {
             trailing_entries: usize::try_from(at.tuning.snapshot_threshold / 2).expect("a small number"),
             ..CheckpointPolicy::default()
         },
+        autopilot: proconsul_core::store::AutopilotSettings::default(),
         tombstone_ttl: Duration::from_secs(900),
     }
 }

@@ -45,6 +45,7 @@ pub(super) fn node(config: &Config, id: Uuid) -> node::Config {
             entries: config.raft.snapshot_threshold,
             ..CheckpointPolicy::default()
         },
+        autopilot: proconsul_core::store::AutopilotSettings::default(),
         tombstone_ttl: TOMBSTONE_TTL,
     }
 }

@@ -9,7 +9,7 @@ use crate::Text;
 use crate::agent;
 use crate::ids::ServerId;
 use crate::raft::{BadRecovery, Membership, Recovered, Timing};
-use crate::store::Store;
+use crate::store::{AutopilotSettings, Store};
 use crate::wal::Wal;
 
 /// Settings of a node.
@@ -29,6 +29,8 @@ pub struct Config {
     pub hold_timeout: Duration,
     /// When checkpoints are made and how much log is kept behind them.
     pub checkpoints: CheckpointPolicy,
+    /// Settings of autopilot that the first leader of a group writes.
+    pub autopilot: AutopilotSettings,
     /// For how long deletions are remembered so that an index under a prefix never goes back (Consul: 15 minutes).
     pub tombstone_ttl: Duration,
 }

@@ -1,10 +1,9 @@
 //! Where the effects of the node's machines go.
 
-use super::{Node, PeerMessage, transfer};
+use super::{Node, PeerMessage, duties, transfer};
 use crate::agent;
 use crate::api::HttpReply;
 use crate::boundary::{Checkpoint, Outbox, Output};
-use crate::cx::Cx;
 use crate::ids::{LogIndex, OpId, RequestId, ServerId};
 use crate::node::jobs::Origin;
 use crate::raft::{self, Entry, Payload, SnapshotMeta};
@@ -64,8 +63,7 @@ impl Node {
         }
         self.publish = true;
         self.follow_leadership(now);
-        let mut cx = Cx { now, timers: &mut self.timers, effects: &mut self.duty_effects };
-        self.duties.on_applied(&mut cx, &self.store, &touched);
+        self.duties(now, |duties, cx, facts| duties.on_applied(cx, facts, &touched));
         self.touched.append(&mut touched);
         self.on_caught_up(now);
     }
@@ -78,15 +76,28 @@ impl Node {
             self.led = led;
             if lost {
                 self.outgoing = transfer::Outgoing::default();
-                let mut cx = Cx { now, timers: &mut self.timers, effects: &mut self.duty_effects };
-                self.duties.end(&mut cx);
+                self.duties(now, |duties, cx, _| duties.end(cx));
             }
             self.on_leader_changed(now, lost);
             if led.0.is_some() {
                 self.agent(now, |agent, cx| agent.on_leader_known(cx));
             }
         }
+        let handing_over = self.raft.is_handing_over();
+        if std::mem::replace(&mut self.handing_over, handing_over) && !handing_over {
+            self.retry_held(now);
+        }
         self.follow_leadership(now);
+    }
+
+    pub(super) fn on_duty_effect(&mut self, now: Now, effect: duties::Effect) {
+        match effect {
+            duties::Effect::Propose(command) => self.propose_for(now, Origin::Duty, command),
+            duties::Effect::ChangeMembership(change) => {
+                // Refused while leadership is handed over, or lost: whoever leads then decides again.
+                let _ = self.raft(now, |raft, cx| raft.propose_membership(cx, change));
+            }
+        }
     }
 
     /// Duties begin when everything that came before this server's term is applied.
@@ -96,8 +107,9 @@ impl Node {
             && !self.duties.active()
             && self.applied >= self.raft.commit_index()
         {
-            let mut cx = Cx { now, timers: &mut self.timers, effects: &mut self.duty_effects };
-            self.duties.begin(&mut cx, &self.store, &self.config.roster, &self.about.datacenter);
+            let roster = std::mem::take(&mut self.config.roster);
+            self.duties(now, |duties, cx, facts| duties.begin(cx, facts, &roster));
+            self.config.roster = roster;
         }
     }
 

@@ -19,12 +19,12 @@ use std::sync::Arc;
 
 pub use cluster::{Cluster, EVENTS_KEPT};
 pub use config::{BadStart, CheckpointPolicy, Config, Restored, RosterEntry};
-pub use duties::{DutyTimer, SERF_HEALTH, SERVICE};
+pub use duties::{DutyTimer, SERF_HEALTH, SERVICE, autopilot};
 pub use peer::{Ask, BadFrame, PeerAnswer, PeerMessage};
 pub use published::{About, Lease, Published};
 
 use self::checkpointing::Checkpointing;
-use self::duties::Duties;
+use self::duties::{Duties, Facts};
 use self::jobs::Jobs;
 use self::parked::Parked;
 use crate::agent::Agent;
@@ -86,6 +86,8 @@ pub struct Node {
     next_op: u64,
     /// Who led when it was last looked at, and in which term.
     led: (Option<ServerId>, Term, bool),
+    /// Whether leadership was being handed over when it was last looked at.
+    handing_over: bool,
     halted: bool,
 
     // Collected within one step, empty between two.
@@ -130,7 +132,7 @@ impl Node {
             store: restored.store,
             applied,
             agent,
-            duties: Duties::new(config.tombstone_ttl),
+            duties: Duties::new(config.tombstone_ttl, config.autopilot.clone(), rng.fork(4)),
             jobs: Jobs::default(),
             parked: Parked::default(),
             checkpointing: Checkpointing::new(config.checkpoints),
@@ -142,6 +144,7 @@ impl Node {
             local_waits: Vec::new(),
             next_op: 0,
             led: (None, Term(0), false),
+            handing_over: false,
             halted: false,
             raft_effects: Vec::new(),
             agent_effects: Vec::new(),
@@ -251,10 +254,7 @@ impl Node {
                 Timer::Raft(timer) => self.raft(now, |raft, cx| raft.on_timer(cx, timer)),
                 Timer::Gossip(..) => {}
                 Timer::Agent(timer) => self.agent(now, |agent, cx| agent.on_timer(cx, timer)),
-                Timer::Duty(timer) => {
-                    let mut cx = Cx { now, timers: &mut self.timers, effects: &mut self.duty_effects };
-                    self.duties.on_timer(&mut cx, &self.store, &timer);
-                }
+                Timer::Duty(timer) => self.duties(now, |duties, cx, facts| duties.on_timer(cx, facts, &timer)),
                 Timer::Parked => self.on_waits_over(now),
                 Timer::Hold => self.on_jobs_expired(now),
             }
@@ -277,8 +277,8 @@ impl Node {
             for effect in agent_effects {
                 self.on_agent_effect(now, effect, out);
             }
-            for command in duty_effects {
-                self.propose_for(now, jobs::Origin::Duty, command);
+            for effect in duty_effects {
+                self.on_duty_effect(now, effect);
             }
             if self.halted {
                 return;
@@ -349,6 +349,17 @@ impl Node {
     fn raft<T>(&mut self, now: Now, act: impl FnOnce(&mut Raft, &mut Cx<'_, raft::Effect>) -> T) -> T {
         let mut cx = Cx { now, timers: &mut self.timers, effects: &mut self.raft_effects };
         act(&mut self.raft, &mut cx)
+    }
+
+    fn duties<T>(
+        &mut self,
+        now: Now,
+        act: impl FnOnce(&mut Duties, &mut Cx<'_, duties::Effect>, &Facts<'_>) -> T,
+    ) -> T {
+        let mut cx = Cx { now, timers: &mut self.timers, effects: &mut self.duty_effects };
+        let facts =
+            Facts { store: &self.store, members: &self.cluster.lan, raft: &self.raft, about: &self.about };
+        act(&mut self.duties, &mut cx, &facts)
     }
 
     fn agent<T>(&mut self, now: Now, act: impl FnOnce(&mut Agent, &mut Cx<'_, agent::Effect>) -> T) -> T {

@@ -12,7 +12,7 @@ use crate::ids::{LogIndex, RequestId, ServerId, Uuid};
 use crate::store::command::{Command, Refusal, Response};
 use crate::store::model::{ServiceCheck, Session};
 use crate::store::query::Query;
-use crate::time::Now;
+use crate::time::{Mono, Now};
 
 /// A blocking query waits up to so much of its wait longer, so that many do not give up at once.
 const WAIT_JITTER_DIVISOR: u32 = 16;
@@ -85,8 +85,9 @@ impl Node {
         }
         match (&job.origin, self.raft.leader()) {
             (Origin::Peer(peer, asked), _) => self.answer_peer(*peer, *asked, PeerAnswer::NotLeader),
+            // What a leader decides dies with its leadership: the next one's clocks began later.
+            (Origin::Duty, _) => {}
             (_, Some(leader)) => self.ask(id, job, leader),
-            (Origin::Duty, None) => {}
             (_, None) => self.jobs.put(id, Job { stage: Stage::Held, ..job }),
         }
     }
@@ -123,6 +124,10 @@ impl Node {
         match job.origin {
             Origin::Peer(peer, asked) => self.answer_peer(peer, asked, PeerAnswer::NotLeader),
             Origin::Client(_) | Origin::Agent(_) => self.jobs.put(id, Job { stage: Stage::Held, ..job }),
+            // It leads yet, and hands over; the successor may never come.
+            Origin::Duty if self.is_leader() => {
+                self.jobs.put(id, Job { stage: Stage::Held, give_up: Mono::NEVER, ..job });
+            }
             Origin::Duty => {}
         }
     }
@@ -266,7 +271,11 @@ impl Node {
                 let outcome = outcome.map_err(str::to_owned);
                 self.agent(now, |agent, cx| agent.on_proposed(cx, ticket, outcome));
             }
-            Origin::Duty => {}
+            Origin::Duty => {
+                if let (Ok(response), Work::Propose(command, _)) = (outcome, &job.work) {
+                    self.duties(now, |duties, cx, facts| duties.on_done(cx, facts, command, &response));
+                }
+            }
         }
     }
 
@@ -294,6 +303,12 @@ impl Node {
                 let job = self.jobs.take(id).expect("just listed");
                 self.answer_write(now, job, Err("leadership lost while committing log"));
             }
+            for id in self.jobs.in_stage(|stage| *stage == Stage::Held) {
+                let job = self.jobs.take(id).expect("just listed");
+                if !matches!(job.origin, Origin::Duty) {
+                    self.jobs.put(id, job);
+                }
+            }
         }
         let leader = self.raft.leader();
         if leader.is_none() {
@@ -312,6 +327,14 @@ impl Node {
             } else {
                 self.advance(now, id, job);
             }
+        }
+    }
+
+    /// Leadership is not handed over after all: what was held back meanwhile goes on.
+    pub(super) fn retry_held(&mut self, now: Now) {
+        for id in self.jobs.in_stage(|stage| *stage == Stage::Held) {
+            let job = self.jobs.take(id).expect("just listed");
+            self.advance(now, id, job);
         }
     }
 

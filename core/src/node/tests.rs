@@ -9,6 +9,7 @@ use crate::Text;
 use crate::api::{Authorizer, Blocking, Call, Consistency, HttpReply, Read, Request, SessionSpec, Write};
 use crate::ids::Uuid;
 use crate::raft::{Entry, HardState, Member, Payload, Record, Recovered, Timing};
+use crate::store::AutopilotSettings;
 use crate::store::command::{Command, KvCommand, KvVerb, Registration};
 use crate::store::model::{Service, SessionBehavior};
 use crate::store::query::Query;
@@ -42,6 +43,7 @@ fn config() -> Config {
         },
         hold_timeout: Duration::from_secs(7),
         checkpoints: CheckpointPolicy { entries: 50, ..CheckpointPolicy::default() },
+        autopilot: AutopilotSettings::default(),
         tombstone_ttl: Duration::from_secs(900),
     }
 }

@@ -559,6 +559,21 @@ impl Raft {
         self.log.membership()
     }
 
+    /// Whether the group's last change is not committed yet; no other one can be proposed until it is.
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        self.log.membership_index() > self.commit
+    }
+
+    /// Whether this server is handing leadership over, and takes no proposals meanwhile.
+    #[must_use]
+    pub fn is_handing_over(&self) -> bool {
+        match &self.state {
+            State::Leader(lead) => lead.handover.is_some(),
+            State::Follower | State::PreCandidate(_) | State::Candidate(_) => false,
+        }
+    }
+
     /// What a checkpoint up to `index` stands for. `None` if the index is not committed or is let go already.
     #[must_use]
     pub fn snapshot_meta(&self, index: LogIndex) -> Option<SnapshotMeta> {

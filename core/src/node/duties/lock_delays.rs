@@ -57,7 +57,7 @@ impl LockDelays {
             self.ends.remove(key);
         }
         if !over.is_empty() {
-            cx.emit(Command::LockDelayOver { keys: over });
+            cx.emit(Effect::Propose(Command::LockDelayOver { keys: over }));
         }
         self.arm(cx);
     }

@@ -1,26 +1,43 @@
-//! What only the leader does: waiting out session TTLs and lock-delays, forgetting old deletions, vouching for servers.
+//! What only the leader does: making the catalog follow gossip, choosing who belongs to the group, waiting out session
+//! TTLs and lock-delays, forgetting old deletions.
 //!
-//! Everything here is rebuilt from the replicated state when leadership begins, and dropped when it ends. A new leader
-//! starts every clock in full, so a fail-over may lengthen a TTL or a lock-delay, never shorten it.
+//! Everything here is rebuilt from the replicated state and from gossip when leadership begins, and dropped when it
+//! ends. A new leader starts every clock in full, so a fail-over may lengthen a TTL or a lock-delay, never shorten it.
 
+pub mod autopilot;
 mod lock_delays;
+mod reconcile;
 mod roster;
 mod sessions;
+#[cfg(test)]
+mod tests;
 mod tombstones;
 
 use std::time::Duration;
 
-pub use self::roster::{SERF_HEALTH, SERVICE};
+use imbl::OrdMap;
 
+use self::autopilot::Autopilot;
 use self::lock_delays::LockDelays;
+use self::reconcile::Reconcile;
 use self::sessions::Sessions;
 use self::tombstones::Tombstones;
-use super::RosterEntry;
+use super::{About, RosterEntry};
+use crate::Text;
 use crate::cx::{Cx, Timer};
+use crate::gossip::{Member, MemberChange};
 use crate::ids::Uuid;
-use crate::store::Store;
-use crate::store::command::Command;
+use crate::raft::{MembershipChange, Raft};
+use crate::rng::Rng;
+use crate::store::command::{Command, Response};
 use crate::store::query::WatchKey;
+use crate::store::{AutopilotSettings, Store};
+use crate::time::Now;
+
+/// The check that follows whether an agent is reachable.
+pub const SERF_HEALTH: &str = "serfHealth";
+/// The service that servers are registered as.
+pub const SERVICE: &str = "consul";
 
 /// Deadlines of the leader's duties.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,30 +48,69 @@ pub enum DutyTimer {
     LockDelay,
     /// Old deletions are due to be forgotten.
     Tombstones,
+    /// The whole catalog is to be compared with gossip.
+    Reconcile,
+    /// The health of the group's servers is to be looked at.
+    Autopilot,
 }
 
-/// What a duty wants replicated.
-pub type Effect = Command;
+impl DutyTimer {
+    const ALL: [DutyTimer; 5] = [
+        DutyTimer::SessionTtl,
+        DutyTimer::LockDelay,
+        DutyTimer::Tombstones,
+        DutyTimer::Reconcile,
+        DutyTimer::Autopilot,
+    ];
+}
+
+/// What a duty wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Replicate a command; completed by [`Duties::on_done`], unless leadership ends before.
+    Propose(Command),
+    /// Change the group of servers. Nobody waits: whether it came to pass shows in Raft's membership.
+    ChangeMembership(MembershipChange),
+}
+
+/// What the duties look at: everything as of this moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The replicated state.
+    pub store: &'a Store,
+    /// Members of the datacenter's pool by name.
+    pub members: &'a OrdMap<Text, Member>,
+    /// The group of servers.
+    pub raft: &'a Raft,
+    /// This agent.
+    pub about: &'a About,
+}
 
 /// The leader's duties; idle on every other server.
 #[derive(Debug)]
 pub struct Duties {
     /// Whether this server leads and has applied everything that came before its term.
     active: bool,
+    rng: Rng,
     sessions: Sessions,
     lock_delays: LockDelays,
     tombstones: Tombstones,
+    reconcile: Reconcile,
+    autopilot: Autopilot,
 }
 
 impl Duties {
-    /// Idle duties.
+    /// Idle duties. The settings of autopilot are those that the first leader of a group writes.
     #[must_use]
-    pub fn new(tombstone_ttl: Duration) -> Duties {
+    pub fn new(tombstone_ttl: Duration, settings: AutopilotSettings, rng: Rng) -> Duties {
         Duties {
             active: false,
+            rng,
             sessions: Sessions::default(),
             lock_delays: LockDelays::default(),
             tombstones: Tombstones::new(tombstone_ttl),
+            reconcile: Reconcile::default(),
+            autopilot: Autopilot::new(settings),
         }
     }
 
@@ -65,19 +121,17 @@ impl Duties {
     }
 
     /// Leadership has begun and everything that came before is applied.
-    pub fn begin(
-        &mut self,
-        cx: &mut Cx<'_, Effect>,
-        store: &Store,
-        roster: &[RosterEntry],
-        datacenter: &str,
-    ) {
+    pub fn begin(&mut self, cx: &mut Cx<'_, Effect>, facts: &Facts<'_>, roster: &[RosterEntry]) {
         assert!(!self.active, "leadership begins once");
         self.active = true;
-        self.sessions.begin(cx, store);
-        self.lock_delays.begin(cx, store);
-        self.tombstones.follow(cx, store);
-        roster::vouch(cx, store, roster, datacenter);
+        self.sessions.begin(cx, facts.store);
+        self.lock_delays.begin(cx, facts.store);
+        self.tombstones.follow(cx, facts.store);
+        if facts.members.is_empty() {
+            roster::vouch(cx, facts.store, roster, &facts.about.datacenter);
+        }
+        self.reconcile.all(cx, facts);
+        self.autopilot.begin(cx, facts, Uuid::random(&mut self.rng));
     }
 
     /// Leadership has ended.
@@ -89,19 +143,56 @@ impl Duties {
         self.sessions = Sessions::default();
         self.lock_delays = LockDelays::default();
         self.tombstones.forget();
-        for timer in [DutyTimer::SessionTtl, DutyTimer::LockDelay, DutyTimer::Tombstones] {
+        self.reconcile = Reconcile::default();
+        self.autopilot.end();
+        for timer in DutyTimer::ALL {
             cx.timers.cancel(&Timer::Duty(timer));
         }
     }
 
-    /// A commit touched these keys; `store` includes it.
-    pub fn on_applied(&mut self, cx: &mut Cx<'_, Effect>, store: &Store, touched: &[WatchKey]) {
+    /// A commit touched these keys; `store` includes it. Also called for commits that touch none: a change of the group
+    /// is one of them.
+    pub fn on_applied(&mut self, cx: &mut Cx<'_, Effect>, facts: &Facts<'_>, touched: &[WatchKey]) {
         if !self.active {
             return;
         }
-        self.sessions.follow(cx, store, touched);
-        self.lock_delays.follow(cx, store, touched);
-        self.tombstones.follow(cx, store);
+        self.sessions.follow(cx, facts.store, touched);
+        self.lock_delays.follow(cx, facts.store, touched);
+        self.tombstones.follow(cx, facts.store);
+        self.autopilot.on_applied(cx, facts);
+    }
+
+    /// Gossip says something new of a member of the datacenter's pool; `facts` include it.
+    pub fn on_member(&mut self, cx: &mut Cx<'_, Effect>, facts: &Facts<'_>, change: &MemberChange) {
+        if !self.active {
+            return;
+        }
+        let member = match change {
+            MemberChange::Upsert(member) => {
+                self.reconcile.member(cx, facts, member);
+                member
+            }
+            MemberChange::Reaped(member) => {
+                self.reconcile.reaped(cx, facts, member);
+                member
+            }
+        };
+        if member.is_server() {
+            self.autopilot.look(cx, facts);
+        }
+    }
+
+    /// A command of [`Effect::Propose`] was applied, or refused by the store.
+    pub fn on_done(
+        &mut self,
+        cx: &mut Cx<'_, Effect>,
+        facts: &Facts<'_>,
+        command: &Command,
+        response: &Response,
+    ) {
+        if self.active {
+            self.reconcile.on_done(cx, facts, command, response);
+        }
     }
 
     /// Restarts a session's TTL. `false` when there is no such session, or its end is already under way.
@@ -111,15 +202,23 @@ impl Duties {
         self.active && store.session(id).is_some() && self.sessions.renew(cx, id)
     }
 
+    /// How the group of servers is doing; `None` on a server that does not lead.
+    #[must_use]
+    pub fn autopilot(&self, now: Now, facts: &Facts<'_>) -> Option<autopilot::State> {
+        self.active.then(|| self.autopilot.state(now, facts))
+    }
+
     /// A duty's deadline has come.
-    pub fn on_timer(&mut self, cx: &mut Cx<'_, Effect>, store: &Store, timer: &DutyTimer) {
+    pub fn on_timer(&mut self, cx: &mut Cx<'_, Effect>, facts: &Facts<'_>, timer: &DutyTimer) {
         if !self.active {
             return;
         }
         match timer {
             DutyTimer::SessionTtl => self.sessions.on_timer(cx),
             DutyTimer::LockDelay => self.lock_delays.on_timer(cx),
-            DutyTimer::Tombstones => self.tombstones.on_timer(cx, store),
+            DutyTimer::Tombstones => self.tombstones.on_timer(cx, facts.store),
+            DutyTimer::Reconcile => self.reconcile.all(cx, facts),
+            DutyTimer::Autopilot => self.autopilot.look(cx, facts),
         }
     }
 }

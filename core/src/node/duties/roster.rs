@@ -1,17 +1,12 @@
 //! The leader vouches for servers: each has a node, the health check `serfHealth` and the service `consul`.
 
-use super::Effect;
+use super::{Effect, SERF_HEALTH, SERVICE};
 use crate::Text;
 use crate::cx::Cx;
 use crate::node::RosterEntry;
 use crate::store::Store;
 use crate::store::command::{Command, Registration};
 use crate::store::model::{Check, Health, Service};
-
-/// The check that follows whether an agent is reachable.
-pub const SERF_HEALTH: &str = "serfHealth";
-/// The service that servers are registered as.
-pub const SERVICE: &str = "consul";
 
 /// Registers those whom the catalog does not show as they are.
 pub(super) fn vouch(cx: &mut Cx<'_, Effect>, store: &Store, roster: &[RosterEntry], datacenter: &str) {
@@ -20,7 +15,7 @@ pub(super) fn vouch(cx: &mut Cx<'_, Effect>, store: &Store, roster: &[RosterEntr
             && store.check(&entry.node, SERF_HEALTH).is_some_and(|check| check.status == Health::Passing)
             && store.service(&entry.node, SERVICE).is_some_and(|service| service.port == entry.port);
         if !known {
-            cx.emit(Command::Register(Box::new(registration(entry, datacenter))));
+            cx.emit(Effect::Propose(Command::Register(Box::new(registration(entry, datacenter)))));
         }
     }
 }

@@ -78,7 +78,7 @@ impl Sessions {
             }
             self.due.remove(&(at, id));
             self.clocks.get_mut(&id).expect("due clocks exist").expires = None;
-            cx.emit(Command::SessionDestroy { id });
+            cx.emit(Effect::Propose(Command::SessionDestroy { id }));
         }
         self.arm(cx);
     }

@@ -54,7 +54,7 @@ impl Tombstones {
             reap = Some(index);
         }
         if let Some(up_to) = reap {
-            cx.emit(Command::ReapTombstones { up_to });
+            cx.emit(Effect::Propose(Command::ReapTombstones { up_to }));
         }
         if store.newest_tombstone().is_some_and(|newest| reap.is_none_or(|up_to| up_to < newest)) {
             cx.timers.set(Timer::Duty(DutyTimer::Tombstones), now + BIN);

@@ -1,0 +1,1 @@
+//! The duties by hand: given these facts, exactly these effects.
