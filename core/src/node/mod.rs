@@ -254,7 +254,9 @@ impl Node {
                 Timer::Raft(timer) => self.raft(now, |raft, cx| raft.on_timer(cx, timer)),
                 Timer::Gossip(..) => {}
                 Timer::Agent(timer) => self.agent(now, |agent, cx| agent.on_timer(cx, timer)),
-                Timer::Duty(timer) => self.duties(now, |duties, cx, facts| duties.on_timer(cx, facts, &timer)),
+                Timer::Duty(timer) => {
+                    self.duties(now, |duties, cx, facts| duties.on_timer(cx, facts, &timer))
+                }
                 Timer::Parked => self.on_waits_over(now),
                 Timer::Hold => self.on_jobs_expired(now),
             }

@@ -232,10 +232,8 @@ impl Autopilot {
         let servers = self.servers(now, facts);
         let voters = servers.iter().filter(|server| server.voter).count();
         let healthy = servers.iter().filter(|server| server.healthy && server.voter).count();
-        let substitutes = servers
-            .iter()
-            .filter(|server| server.healthy && !server.voter && !server.read_replica)
-            .count();
+        let substitutes =
+            servers.iter().filter(|server| server.healthy && !server.voter && !server.read_replica).count();
         State {
             healthy: servers.iter().all(|server| server.healthy),
             failure_tolerance: healthy.saturating_sub(quorum(voters)),

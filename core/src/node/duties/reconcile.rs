@@ -216,21 +216,11 @@ fn removal(name: &Text) -> Command {
     Command::Deregister(Deregistration { node: name.clone(), ..Deregistration::default() })
 }
 
-fn registration(
-    facts: &Facts<'_>,
-    member: &Member,
-    status: Health,
-    service: Option<Service>,
-) -> Command {
+fn registration(facts: &Facts<'_>, member: &Member, status: Health, service: Option<Service>) -> Command {
     Command::Register(Box::new(registered(facts, member, status, service)))
 }
 
-fn registered(
-    facts: &Facts<'_>,
-    member: &Member,
-    status: Health,
-    service: Option<Service>,
-) -> Registration {
+fn registered(facts: &Facts<'_>, member: &Member, status: Health, service: Option<Service>) -> Registration {
     let output = if status == Health::Passing { ALIVE } else { NOT_ALIVE };
     Registration {
         id: member.id(),
