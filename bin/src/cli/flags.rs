@@ -167,6 +167,14 @@ pub fn uint_value(text: &str) -> Result<u64, String> {
     unsigned(text)
 }
 
+/// A clap parser of durations in Go's notation. The text stays as it is.
+pub fn duration_value(text: &str) -> Result<String, String> {
+    match proconsul_core::duration::parse(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("parse error: write a number and a unit, such as 10s".to_owned()),
+    }
+}
+
 fn unsigned(text: &str) -> Result<u64, String> {
     let lower = text.to_ascii_lowercase();
     let (radix, digits) = if let Some(hex) = lower.strip_prefix("0x") {

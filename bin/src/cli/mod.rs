@@ -107,6 +107,12 @@ pub fn run(args: &[OsString], terminal: &mut Terminal<'_>) -> u8 {
     }
 }
 
+/// The help text of a command.
+pub(crate) fn usage(path: &str, program: &str) -> String {
+    let entry = table::entries().find(|entry| entry.path == path);
+    help::of(entry.expect("commands ask for their own text"), program)
+}
+
 /// The longest command that `args` begin with, and the arguments after it.
 fn find(args: &[OsString]) -> (Option<&'static Entry>, &[OsString]) {
     let mut path = String::new();

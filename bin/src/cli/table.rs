@@ -3,7 +3,10 @@
 use clap::{ArgMatches, Command};
 
 use super::Terminal;
-use crate::commands::{agent, catalog, info, kv, kv_tree, maint, members, services, validate, version};
+use crate::commands::{
+    agent, autopilot, catalog, event, info, keyring, kv, kv_tree, maint, members, membership, raft, services,
+    validate, version,
+};
 
 /// What a command does.
 #[derive(Clone, Copy)]
@@ -163,6 +166,97 @@ static AVAILABLE: &[Entry] = &[
         about: "Prints the members of the cluster as the agent sees them by gossip, with their state.\n\n    $ PROGRAM members -status=failed\n",
         action: Action::Run { command: members::command, run: members::run },
     },
+    Entry {
+        path: "event",
+        arguments: "[options] [PAYLOAD]",
+        summary: "Fires a user event",
+        about: "Tells all agents of the datacenter something, such as to deploy. Name and payload together may\n\
+                have 512 bytes. Events are delivered in no order and kept nowhere:\n\n\
+                \x20   $ PROGRAM event -name=deploy -service=web 1.6.2\n",
+        action: Action::Run { command: event::command, run: event::run },
+    },
+    Entry {
+        path: "force-leave",
+        arguments: "[options] NAME",
+        summary: "Marks a failed member as left",
+        about: "Declares that a member which has failed will not come back. It leaves the catalog at once\n\
+                instead of after 72 hours. A member that is alive after all comes back by itself:\n\n\
+                \x20   $ PROGRAM force-leave web-7\n",
+        action: Action::Run { command: membership::force_leave_command, run: membership::force_leave },
+    },
+    Entry {
+        path: "join",
+        arguments: "[options] ADDRESS...",
+        summary: "Makes the agent join a cluster",
+        about: "Makes a running agent contact others and become a member of their cluster. One that is\n\
+                reached is enough; the rest is learned from it:\n\n    $ PROGRAM join 10.0.0.1 server2.example.com:8301\n",
+        action: Action::Run { command: membership::join_command, run: membership::join },
+    },
+    Entry {
+        path: "keyring",
+        arguments: "[options]",
+        summary: "Manages the keys of gossip",
+        about: "Lists and changes the keys that seal gossip, on all members of all pools. To replace a key,\n\
+                install the new one everywhere, use it, and remove the old one:\n\n\
+                \x20   $ PROGRAM keyring -install=NEW\n    $ PROGRAM keyring -use=NEW\n    $ PROGRAM keyring -remove=OLD\n",
+        action: Action::Run { command: keyring::command, run: keyring::run },
+    },
+    Entry {
+        path: "leave",
+        arguments: "[options]",
+        summary: "Makes the agent leave and stop",
+        about: "Makes the agent leave the cluster in good order, and end. The others then know that it has\n\
+                not failed; a server is taken out of the Raft group:\n\n    $ PROGRAM leave\n",
+        action: Action::Run { command: membership::leave_command, run: membership::leave },
+    },
+    group("operator", "Manages the servers of a cluster"),
+    group("operator autopilot", "Manages the care for servers"),
+    Entry {
+        path: "operator autopilot get-config",
+        arguments: "[options]",
+        summary: "Shows its configuration",
+        about: "Prints how the leader looks after the servers.\n\n    $ PROGRAM operator autopilot get-config\n",
+        action: Action::Run { command: autopilot::get_command, run: autopilot::get },
+    },
+    Entry {
+        path: "operator autopilot set-config",
+        arguments: "[options]",
+        summary: "Changes its configuration",
+        about: "Changes what flags name and leaves the rest. All servers follow at once:\n\n\
+                \x20   $ PROGRAM operator autopilot set-config -server-stabilization-time=30s\n",
+        action: Action::Run { command: autopilot::set_command, run: autopilot::set },
+    },
+    Entry {
+        path: "operator autopilot state",
+        arguments: "[options]",
+        summary: "Shows how the servers are",
+        about: "Prints what the leader knows about the health of every server.\n\n    $ PROGRAM operator autopilot state\n",
+        action: Action::Run { command: autopilot::state_command, run: autopilot::state },
+    },
+    group("operator raft", "Manages the Raft group"),
+    Entry {
+        path: "operator raft list-peers",
+        arguments: "[options]",
+        summary: "Lists its members",
+        about: "Prints the servers of the Raft group. When there is no leader, -stale asks any server.\n\n    $ PROGRAM operator raft list-peers\n",
+        action: Action::Run { command: raft::list_command, run: raft::list },
+    },
+    Entry {
+        path: "operator raft remove-peer",
+        arguments: "[options]",
+        summary: "Removes a member",
+        about: "Removes a server from the Raft group that will not come back. Autopilot and force-leave do\n\
+                that too, more carefully:\n\n    $ PROGRAM operator raft remove-peer -id=ID\n",
+        action: Action::Run { command: raft::remove_command, run: raft::remove },
+    },
+    Entry {
+        path: "operator raft transfer-leader",
+        arguments: "[options]",
+        summary: "Makes another server the leader",
+        about: "Hands leadership over, without an election timeout, such as before the leader's machine is\n\
+                stopped:\n\n    $ PROGRAM operator raft transfer-leader\n",
+        action: Action::Run { command: raft::transfer_command, run: raft::transfer },
+    },
     group("services", "Registers and removes services of an agent"),
     Entry {
         path: "services deregister",
@@ -251,30 +345,18 @@ static LATER: &[Entry] = &[
     later("connect expose", "Exposes a service through a gateway"),
     later("connect proxy", "Runs a small proxy"),
     later("debug", "Collects an archive for finding faults"),
-    later("event", "Fires a user event"),
     later("exec", "Runs a command on nodes"),
-    later("force-leave", "Marks a failed member as left"),
     group("intention", "Manages who may talk to whom"),
     later("intention check", "Tells whether a connection is allowed"),
     later("intention create", "Creates an intention"),
     later("intention delete", "Deletes an intention"),
     later("intention get", "Shows an intention"),
     later("intention match", "Lists the intentions of a service"),
-    later("join", "Makes the agent join a cluster"),
     later("keygen", "Makes a key for gossip"),
-    later("keyring", "Manages the keys of gossip"),
-    later("leave", "Makes the agent leave and stop"),
     later("lock", "Runs a command under a lock"),
     later("login", "Logs in by an auth method"),
     later("logout", "Destroys a token made by login"),
     later("monitor", "Shows the agent's log"),
-    group("operator", "Manages the servers of a cluster"),
-    group("operator autopilot", "Manages the care for servers"),
-    later("operator autopilot get-config", "Shows its configuration"),
-    later("operator autopilot set-config", "Changes its configuration"),
-    group("operator raft", "Manages the Raft group"),
-    later("operator raft list-peers", "Lists its members"),
-    later("operator raft remove-peer", "Removes a member"),
     later("reload", "Makes the agent read its configuration again"),
     later("rtt", "Estimates the round trip between nodes"),
     group("snapshot", "Saves and restores the cluster's state"),

@@ -8,6 +8,8 @@ use std::sync::mpsc;
 
 use super::{Terminal, run};
 
+mod cluster;
+
 /// What a command left behind.
 #[derive(Debug)]
 struct Outcome {
@@ -355,7 +357,7 @@ fn mistakes_on_the_command_line_are_refused_before_anything_is_sent() {
             "==> config: -config-format must be either 'hcl' or 'json'",
         ),
         (&["-http-addr=x", "kv", "get", "a"], "Invalid flags before the subcommand."),
-        (&["join", "a"], "Error! \"join\" is not available in this version yet"),
+        (&["lock", "a"], "Error! \"lock\" is not available in this version yet"),
         (
             &["kv", "get", "-token-file=/nonexistent/t", "a"],
             "Error connecting to agent: Error loading token file: open /nonexistent/t: no such file",

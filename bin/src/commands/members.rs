@@ -14,6 +14,9 @@ struct Options {
     /// Print the tags of every member.
     #[arg(long)]
     detailed: bool,
+    /// Print only members that match this filter expression.
+    #[arg(long, value_name = "expression", default_value = "")]
+    filter: String,
     /// Network segment (Consul Enterprise).
     #[arg(long, value_name = "name", default_value = "_all")]
     segment: String,
@@ -47,6 +50,9 @@ pub fn run(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
     let mut query = vec![("segment", options.segment.clone())];
     if options.wan {
         query = vec![("wan", "1".to_owned())];
+    }
+    if !options.filter.is_empty() {
+        query.push(("filter", options.filter.clone()));
     }
     let members = match client.get_json("/v1/agent/members", &query) {
         Ok(members) => members,

@@ -1,12 +1,17 @@
 //! The commands.
 
 pub mod agent;
+pub mod autopilot;
 pub mod catalog;
+pub mod event;
 pub mod info;
+pub mod keyring;
 pub mod kv;
 pub mod kv_tree;
 pub mod maint;
 pub mod members;
+pub mod membership;
+pub mod raft;
 pub mod services;
 pub mod table;
 pub mod validate;
