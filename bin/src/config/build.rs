@@ -13,7 +13,7 @@ use super::definitions::Rules;
 use super::load::Merged;
 use super::schema::{Fate, Kind};
 use super::{
-    Config, ConfigError, DnsConfig, Limits, Listen, LogConfig, Ports, RaftConfig, definitions, keys,
+    Config, ConfigError, DnsConfig, Limits, Listen, LogConfig, Ports, RaftConfig, definitions, gossip, keys,
 };
 use crate::log::Level;
 
@@ -41,23 +41,23 @@ impl Settings {
         default.map_or(Value::Null, |json| serde_json::from_str(json).expect("a test parses every default"))
     }
 
-    fn text(&self, path: &str) -> String {
+    pub(crate) fn text(&self, path: &str) -> String {
         self.value(path).as_str().unwrap_or_default().to_owned()
     }
 
-    fn bool(&self, path: &str) -> bool {
+    pub(crate) fn bool(&self, path: &str) -> bool {
         self.value(path).as_bool().unwrap_or_default()
     }
 
-    fn int(&self, path: &str) -> i64 {
+    pub(crate) fn int(&self, path: &str) -> i64 {
         self.value(path).as_i64().unwrap_or_default()
     }
 
-    fn duration(&self, path: &str) -> std::time::Duration {
+    pub(crate) fn duration(&self, path: &str) -> std::time::Duration {
         unsigned(duration::parse(&self.text(path)).unwrap_or_default())
     }
 
-    fn texts(&self, path: &str) -> Vec<String> {
+    pub(crate) fn texts(&self, path: &str) -> Vec<String> {
         let value = self.value(path);
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     }
@@ -106,6 +106,15 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
     let node_meta = node_meta(&settings)?;
     numbers(&settings)?;
     rules(&settings, server, &datacenter)?;
+    let gossip = gossip::gossip(&settings, &mut warnings)?;
+    let [join_lan, join_wan] = gossip::joins(&settings, server, &ports, &mut warnings)?;
+    let autopilot = gossip::autopilot(&settings)?;
+    let read_replica = settings.bool("read_replica");
+    if read_replica && bootstrap && !dev {
+        return refuse(
+            "'read_replica = true' and 'bootstrap = true' exclude each other: a server without a vote cannot found a cluster",
+        );
+    }
     distinct_ports(&ports, lan, wan)?;
     let domain = |path: &str| settings.text(path).trim_end_matches('.').to_owned();
     let number = |path: &str| u64::try_from(settings.int(path)).unwrap_or(0);
@@ -178,6 +187,13 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
             txn_max_req_len: number("limits.txn_max_req_len"),
             http_max_conns_per_client: size("limits.http_max_conns_per_client"),
         },
+        gossip,
+        join_lan,
+        join_wan,
+        autopilot,
+        read_replica,
+        rpc_hold_timeout: settings.duration("performance.rpc_hold_timeout"),
+        leave_drain_time: settings.duration("performance.leave_drain_time"),
         raft: RaftConfig {
             multiplier: u32::try_from(settings.int("performance.raft_multiplier")).unwrap_or(1),
             snapshot_threshold: number("raft_snapshot_threshold"),
@@ -528,18 +544,6 @@ fn rules(settings: &Settings, server: bool, datacenter: &str) -> Result<(), Conf
             return refuse("DNS recursor address cannot be 0.0.0.0, :: or [::]");
         }
     }
-    let encrypt = settings.text("encrypt");
-    if !encrypt.is_empty() {
-        match crate::base64::decode(&encrypt) {
-            None => return refuse("encrypt has invalid key: it must be base64, as keygen prints it"),
-            Some(key) if ![16, 24, 32].contains(&key.len()) => {
-                return refuse(
-                    "Failed to configure keyring: Invalid key: key size must be 16, 24 or 32 bytes",
-                );
-            }
-            Some(_) => {}
-        }
-    }
     let verifies_out = settings.bool("tls.defaults.verify_outgoing")
         || settings.bool("tls.internal_rpc.verify_outgoing")
         || settings.bool("tls.internal_rpc.verify_server_hostname");
@@ -664,10 +668,7 @@ fn log(settings: &Settings) -> Result<LogConfig, ConfigError> {
 /// Warnings about keys that are read but have no effect yet, those that promise security first.
 fn idle(settings: &Settings, dev: bool) -> Vec<String> {
     // What development mode sets by itself is no wish of the user's.
-    let by_dev = |path: &str| {
-        dev && (path.starts_with("gossip_")
-            || ["connect.enabled", "ui_config.enabled", "disable_keyring_file", "ports.grpc"].contains(&path))
-    };
+    let by_dev = |path: &str| dev && ["connect.enabled", "ui_config.enabled", "ports.grpc"].contains(&path);
     let is_off = |value: &Value| match value {
         Value::Bool(on) => !on,
         Value::String(text) => text.is_empty(),
@@ -678,7 +679,6 @@ fn idle(settings: &Settings, dev: bool) -> Vec<String> {
     };
     let protects = |path: &str| {
         path == "acl.enabled"
-            || path == "encrypt"
             || path == "http_config.allow_write_http_from"
             || path == "http_config.block_endpoints"
             || path.ends_with("_allowed_cidrs")

@@ -226,7 +226,18 @@ fn translate_old(object: &mut Map<String, Value>, warnings: &mut Vec<String>) {
         if row.path == "acl_datacenter" && value.as_str().is_some_and(|name| !name.is_empty()) {
             put(object, "acl.enabled", Value::Bool(true));
         }
-        put(object, target, value);
+        match (value, lookup(object, target)) {
+            // Two names for one list: both count.
+            (Value::Array(list), Some(Value::Array(into))) => into.extend(list),
+            (value, _) => put(object, target, value),
+        }
+    }
+}
+
+fn lookup<'a>(object: &'a mut Map<String, Value>, path: &str) -> Option<&'a mut Value> {
+    match path.split_once('.') {
+        None => object.get_mut(path),
+        Some((first, rest)) => lookup(object.get_mut(first)?.as_object_mut()?, rest),
     }
 }
 

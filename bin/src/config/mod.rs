@@ -6,7 +6,9 @@
 pub mod address;
 pub mod build;
 mod definitions;
+pub mod gossip;
 pub mod hcl;
+pub mod join;
 pub mod keys;
 pub mod load;
 pub mod report;
@@ -21,6 +23,7 @@ use std::time::Duration;
 use proconsul_core::Text;
 use proconsul_core::agent::{self, CheckDefinition, ServiceDefinition};
 use proconsul_core::ids::Uuid;
+use proconsul_core::store::AutopilotSettings;
 use serde_json::{Map, Value};
 
 pub use load::{Format, Inputs};
@@ -225,6 +228,20 @@ pub struct Config {
     pub dns: DnsConfig,
     /// Limits.
     pub limits: Limits,
+    /// Gossip.
+    pub gossip: gossip::Gossip,
+    /// How to join the agents of this datacenter.
+    pub join_lan: join::Join,
+    /// How to join the servers of other datacenters.
+    pub join_wan: join::Join,
+    /// How the leader looks after the servers.
+    pub autopilot: AutopilotSettings,
+    /// Whether this server never votes.
+    pub read_replica: bool,
+    /// For how long a request waits for a leader.
+    pub rpc_hold_timeout: Duration,
+    /// For how long a server that leaves still takes requests.
+    pub leave_drain_time: Duration,
     /// Raft.
     pub raft: RaftConfig,
     /// Headers added to every HTTP response.

@@ -228,6 +228,25 @@ fn every_rule_has_its_refusal() {
             json!({"encrypt": "AAAA"}),
             "Failed to configure keyring: Invalid key: key size must be 16, 24 or 32 bytes",
         ),
+        (
+            json!({"retry_join": ["10.0.0.1", "provider=aws tag_key=x"]}),
+            "retry_join: \"provider=aws tag_key=x\" asks a cloud",
+        ),
+        (json!({"retry_join_wan": ["a b"]}), "retry_join_wan: \"a b\" is no address to join"),
+        (json!({"retry_max": -1}), "retry_max cannot be -1. Must be greater than or equal to zero"),
+        (
+            json!({"gossip_lan": {"gossip_nodes": 0}}),
+            "gossip_lan.gossip_nodes cannot be 0. Must be greater than zero",
+        ),
+        (
+            json!({"gossip_wan": {"probe_interval": "0s"}}),
+            "gossip_wan.probe_interval must be greater than zero",
+        ),
+        (json!({"autopilot": {"min_quorum": -1}}), "autopilot.min_quorum cannot be -1."),
+        (
+            json!({"server": true, "bootstrap": true, "read_replica": true}),
+            "'read_replica = true' and 'bootstrap = true' exclude each other",
+        ),
         (json!({"recursors": ["0.0.0.0"]}), "DNS recursor address cannot be 0.0.0.0, :: or [::]"),
         (
             json!({"serf_lan_allowed_cidrs": ["127.0.0.0"]}),
@@ -290,6 +309,42 @@ fn defaults_are_those_of_the_documentation() {
 }
 
 #[test]
+fn addresses_to_join_come_from_both_keys_with_the_port_of_gossip() {
+    let config = one(json!({
+        "ports": {"serf_lan": 9301}, "start_join": ["a"], "retry_join": ["10.0.0.1", "[::1]:7"],
+        "retry_interval": "2s", "retry_max": 5, "server": true, "retry_join_wan": ["other"],
+    }))
+    .expect("good addresses");
+    let lan: Vec<_> = config.join_lan.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(lan, ["10.0.0.1:9301", "[::1]:7", "a:9301"]);
+    assert_eq!((config.join_lan.interval, config.join_lan.attempts_max), (Duration::from_secs(2), 5));
+    let wan: Vec<_> = config.join_wan.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!((wan, config.join_wan.attempts_max), (vec!["other:8302".to_owned()], 0));
+}
+
+#[test]
+fn gossip_and_autopilot_are_read_with_their_defaults() {
+    let config = one(json!({})).expect("nothing set");
+    let (gossip, autopilot) = (&config.gossip, &config.autopilot);
+    assert!(gossip.key.is_none() && gossip.verify_incoming && gossip.verify_outgoing && gossip.keyring_file);
+    assert_eq!((gossip.lan.suspicion_mult, gossip.wan.suspicion_mult), (4, 6));
+    assert_eq!(gossip.lan.reconnect_timeout, Duration::from_secs(72 * 3600));
+    assert_eq!(*autopilot, AutopilotSettings::default());
+    let config = one(json!({
+        "encrypt": "pUqJrVyVRj5jsiYEkM/tFQYfWyJIv4s3XkvDwy7Cu5s=", "encrypt_verify_incoming": false,
+        "gossip_lan": {"probe_interval": "3s"}, "reconnect_timeout": "7h",
+        "autopilot": {"min_quorum": 3, "last_contact_threshold": "1s"},
+    }))
+    .expect("good values");
+    let (gossip, autopilot) = (&config.gossip, &config.autopilot);
+    assert!(gossip.key.as_ref().is_some_and(|key| key.as_bytes().len() == 32) && !gossip.verify_incoming);
+    assert_eq!(gossip.lan.probe_interval, Duration::from_secs(3));
+    assert_eq!(gossip.lan.reconnect_timeout, Duration::from_secs(8 * 3600), "less is too short for repairs");
+    assert!(config.warnings.iter().any(|w| w.contains("8h is used")), "{:?}", config.warnings);
+    assert_eq!((autopilot.min_quorum, autopilot.last_contact_threshold), (3, Duration::from_secs(1)));
+}
+
+#[test]
 fn servers_stay_in_the_cluster_when_they_are_stopped() {
     let config = one(json!({"server": true, "bootstrap_expect": 1})).expect("a good file");
     assert!(!config.leave_on_terminate && config.skip_leave_on_interrupt);
@@ -338,13 +393,14 @@ fn the_old_name_of_the_primary_datacenter_switches_acls_on() {
 
 #[test]
 fn settings_without_effect_are_named_and_protection_first() {
-    let config = one(json!({"acl": {"enabled": true}, "autopilot": {"min_quorum": 3}, "telemetry": {"metrics_prefix": "p"}, "ports": {"https": -1}}))
-        .expect("a good file");
+    let config =
+        one(json!({"acl": {"enabled": true}, "telemetry": {"metrics_prefix": "p"}, "ports": {"https": -1}}))
+            .expect("a good file");
     assert_eq!(
         config.idle,
         [
             "NOT PROTECTED: this version does not enforce acl.enabled",
-            "not implemented yet and without effect: autopilot.min_quorum, telemetry.metrics_prefix",
+            "not implemented yet and without effect: telemetry.metrics_prefix",
         ]
     );
 }

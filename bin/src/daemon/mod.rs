@@ -2,6 +2,7 @@
 
 mod dns;
 mod identity;
+mod peers;
 mod settings;
 
 use std::fs::Permissions;
