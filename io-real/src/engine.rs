@@ -1,7 +1,6 @@
 //! A node at work in production: its thread, the log's thread, the thread of bulk work.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -19,7 +18,7 @@ use crate::driver::{self, End, Lanes};
 use crate::files::{DataDir, DataDirError, FileDisk, spawn_log_thread};
 use crate::gate::Gate;
 use crate::log_writer::{OpenError, open_log};
-use crate::ports::{Checkpoints, Clock, Loaded, Prober, Wire};
+use crate::ports::{Checkpoints, Clock, GossipPort, Loaded, Prober, Resolver, Wire};
 
 /// Why a node cannot start.
 #[derive(Debug, Error)]
@@ -49,6 +48,7 @@ pub struct Engine {
     /// The way to it.
     pub gate: Gate,
     stop: Option<oneshot::Sender<()>>,
+    leave: mpsc::Sender<()>,
     node: JoinHandle<End>,
     /// End when the node has ended.
     lanes: Vec<JoinHandle<()>>,
@@ -58,15 +58,19 @@ pub struct Engine {
 
 /// What a node is started with.
 pub struct Parts {
-    /// Settings.
+    /// Settings. A client agent, which these may ask for, has no log.
     pub config: node::Config,
     /// Where state is kept; `None` keeps nothing.
     pub data_dir: Option<DataDir>,
-    /// Other servers.
+    /// Other agents.
     pub wire: Box<dyn Wire>,
+    /// Gossip.
+    pub gossip: Box<dyn GossipPort>,
+    /// Names of hosts.
+    pub resolver: Arc<dyn Resolver>,
     /// Health checks.
     pub prober: Arc<dyn Prober>,
-    /// Where health checks run.
+    /// Where health checks and look-ups run.
     pub runtime: tokio::runtime::Handle,
 }
 
@@ -76,7 +80,7 @@ impl Engine {
     /// # Errors
     /// What was kept cannot be used; nothing was changed then but for a torn tail that was cut.
     pub fn start(parts: Parts) -> Result<Engine, StartError> {
-        let Parts { config, data_dir, wire, prober, runtime } = parts;
+        let Parts { config, data_dir, wire, gossip, resolver, prober, runtime } = parts;
         let mut seed = [0u8; 32];
         random(&mut seed)?;
         let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
@@ -87,9 +91,15 @@ impl Engine {
         let (bulk, jobs) = mpsc::unbounded_channel();
         let mut restored = Restored::default();
         if let Some(data_dir) = &data_dir {
-            let kept = recover(data_dir.path(), &data_dir.log_path(), Rng::from_bytes(seed).fork(9))?;
+            let kept = if config.about.server {
+                recover(data_dir, Rng::from_bytes(seed).fork(9))?
+            } else {
+                recover_client(data_dir)?
+            };
             restored = kept.restored;
-            lanes.push(spawn_log_thread(kept.disk, writes, to_core)?);
+            if let Some(disk) = kept.disk {
+                lanes.push(spawn_log_thread(disk, writes, to_core)?);
+            }
             let (checkpoints, done) = (kept.checkpoints, done_sender.clone());
             lanes.push(spawn_thread("proconsul-bulk", move || block_on(bulk::run(checkpoints, jobs, done)))?);
         }
@@ -97,9 +107,12 @@ impl Engine {
         let published = Arc::new(ArcSwap::new(node.first_publication(clock.now())));
         let (gate, queue) = Gate::new(Arc::clone(&published), Arc::clone(&clock));
         let (stop, stopped) = oneshot::channel();
+        let (leave, leaving) = mpsc::channel(1);
         let lanes_of_driver = Lanes {
             clock,
             wire,
+            gossip,
+            resolver,
             prober,
             spawn: Arc::new(TokioSpawn(runtime)),
             log,
@@ -109,13 +122,20 @@ impl Engine {
             done_sender,
             gate: queue,
             published,
+            leave: leaving,
             stop: stopped,
             observer: None,
         };
         let node = std::thread::Builder::new()
             .name("proconsul-node".into())
             .spawn(move || block_on(driver::drive(node, lanes_of_driver)))?;
-        Ok(Engine { gate, stop: Some(stop), node, lanes, _data_dir: data_dir })
+        Ok(Engine { gate, stop: Some(stop), leave, node, lanes, _data_dir: data_dir })
+    }
+
+    /// Asks the node to leave the cluster. It ends when it has: [`Gate::closed`] tells. Asking twice does no harm.
+    pub fn leave(&self) {
+        // A node that has ended, or was asked already, needs not be asked.
+        let _ = self.leave.try_send(());
     }
 
     /// Asks the node to stop and waits until everything that it handed out is written.
@@ -137,20 +157,16 @@ impl Engine {
 /// What a data directory gave back, and what goes on writing to it.
 struct Kept {
     restored: Restored,
-    disk: FileDisk,
+    /// A server's log.
+    disk: Option<FileDisk>,
     checkpoints: FjallCheckpoints,
 }
 
-fn recover(data_dir: &Path, log_path: &Path, rng: Rng) -> Result<Kept, StartError> {
+fn recover(data_dir: &DataDir, rng: Rng) -> Result<Kept, StartError> {
     // First, for it makes the directories above it durable, which the database leaves to others.
-    let mut disk = FileDisk::open(log_path)?;
-    let mut checkpoints =
-        FjallCheckpoints::open(&data_dir.join("raft").join("state")).map_err(StartError::Checkpoint)?;
-    let (loaded, opened) = block_on(async {
-        let loaded = checkpoints.load().await.map_err(StartError::Checkpoint)?;
-        let opened = open_log(&mut disk, wal::Options::default(), rng).await?;
-        Ok::<_, StartError>((loaded, opened))
-    })?;
+    let mut disk = FileDisk::open(&data_dir.log_path())?;
+    let (checkpoints, loaded) = load(data_dir)?;
+    let opened = block_on(open_log(&mut disk, wal::Options::default(), rng))?;
     if let Some(torn) = &opened.torn {
         tracing::warn!(
             file = torn.file,
@@ -161,7 +177,24 @@ fn recover(data_dir: &Path, log_path: &Path, rng: Rng) -> Result<Kept, StartErro
     }
     let Loaded { meta, store, local } = loaded;
     let (wal, raft) = opened.with_snapshot(meta)?;
-    Ok(Kept { restored: Restored { raft, store, local, wal: Some(wal) }, disk, checkpoints })
+    Ok(Kept { restored: Restored { raft, store, local, wal: Some(wal) }, disk: Some(disk), checkpoints })
+}
+
+/// A client agent keeps nothing but its own state. What is there besides, from a time when it was a server, is left
+/// alone.
+fn recover_client(data_dir: &DataDir) -> Result<Kept, StartError> {
+    // Makes the directory durable, which the database leaves to others.
+    FileDisk::open(&data_dir.path().join("raft"))?;
+    let (checkpoints, loaded) = load(data_dir)?;
+    let restored = Restored { local: loaded.local, ..Restored::default() };
+    Ok(Kept { restored, disk: None, checkpoints })
+}
+
+fn load(data_dir: &DataDir) -> Result<(FjallCheckpoints, Loaded), StartError> {
+    let directory = data_dir.path().join("raft").join("state");
+    let mut checkpoints = FjallCheckpoints::open(&directory).map_err(StartError::Checkpoint)?;
+    let loaded = block_on(checkpoints.load()).map_err(StartError::Checkpoint)?;
+    Ok((checkpoints, loaded))
 }
 
 /// Fills a buffer with random bytes of the operating system.

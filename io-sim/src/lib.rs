@@ -23,6 +23,8 @@ pub mod net;
 #[cfg(madsim)]
 pub mod prober;
 #[cfg(madsim)]
+pub mod resolver;
+#[cfg(madsim)]
 pub mod spawn;
 #[cfg(madsim)]
 pub mod stream;

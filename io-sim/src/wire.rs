@@ -4,9 +4,9 @@
 //! datagrams instead, each for itself, lost or late, and Raft's own also twice; servers must survive both.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use proconsul_core::Text;
 use proconsul_core::ids::ServerId;
@@ -155,7 +155,6 @@ fn may_come_twice(frame: &[u8]) -> bool {
     matches!(PeerMessage::decode(frame), Ok(PeerMessage::Raft(_)))
 }
 
-#[async_trait]
 impl Wire for SimWire {
     fn send(&mut self, to: ServerId, address: &Text, frame: Bytes) {
         let target = HostId::of_address(address);
@@ -172,10 +171,11 @@ impl Wire for SimWire {
         }
     }
 
-    async fn next(&mut self) -> WireEvent {
-        match self.inbox.recv().await {
-            Some(event) => event,
-            None => std::future::pending().await,
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<WireEvent> {
+        match self.inbox.poll_recv(cx) {
+            Poll::Ready(Some(event)) => Poll::Ready(event),
+            // The host has no process any more.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 }
@@ -396,6 +396,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use proconsul_core::ids::Uuid;
     use proconsul_core::rng::Rng;
 
@@ -451,7 +453,7 @@ mod tests {
         loop {
             tokio::select! {
                 biased;
-                event = wire.next() => seen.push(match event {
+                event = poll_fn(|cx| wire.poll_next(cx)) => seen.push(match event {
                     WireEvent::Up(_) => "up".to_owned(),
                     WireEvent::Down(_) => "down".to_owned(),
                     WireEvent::Frame(_, bytes) => {

@@ -16,10 +16,12 @@ use proconsul_core::wal;
 use proconsul_io_real::bulk;
 use proconsul_io_real::driver::{End, Lanes, Observer, drive};
 use proconsul_io_real::gate::Gate;
+use proconsul_io_real::gossip::NoGossip;
 use proconsul_io_real::http;
 use proconsul_io_real::log_writer::{open_log, write_log};
 use proconsul_io_real::ports::{Checkpoints as _, Clock, Loaded};
 use proconsul_io_sim::net::HostId;
+use proconsul_io_sim::resolver::SimResolver;
 use proconsul_io_sim::spawn::SimSpawn;
 use proconsul_io_sim::stream::Listener;
 use tokio::sync::{mpsc, oneshot};
@@ -33,6 +35,7 @@ pub fn main(at: Surroundings) -> Pin<Box<dyn Future<Output = String> + Send>> {
     Box::pin(async move {
         match run(at).await {
             Ok(End::Stopped) => "it stopped".to_owned(),
+            Ok(End::Left) => "it left".to_owned(),
             Ok(End::Halted(reason)) | Err(reason) => reason,
         }
     })
@@ -60,14 +63,17 @@ async fn run(at: Surroundings) -> Result<End, String> {
     let (bulk, jobs) = mpsc::unbounded_channel();
     let published = Arc::new(ArcSwap::new(node.first_publication(clock.now())));
     let (gate, queue) = Gate::new(Arc::clone(&published), Arc::clone(&clock));
-    // Nobody ever asks a simulated server to stop: it is killed.
+    // Nobody ever asks a simulated server to stop or to leave: it is killed.
     let (_stop, stopped) = oneshot::channel();
+    let (_leave, leave) = mpsc::channel(1);
     drop(madsim::task::spawn(async move { write_log(&mut disk, writes, to_core).await }));
     drop(madsim::task::spawn(bulk::run(checkpoints, jobs, done_sender.clone())));
     drop(madsim::task::spawn(serve(at.fabric.listen(at.host), gate)));
     let lanes = Lanes {
         clock,
         wire: Box::new(at.fabric.wire(at.host, at.life)),
+        gossip: Box::new(NoGossip),
+        resolver: Arc::new(SimResolver::default()),
         prober: Arc::new(at.prober.clone()),
         spawn: Arc::new(SimSpawn),
         log,
@@ -77,6 +83,7 @@ async fn run(at: Surroundings) -> Result<End, String> {
         done_sender,
         gate: queue,
         published,
+        leave,
         stop: stopped,
         observer: Some(Box::new(Witness { server: at.server, host: at.host, audit: at.audit.clone() })),
     };

@@ -220,6 +220,7 @@ pub fn run(config: Config, terminal: &mut Terminal<'_>) -> u8 {
     // A server alone cannot leave a cluster gracefully: Consul, too, ends with 1 after a signal.
     match daemon.stop() {
         End::Stopped => 1,
+        End::Left => 0,
         End::Halted(reason) => terminal.fail(format!("==> {reason}")),
     }
 }

@@ -14,8 +14,10 @@ use proconsul_core::ids::Uuid;
 use proconsul_io_real::driver::End;
 use proconsul_io_real::engine::{Engine, Parts, StartError};
 use proconsul_io_real::files::{DataDir, DataDirError};
+use proconsul_io_real::gossip::NoGossip;
 use proconsul_io_real::http;
 use proconsul_io_real::probe::SocketProber;
+use proconsul_io_real::resolver::SystemResolver;
 use proconsul_io_real::wire::NoWire;
 use thiserror::Error;
 use tokio::runtime::Runtime;
@@ -127,6 +129,8 @@ impl Daemon {
             config: settings::node(config, id),
             data_dir,
             wire: Box::new(NoWire),
+            gossip: Box::new(NoGossip),
+            resolver: Arc::new(SystemResolver),
             prober: Arc::new(SocketProber::default()),
             runtime: runtime.handle().clone(),
         })?;

@@ -7,11 +7,15 @@ mod clock;
 mod disk;
 #[cfg(test)]
 pub(crate) mod disk_suite;
+mod gossip;
 mod prober;
+mod resolver;
 mod wire;
 
 pub use checkpoints::{Checkpoints, Loaded};
 pub use clock::{Clock, Spawn};
 pub use disk::Disk;
+pub use gossip::{GossipEvent, GossipPort};
 pub use prober::Prober;
+pub use resolver::Resolver;
 pub use wire::{Wire, WireEvent};

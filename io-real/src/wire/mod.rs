@@ -1,6 +1,7 @@
-//! Connections to other servers.
+//! Connections with other agents.
 
-use async_trait::async_trait;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
 use proconsul_core::Text;
 use proconsul_core::ids::ServerId;
@@ -11,11 +12,10 @@ use crate::ports::{Wire, WireEvent};
 #[derive(Clone, Copy, Debug)]
 pub struct NoWire;
 
-#[async_trait]
 impl Wire for NoWire {
     fn send(&mut self, _to: ServerId, _address: &Text, _frame: Bytes) {}
 
-    async fn next(&mut self) -> WireEvent {
-        std::future::pending().await
+    fn poll_next(&mut self, _cx: &mut Context<'_>) -> Poll<WireEvent> {
+        Poll::Pending
     }
 }
