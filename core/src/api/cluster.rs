@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::operator::{autopilot, raft};
+use super::operator::{autopilot, raft, usage};
 use super::render::indented;
 use super::route::{Context, Handled};
 use super::{Call, HttpReply, Read, Write, status};
@@ -62,6 +62,11 @@ pub enum ClusterCall {
         /// Any server's view of it is good enough.
         stale: bool,
     },
+    /// `/v1/operator/usage`
+    Usage {
+        /// Any server's view of it is good enough.
+        stale: bool,
+    },
     /// `/v1/operator/raft/peer`: removes a server from the group. By identity or by address, never both.
     RemovePeer {
         /// Identity, as it was written: what is no UUID is nobody's.
@@ -110,9 +115,11 @@ impl ClusterCall {
             | ClusterCall::StatusLeader
             | ClusterCall::StatusPeers
             | ClusterCall::RaftConfiguration { stale: true }
+            | ClusterCall::Usage { stale: true }
             | ClusterCall::AutopilotConfiguration { stale: true } => Place::Server,
             ClusterCall::Coordinate { .. }
             | ClusterCall::RaftConfiguration { stale: false }
+            | ClusterCall::Usage { stale: false }
             | ClusterCall::RemovePeer { .. }
             | ClusterCall::TransferLeader { .. }
             | ClusterCall::AutopilotConfiguration { stale: false }
@@ -147,6 +154,7 @@ pub fn render_cluster(published: &Published, call: &ClusterCall) -> HttpReply {
         ClusterCall::StatusLeader => status::render_leader(published),
         ClusterCall::StatusPeers => status::render_peers(published),
         ClusterCall::RaftConfiguration { .. } => raft::render_configuration(published),
+        ClusterCall::Usage { stale } => usage::render(published, *stale),
         ClusterCall::AutopilotConfiguration { .. } => autopilot::render_configuration(published),
         ClusterCall::Join { .. }
         | ClusterCall::Leave

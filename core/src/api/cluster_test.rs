@@ -213,6 +213,27 @@ fn autopilots_settings_are_replaced_and_read() {
 }
 
 #[test]
+fn what_is_registered_is_counted() {
+    let mut world = cluster();
+    for (node, id, service) in [("a", "web1", "web"), ("a", "consul", "consul"), ("b", "web2", "web")] {
+        let body =
+            json!({"Node":node,"Address":"10.0.0.1","Service":{"ID":id,"Service":service}}).to_string();
+        world.put("/v1/catalog/register", &body);
+    }
+    let proxy = r#"{"Node":"b","Address":"10.0.0.1","Service":{"Kind":"connect-proxy","Service":"web-proxy",
+        "Port":1,"Proxy":{"DestinationServiceName":"web"}}}"#;
+    world.put("/v1/catalog/register", proxy);
+    let usage = world.json("/v1/operator/usage");
+    assert_eq!(
+        usage["Usage"],
+        json!({"dc1":{"Nodes":2,"Services":3,"ServiceInstances":4,"BillableServiceInstances":2,
+            "ConnectServiceInstances":{"connect-native":0,"connect-proxy":1,"ingress-gateway":0,"mesh-gateway":0,
+                "terminating-gateway":0}}})
+    );
+    assert_eq!((&usage["Index"], &usage["ConsistencyLevel"]), (&json!(4), &json!("leader")));
+}
+
+#[test]
 fn keys_are_changed_by_servers() {
     let world = cluster();
     let target = "/v1/operator/keyring";

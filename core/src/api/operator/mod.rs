@@ -3,3 +3,4 @@
 pub(super) mod autopilot;
 pub(super) mod keyring;
 pub(super) mod raft;
+pub(super) mod usage;
