@@ -5,7 +5,7 @@ use clap::{ArgMatches, Command};
 use super::Terminal;
 use crate::commands::{
     agent, autopilot, catalog, event, info, keyring, kv, kv_tree, maint, members, membership, raft, services,
-    validate, version,
+    usage, validate, version,
 };
 
 /// What a command does.
@@ -256,6 +256,14 @@ static AVAILABLE: &[Entry] = &[
         about: "Hands leadership over, without an election timeout, such as before the leader's machine is\n\
                 stopped:\n\n    $ PROGRAM operator raft transfer-leader\n",
         action: Action::Run { command: raft::transfer_command, run: raft::transfer },
+    },
+    group("operator usage", "Counts what is registered"),
+    Entry {
+        path: "operator usage instances",
+        arguments: "[options]",
+        summary: "Counts services and their instances",
+        about: "Prints how many services and instances are registered.\n\n    $ PROGRAM operator usage instances\n",
+        action: Action::Run { command: usage::instances_command, run: usage::instances },
     },
     group("services", "Registers and removes services of an agent"),
     Entry {

@@ -14,6 +14,7 @@ pub mod membership;
 pub mod raft;
 pub mod services;
 pub mod table;
+pub mod usage;
 pub mod validate;
 pub mod version;
 

@@ -16,6 +16,9 @@ const STATE: &str = r#"{"Healthy":true,"FailureTolerance":1,"Leader":"i1","Voter
     "Servers":{"i1":{"ID":"i1","Name":"s1","Address":"10.0.0.1:8300","NodeStatus":"alive","Version":"1.0.0","LastContact":"0s",
     "LastTerm":2,"LastIndex":9,"Healthy":true,"Status":"leader","Meta":{"a":"b"},"NodeType":"voter"}}}"#;
 
+const USAGE: &str = r#"{"Usage":{"dc1":{"Nodes":1,"Services":2,"ServiceInstances":4,"BillableServiceInstances":3,
+    "ConnectServiceInstances":{"connect-native":0,"mesh-gateway":1}}},"Index":13}"#;
+
 #[test]
 fn commands_ask_what_they_should_and_print_what_they_got() {
     for (line, status, answer, request, body, code, out) in [
@@ -153,6 +156,27 @@ fn commands_ask_what_they_should_and_print_what_they_got() {
             0,
             "CleanupDeadServers = true\nLastContactThreshold = 200ms\nMaxTrailingLogs = 250\nMinQuorum = 0\n\
              ServerStabilizationTime = 10s\nRedundancyZoneTag = \"\"\nDisableUpgradeMigration = false\nUpgradeVersionTag = \"\"\n",
+        ),
+        (
+            &["operator", "usage", "instances"],
+            "200 OK",
+            USAGE,
+            "GET /v1/operator/usage token=t0",
+            "",
+            0,
+            "Billable Service Instances Total: 3\ndc1 Billable Service Instances: 3\n\n\
+             Billable Services\nServices  Service instances\n2         3\n\n\
+             Connect Services\nType            Service instances\nconnect-native  0\nmesh-gateway    1\n",
+        ),
+        (
+            &["operator", "usage", "instances", "-all-datacenters", "-billable"],
+            "200 OK",
+            USAGE,
+            "GET /v1/operator/usage?global token=t0",
+            "",
+            0,
+            "Billable Service Instances Total: 3\ndc1 Billable Service Instances: 3\n\n\
+             Billable Services\nDatacenter  Services  Service instances\ndc1         2         3\nTotal       2         3\n",
         ),
         (
             &["operator", "autopilot", "state"],
