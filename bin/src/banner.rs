@@ -19,6 +19,7 @@ pub fn render(config: &Config, node_id: &str) -> String {
     let port = |port: Option<u16>| port.map_or_else(|| "-1".to_owned(), |port| port.to_string());
     let clients: Vec<String> = config.client_addrs.iter().map(ToString::to_string).collect();
     let server = format!("{} (Bootstrap: {})", config.server, config.bootstrap);
+    let encrypted = config.gossip.key.is_some();
     let client = format!(
         "[{}] (HTTP: {}, DNS: {})",
         clients.join(" "),
@@ -29,7 +30,7 @@ pub fn render(config: &Config, node_id: &str) -> String {
         "{} (LAN: {}, WAN: {})",
         config.advertise_lan,
         config.ports.serf_lan,
-        port(config.ports.serf_wan)
+        port(config.ports.serf_wan.filter(|_| config.server))
     );
     let storage =
         config.data_dir.as_ref().map_or_else(|| "in memory".to_owned(), |dir| dir.display().to_string());
@@ -41,7 +42,7 @@ pub fn render(config: &Config, node_id: &str) -> String {
         ("Server", server),
         ("Client Addr", client),
         ("Cluster Addr", cluster),
-        ("Encrypt", "Gossip: false, TLS-Outgoing: false, TLS-Incoming: false".to_owned()),
+        ("Encrypt", format!("Gossip: {encrypted}, TLS-Outgoing: false, TLS-Incoming: false")),
         ("Data", storage),
     ];
     lines.iter().map(|(name, value)| format!("{name:>17}: {value}\n")).collect()

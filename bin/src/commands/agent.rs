@@ -11,7 +11,7 @@ use crate::cli::flags::{bool_value, int_value};
 use crate::cli::{Terminal, typed};
 use crate::config::schema::Kind;
 use crate::config::{self, Config, ConfigError, Format, Inputs, keys, load};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, StopSignal};
 
 /// Flags that set a key: name, key, description.
 #[rustfmt::skip]
@@ -213,14 +213,26 @@ pub fn run(config: Config, terminal: &mut Terminal<'_>) -> u8 {
     };
     crate::banner::announce(&config, &daemon.id.to_string(), terminal);
     let signal = daemon.wait();
-    terminal.say(match signal {
-        Some(signal) => format!("==> Caught signal: {signal}"),
-        None => "==> The agent cannot go on".to_owned(),
-    });
-    // A server alone cannot leave a cluster gracefully: Consul, too, ends with 1 after a signal.
+    if let Some(signal) = signal {
+        terminal.say(format!("==> Caught signal: {}", signal.name()));
+        let leaves = match signal {
+            StopSignal::Interrupt => !config.skip_leave_on_interrupt,
+            StopSignal::Terminate => config.leave_on_terminate,
+        };
+        if leaves {
+            terminal.say("==> Leaving the cluster in good order; a second signal ends this...");
+            if !daemon.leave() {
+                terminal.complain("==> The leave did not come to its end: to the others this agent has failed");
+            }
+        }
+    }
+    // Status 1 for an end without a leave is Consul's.
     match daemon.stop() {
+        End::Left => {
+            terminal.say("==> The agent has left the cluster");
+            0
+        }
         End::Stopped => 1,
-        End::Left => 0,
         End::Halted(reason) => terminal.fail(format!("==> {reason}")),
     }
 }

@@ -9,6 +9,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proconsul_core::ids::Uuid;
 use proconsul_io_real::driver::End;
@@ -24,6 +25,9 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, Listen};
+
+/// How long a leave may take (Consul's documentation, «consul leave»).
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why the daemon cannot start. One line for the operator.
 #[derive(Debug, Error)]
@@ -80,7 +84,40 @@ struct Signals {
     hang_up: Signal,
 }
 
+/// A signal that ends the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopSignal {
+    /// SIGINT: somebody at a terminal.
+    Interrupt,
+    /// SIGTERM: the system's manager of services.
+    Terminate,
+}
+
+impl StopSignal {
+    /// Its name, as Consul prints it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            StopSignal::Interrupt => "interrupt",
+            StopSignal::Terminate => "terminated",
+        }
+    }
+}
+
 impl Signals {
+    /// The next signal that is meant to end the agent.
+    async fn stop(&mut self) -> StopSignal {
+        loop {
+            tokio::select! {
+                Some(()) = self.interrupt.recv() => return StopSignal::Interrupt,
+                Some(()) = self.terminate.recv() => return StopSignal::Terminate,
+                Some(()) = self.hang_up.recv() => tracing::warn!(
+                    "hang-up: this version does not read its configuration again; restart the agent to apply changes"
+                ),
+            }
+        }
+    }
+
     fn catch() -> std::io::Result<Signals> {
         Ok(Signals {
             interrupt: signal(SignalKind::interrupt())?,
@@ -145,21 +182,30 @@ impl Daemon {
         Ok(Daemon { runtime, engine, id, sockets, signals })
     }
 
-    /// Waits for a signal to stop, and names it; `None` when the node has ended by itself. A hang-up asks Consul to
-    /// read its configuration again; it must not end the agent.
+    /// Waits for a signal to stop; `None` when the node has ended by itself. A hang-up asks Consul to read its
+    /// configuration again; it must not end the agent.
     #[must_use]
-    pub fn wait(&mut self) -> Option<&'static str> {
+    pub fn wait(&mut self) -> Option<StopSignal> {
         let Daemon { runtime, engine, signals, .. } = self;
         runtime.block_on(async {
-            loop {
-                tokio::select! {
-                    _ = signals.interrupt.recv() => return Some("interrupt"),
-                    _ = signals.terminate.recv() => return Some("terminated"),
-                    Some(()) = signals.hang_up.recv() => tracing::warn!(
-                        "hang-up: this version does not read its configuration again; restart the agent to apply changes"
-                    ),
-                    () = engine.gate.closed() => return None,
-                }
+            tokio::select! {
+                signal = signals.stop() => Some(signal),
+                () = engine.gate.closed() => None,
+            }
+        })
+    }
+
+    /// Leaves the cluster in good order. True when that is done; false when a second signal came, or it took too
+    /// long.
+    #[must_use]
+    pub fn leave(&mut self) -> bool {
+        let Daemon { runtime, engine, signals, .. } = self;
+        engine.leave();
+        runtime.block_on(async {
+            tokio::select! {
+                () = engine.gate.closed() => true,
+                _ = signals.stop() => false,
+                () = tokio::time::sleep(LEAVE_TIMEOUT) => false,
             }
         })
     }
