@@ -222,7 +222,8 @@ pub fn run(config: Config, terminal: &mut Terminal<'_>) -> u8 {
         if leaves {
             terminal.say("==> Leaving the cluster in good order; a second signal ends this...");
             if !daemon.leave() {
-                terminal.complain("==> The leave did not come to its end: to the others this agent has failed");
+                terminal
+                    .complain("==> The leave did not come to its end: to the others this agent has failed");
             }
         }
     }

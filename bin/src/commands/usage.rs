@@ -70,8 +70,10 @@ fn number(usage: &Value, name: &str) -> u64 {
 
 fn totals(datacenters: &Map<String, Value>) -> String {
     let billable = |usage| number(usage, "BillableServiceInstances");
-    let mut lines =
-        vec![format!("Billable Service Instances Total: {}", datacenters.values().map(billable).sum::<u64>())];
+    let mut lines = vec![format!(
+        "Billable Service Instances Total: {}",
+        datacenters.values().map(billable).sum::<u64>()
+    )];
     lines.extend(datacenters.iter().map(|(name, usage)| {
         let count = billable(usage);
         format!("{name} Billable Service Instances: {count}")
