@@ -199,6 +199,8 @@ pub enum Output {
     },
     /// The agent has left the cluster; the process may end.
     Left,
+    /// One line for the operator: something is wrong, and the agent goes on.
+    Warn(Text),
     /// Let readers see this from here on.
     Publish(Arc<Published>),
     /// Answer a request.

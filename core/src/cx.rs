@@ -10,6 +10,8 @@ pub enum Timer {
     Raft(crate::raft::Timer),
     /// Probes, suspicions, broadcasts of one pool.
     Gossip(crate::gossip::Pool, crate::gossip::Timer),
+    /// The next attempt to join a pool.
+    Join(crate::gossip::Pool),
     /// Checks, TTLs, anti-entropy.
     Agent(crate::agent::Timer),
     /// Session TTLs, lock-delays, tombstones; armed on the leader only.

@@ -1,5 +1,6 @@
 //! The process of a simulated server: the very driver loop, log and node of production, on simulated ports.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,10 @@ use arc_swap::ArcSwap;
 use hyper_util::rt::TokioIo;
 use proconsul_core::agent;
 use proconsul_core::boundary::{Input, Output};
-use proconsul_core::node::{About, CheckpointPolicy, Config, Node, Restored, RosterEntry};
+use proconsul_core::Text;
+use proconsul_core::gossip::{self, Pool, tag};
+use proconsul_core::node::{About, CheckpointPolicy, Config, FormingPolicy, JoinPolicy, Node, Restored};
+use proconsul_core::store::AutopilotSettings;
 use proconsul_core::raft::{Member, Membership, Timing};
 use proconsul_core::rng::Rng;
 use proconsul_core::time::Now;
@@ -138,6 +142,34 @@ fn seed(rng: &Rng) -> [u8; 32] {
     seed
 }
 
+/// The server in the datacenter's pool of gossip.
+fn lan(at: &Surroundings, node: &Text) -> gossip::Config {
+    let address = at.host.address(8301).parse().expect("hosts have addresses");
+    let tags = [
+        (tag::ROLE, tag::ROLE_SERVER.to_owned()),
+        (tag::DATACENTER, "dc1".to_owned()),
+        (tag::ID, at.id.to_string()),
+        (tag::PORT, "8300".to_owned()),
+    ];
+    gossip::Config {
+        tags: tags.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        datacenter: "dc1".into(),
+        ..gossip::Config::new(node.clone(), address)
+    }
+}
+
+/// Every server joins every other one.
+fn join(at: &Surroundings) -> BTreeMap<Pool, JoinPolicy> {
+    let hosts = at.group.iter().map(|(_, address)| address.split(':').next().unwrap_or_default().into());
+    let policy = JoinPolicy {
+        addresses: hosts.collect(),
+        interval: Duration::from_secs(30),
+        attempts_max: None,
+        default_port: 8301,
+    };
+    [(Pool::Lan, policy)].into()
+}
+
 fn config(at: &Surroundings) -> Config {
     let servers =
         at.group.iter().map(|(id, address)| (*id, Member { address: address.as_str().into(), voter: true }));
@@ -158,18 +190,13 @@ fn config(at: &Surroundings) -> Config {
             ..About::default()
         },
         timing: Timing { drift_ppm: DRIFT_BOUND_PPM, ..Timing::default() },
-        found: Some(Membership { servers: servers.collect() }),
-        roster: at
-            .group
-            .iter()
-            .enumerate()
-            .map(|(server, (id, address))| RosterEntry {
-                id: *id,
-                node: name(server).into(),
-                address: host_address(address).into(),
-                port: 8300,
-            })
-            .collect(),
+        forming: FormingPolicy::Found(Membership { servers: servers.collect() }),
+        recover: None,
+        lan: lan(at, &node),
+        wan: None,
+        join: join(at),
+        autopilot: AutopilotSettings::default(),
+        keeps_local: true,
         agent: agent::Config {
             node,
             id: Some(at.id),
@@ -184,7 +211,6 @@ fn config(at: &Surroundings) -> Config {
             trailing_entries: usize::try_from(at.tuning.snapshot_threshold / 2).expect("a small number"),
             ..CheckpointPolicy::default()
         },
-        autopilot: proconsul_core::store::AutopilotSettings::default(),
         tombstone_ttl: Duration::from_secs(900),
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use proconsul_core::Text;
 use proconsul_core::agent;
 use proconsul_core::ids::Uuid;
-use proconsul_core::node::{self, About, CheckpointPolicy, RosterEntry};
+use proconsul_core::gossip::{self, tag};
+use proconsul_core::node::{self, About, CheckpointPolicy, FormingPolicy};
+use proconsul_core::store::AutopilotSettings;
 use proconsul_core::raft::{Member, Membership, Timing};
 
 use crate::config::Config;
@@ -23,30 +25,54 @@ const ELECTION_TIMEOUT_UNIT: Duration = Duration::from_millis(200);
 pub(super) fn node(config: &Config, id: Uuid) -> node::Config {
     let address = Text::new(config.advertise_lan.to_string());
     let rpc = Text::new(std::net::SocketAddr::new(config.advertise_lan, config.ports.server).to_string());
-    let found = config
-        .elects_itself()
-        .then(|| Membership { servers: [(id, Member { address: rpc, voter: true })].into() });
-    let roster = RosterEntry {
-        id,
-        node: Text::new(&config.node_name),
-        address: address.clone(),
-        port: config.ports.server,
+    let forming = if config.elects_itself() {
+        let members = [(id, Member { address: rpc, voter: true })];
+        FormingPolicy::Found(Membership { servers: members.into() })
+    } else {
+        FormingPolicy::Wait
     };
     let agent = config.agent(id);
     let election = (ELECTION_TIMEOUT_UNIT * config.raft.multiplier).max(ELECTION_TIMEOUT_MIN);
     node::Config {
         about: about(config, id, address, &agent),
         timing: Timing { election, ..Timing::default() },
-        found,
-        roster: vec![roster],
+        forming,
+        recover: None,
+        lan: lan(config, id),
+        wan: None,
+        join: std::collections::BTreeMap::new(),
+        autopilot: AutopilotSettings::default(),
+        keeps_local: config.data_dir.is_some(),
         agent,
         hold_timeout: HOLD_TIMEOUT,
         checkpoints: CheckpointPolicy {
             entries: config.raft.snapshot_threshold,
             ..CheckpointPolicy::default()
         },
-        autopilot: proconsul_core::store::AutopilotSettings::default(),
         tombstone_ttl: TOMBSTONE_TTL,
+    }
+}
+
+/// This agent in the datacenter's pool of gossip.
+fn lan(config: &Config, id: Uuid) -> gossip::Config {
+    let address = std::net::SocketAddr::new(config.advertise_lan, config.ports.serf_lan);
+    let role = if config.server { tag::ROLE_SERVER } else { tag::ROLE_CLIENT };
+    let mut tags: std::collections::BTreeMap<Text, Text> = [
+        (tag::ROLE, role.to_owned()),
+        (tag::DATACENTER, config.datacenter.clone()),
+        (tag::ID, id.to_string()),
+        (tag::BUILD, env!("CARGO_PKG_VERSION").to_owned()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (Text::new(name), Text::new(value)))
+    .collect();
+    if config.server {
+        tags.insert(Text::new(tag::PORT), Text::new(config.ports.server.to_string()));
+    }
+    gossip::Config {
+        tags,
+        datacenter: Text::new(&config.datacenter),
+        ..gossip::Config::new(Text::new(&config.node_name), address)
     }
 }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 pub use definition::{CheckDefinition, CheckKind, ServiceDefinition};
 pub use machine::{Agent, BadStart, Config};
@@ -162,7 +163,7 @@ pub enum Effect {
 pub const OP_BASE: u64 = 1 << 62;
 
 /// What the catalog has of this node, read by whoever carries out [`Effect::FetchCatalog`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CatalogState {
     /// The node's row.
     pub node: Option<Node>,

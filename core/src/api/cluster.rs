@@ -190,6 +190,32 @@ pub enum Forwarded {
     Write(Write),
     /// About the cluster.
     Cluster(ClusterCall),
+    /// A DNS question.
+    Dns(Box<crate::dns::Question>),
+}
+
+impl Forwarded {
+    /// Whether being done twice makes no difference.
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Forwarded::Read(_) | Forwarded::Dns(_) => true,
+            Forwarded::Write(_) => false,
+            Forwarded::Cluster(call) => !matches!(
+                call,
+                ClusterCall::Keys { .. } | ClusterCall::RemovePeer { .. } | ClusterCall::TransferLeader { .. }
+            ),
+        }
+    }
+
+    /// For how long the answer may keep waiting for a change.
+    #[must_use]
+    pub fn wait(&self) -> Duration {
+        match self {
+            Forwarded::Read(read) => read.blocking.map_or(Duration::ZERO, |blocking| blocking.wait),
+            Forwarded::Write(_) | Forwarded::Cluster(_) | Forwarded::Dns(_) => Duration::ZERO,
+        }
+    }
 }
 
 impl TryFrom<Call> for Forwarded {
@@ -201,6 +227,7 @@ impl TryFrom<Call> for Forwarded {
             Call::Read(read) => Ok(Forwarded::Read(read)),
             Call::Write(write) => Ok(Forwarded::Write(write)),
             Call::Cluster(cluster) if cluster.place() != Place::Agent => Ok(Forwarded::Cluster(cluster)),
+            Call::Dns(question) => Ok(Forwarded::Dns(question)),
             Call::Cluster(_) | Call::Agent(_) | Call::LocalService(_) => Err(call),
         }
     }
@@ -212,6 +239,7 @@ impl From<Forwarded> for Call {
             Forwarded::Read(read) => Call::Read(read),
             Forwarded::Write(write) => Call::Write(write),
             Forwarded::Cluster(cluster) => Call::Cluster(cluster),
+            Forwarded::Dns(question) => Call::Dns(question),
         }
     }
 }

@@ -35,7 +35,6 @@ use crate::store::query::Query;
 pub use answer::{Answer, answer, query_meta};
 pub use cluster::{ClusterCall, EventsRead, Forwarded, Place, render_cluster};
 pub use event::{render_event, render_events};
-pub use operator::autopilot::{render_autopilot_health, render_autopilot_state};
 pub use operator::keyring::render_keys;
 pub use params::{WAIT_DEFAULT, WAIT_MAX};
 pub use render::{
@@ -120,6 +119,9 @@ pub enum Call {
     Agent(crate::agent::Call),
     /// About the cluster: gossip, the Raft group, autopilot.
     Cluster(ClusterCall),
+    /// A DNS question that this agent has no state to answer from. The reply's body is the answer; an empty one says
+    /// that there is none.
+    Dns(Box<crate::dns::Question>),
     /// Waits for a change of one local service (`/v1/agent/service/:id?hash=`).
     LocalService(LocalServiceRead),
 }

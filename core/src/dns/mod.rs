@@ -11,7 +11,9 @@ mod question;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hickory_proto::op::ResponseCode;
+use serde::{Deserialize, Serialize};
 
 use crate::Text;
 use crate::node::Published;
@@ -19,7 +21,7 @@ use crate::rng::Rng;
 use crate::time::Now;
 
 /// How names are served.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsConfig {
     /// The zone, without dots at the ends.
     pub domain: Text,
@@ -50,7 +52,7 @@ pub struct DnsConfig {
 }
 
 /// Times of the SOA record, in seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Soa {
     /// Between two looks of a secondary server.
     pub refresh: u32,
@@ -83,12 +85,50 @@ impl Default for DnsConfig {
 }
 
 /// How a question came, which limits the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Transport {
     /// A datagram.
     Udp,
     /// A message on a stream; the length in front of it is the adapter's.
     Tcp,
+}
+
+/// A packet that came to a client agent, for a server to answer as that agent is configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// As it came.
+    pub packet: Bytes,
+    /// How it came.
+    pub transport: Transport,
+    /// How the agent serves names.
+    pub config: DnsConfig,
+}
+
+impl Question {
+    /// The answer; `None` for what is no question.
+    #[must_use]
+    pub fn answer(&self, published: &Published, now: Now, rng: &mut Rng) -> Option<Bytes> {
+        let mut out = Vec::new();
+        let served = Served { published, config: &self.config, now };
+        answer(served, &self.packet, self.transport, rng, &mut out).then(|| Bytes::from(out))
+    }
+}
+
+impl Question {
+    /// The answer when nobody can be asked (SERVFAIL); `None` for what is no question.
+    #[must_use]
+    pub fn failure(&self) -> Option<Bytes> {
+        let mut out = Vec::new();
+        match question::read(&self.packet) {
+            question::Read::Question(asked) => {
+                let reply = lookup::Reply::code(asked.refusal.unwrap_or(ResponseCode::ServFail));
+                encode::message(&self.config, &asked, &reply, self.transport, &mut out);
+            }
+            question::Read::Bad { id, flags, code } => encode::bare(id, flags, code, &mut out),
+            question::Read::Silence => return None,
+        }
+        Some(Bytes::from(out))
+    }
 }
 
 /// The state that answers come from.

@@ -1,13 +1,14 @@
 //! What a node is made of: its settings, and what a restart gave back.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::About;
+use super::{About, JoinPolicy};
 use crate::Text;
 use crate::agent;
-use crate::ids::ServerId;
+use crate::gossip::{self, Pool};
 use crate::raft::{BadRecovery, Membership, Recovered, Timing};
 use crate::store::{AutopilotSettings, Store};
 use crate::wal::Wal;
@@ -19,10 +20,18 @@ pub struct Config {
     pub about: About,
     /// Timing of the Raft group.
     pub timing: Timing,
-    /// The group to found when the log is empty; `None` waits to be taken up by a group.
-    pub found: Option<Membership>,
-    /// Servers whose health the leader vouches for in the catalog.
-    pub roster: Vec<RosterEntry>,
+    /// How a server with an empty log comes to a group.
+    pub forming: FormingPolicy,
+    /// The operator's word on who belongs to the group, after a majority was lost for good (Consul: `peers.json`).
+    pub recover: Option<Membership>,
+    /// The datacenter's pool of gossip.
+    pub lan: gossip::Config,
+    /// The pool of all datacenters' servers; none on client agents.
+    pub wan: Option<gossip::Config>,
+    /// Whom to join, by pool.
+    pub join: BTreeMap<Pool, JoinPolicy>,
+    /// Whether what the agent keeps for itself survives a restart. Without: development mode.
+    pub keeps_local: bool,
     /// The agent's own settings.
     pub agent: agent::Config,
     /// For how long a request waits for a leader (Consul: `rpc_hold_timeout`).
@@ -35,17 +44,16 @@ pub struct Config {
     pub tombstone_ttl: Duration,
 }
 
-/// A server as the catalog shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RosterEntry {
-    /// Identity.
-    pub id: ServerId,
-    /// Name of the node.
-    pub node: Text,
-    /// Address of the node.
-    pub address: Text,
-    /// Port of the RPC listener.
-    pub port: u16,
+/// How a server with an empty log comes to a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum FormingPolicy {
+    /// Founds this group at once.
+    Found(Membership),
+    /// Founds one together with so many servers, itself included, once they see each other.
+    Expect(u32),
+    /// Waits to be taken up.
+    #[default]
+    Wait,
 }
 
 /// When checkpoints are made.
@@ -91,6 +99,9 @@ pub enum BadStart {
     /// The agent's own state or its configured services cannot be used.
     #[error(transparent)]
     Agent(#[from] agent::BadStart),
+    /// What gossip kept cannot be used.
+    #[error("{0}")]
+    Gossip(String),
     /// Log and checkpoint do not belong together.
     #[error(transparent)]
     Recovery(#[from] BadRecovery),

@@ -107,9 +107,7 @@ impl Node {
             && !self.duties.active()
             && self.applied >= self.raft.commit_index()
         {
-            let roster = std::mem::take(&mut self.config.roster);
-            self.duties(now, |duties, cx, facts| duties.begin(cx, facts, &roster));
-            self.config.roster = roster;
+            self.duties(now, |duties, cx, facts| duties.begin(cx, facts));
         }
     }
 
@@ -223,7 +221,7 @@ impl Node {
     ) {
         let reply =
             self.awaiting_save.take_if(|(awaited, ..)| *awaited == ticket).map(|(_, id, reply)| (id, reply));
-        if self.wal.is_none() {
+        if !self.config.keeps_local {
             self.replies.extend(reply);
             return;
         }
@@ -244,10 +242,8 @@ impl Node {
 
     /// Encodes and sends what this step says to other servers.
     pub(super) fn send_frames(&mut self, out: &mut Outbox) {
-        let membership = self.raft.membership();
-        for (to, message) in self.frames.drain(..) {
-            let address =
-                membership.servers.get(&to).map(|member| member.address.clone()).unwrap_or_default();
+        for (to, message) in std::mem::take(&mut self.frames) {
+            let address = self.rpc_address(to);
             out.push(Output::Peer { to, address, frame: message.encode() });
         }
     }

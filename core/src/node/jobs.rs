@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api::{Read, Write};
+use super::peer::Serve;
+use crate::Text;
+use crate::api::{ClusterCall, Read, Write};
 use crate::ids::{LogIndex, RequestId, ServerId, Uuid};
 use crate::store::command::Command;
 use crate::time::Mono;
@@ -18,6 +20,8 @@ pub enum Origin {
     Client(RequestId),
     /// Another server, with its identifier.
     Peer(ServerId, u64),
+    /// A client agent, with its identifier.
+    Guest(ServerId, u64),
     /// The agent's anti-entropy, with its ticket.
     Agent(u64),
     /// A duty of the leader; nobody waits.
@@ -38,6 +42,24 @@ pub enum Work {
         /// The session.
         renew: Option<Uuid>,
     },
+    /// Read what the catalog has of a node.
+    Catalog(Text),
+    /// Do what only the leader can do.
+    Lead(ClusterCall),
+    /// Have a server do it; on client agents only.
+    Serve(Box<Serve>),
+}
+
+impl Work {
+    /// Whether being done twice makes no difference.
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Work::Propose(..) | Work::Lead(_) => false,
+            Work::Read(..) | Work::Confirm { .. } | Work::Catalog(_) => true,
+            Work::Serve(serve) => serve.is_repeatable(),
+        }
+    }
 }
 
 /// What the job waits for.
@@ -45,7 +67,7 @@ pub enum Work {
 pub enum Stage {
     /// A leader.
     Held,
-    /// The answer of this leader.
+    /// The answer of this server.
     Asked(ServerId),
     /// Its entry to be committed.
     Proposed(LogIndex),
@@ -159,8 +181,18 @@ impl Jobs {
     }
 
     /// Forgets what a client waits for. A command that was proposed or sent stays under way.
-    pub fn abandon(&mut self, request: RequestId) {
-        if let Some(id) = self.clients.get(&request).copied() {
+    pub fn abandon(&mut self, request: RequestId) -> Option<(JobId, Job)> {
+        let id = *self.clients.get(&request)?;
+        self.take(id).map(|job| (id, job))
+    }
+
+    /// Takes the jobs of a client agent that have not been proposed or sent on: it will hear no answer.
+    pub fn drop_guest(&mut self, guest: ServerId) {
+        let idle = |job: &Job| matches!(job.stage, Stage::Held | Stage::Confirming | Stage::CatchingUp(_));
+        let of_guest = |job: &Job| matches!(job.origin, Origin::Guest(owner, _) if owner == guest);
+        let dropped: Vec<JobId> =
+            self.all.iter().filter(|(_, job)| of_guest(job) && idle(job)).map(|(id, _)| *id).collect();
+        for id in dropped {
             self.take(id);
         }
     }

@@ -5,31 +5,46 @@ mod cluster;
 mod config;
 mod duties;
 mod effects;
+mod events;
+mod forward;
+mod gossiping;
 mod jobs;
+mod joining;
+mod lifecycle;
+mod operator;
 mod parked;
 mod peer;
 mod published;
 mod requests;
+mod servers;
 #[cfg(test)]
 mod tests;
 mod transfer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 pub use cluster::{Cluster, EVENTS_KEPT};
-pub use config::{BadStart, CheckpointPolicy, Config, Restored, RosterEntry};
+pub use config::{BadStart, CheckpointPolicy, Config, FormingPolicy, Restored};
 pub use duties::{DutyTimer, SERF_HEALTH, SERVICE, autopilot};
-pub use peer::{Ask, BadFrame, PeerAnswer, PeerMessage};
+pub use joining::JoinPolicy;
+pub use peer::{Ask, BadFrame, PeerAnswer, PeerMessage, Serve};
 pub use published::{About, Lease, Published};
 
 use self::checkpointing::Checkpointing;
 use self::duties::{Duties, Facts};
+use self::forward::Guests;
 use self::jobs::Jobs;
+use self::joining::Joining;
 use self::parked::Parked;
+use self::servers::Servers;
+use crate::Text;
 use crate::agent::Agent;
 use crate::boundary::{Input, Outbox, Output};
 use crate::cx::{Cx, Timer};
+use crate::gossip::{Gossip, Pool};
 use crate::ids::{LogIndex, OpId, RequestId, ServerId, Term};
 use crate::raft::{Membership, Raft, Role, SnapshotMeta};
 use crate::rng::Rng;
@@ -38,7 +53,7 @@ use crate::store::query::WatchKey;
 use crate::time::{Mono, Now};
 use crate::timers::Timers;
 use crate::wal::Wal;
-use crate::{agent, api, raft};
+use crate::{agent, api, gossip, raft};
 
 /// How much more the node takes, per class of input. An adapter stops reading a class that is at zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +98,24 @@ pub struct Node {
     awaiting_save: Option<(u64, RequestId, api::HttpReply)>,
     /// Clients that wait for a local service to differ from a hash.
     local_waits: Vec<LocalWait>,
+    /// Clients that wait for a user event.
+    event_waits: Vec<EventWait>,
+    /// Client agents' requests that are under way here.
+    guests: Guests,
+    lan: Gossip,
+    /// Servers only.
+    wan: Option<Gossip>,
+    servers: Servers,
+    /// Agents that a connection is up with.
+    connected: BTreeSet<ServerId>,
+    joining: Joining,
+    /// Names that are being looked up, with the attempt that waits for each.
+    resolving: BTreeMap<OpId, (u64, Text)>,
+    keys_waits: Vec<gossiping::KeysWait>,
+    /// Clients that asked this agent to leave.
+    leave_asked_by: Vec<RequestId>,
+    /// It has left.
+    left: bool,
     next_op: u64,
     /// Who led when it was last looked at, and in which term.
     led: (Option<ServerId>, Term, bool),
@@ -94,6 +127,11 @@ pub struct Node {
     raft_effects: Vec<raft::Effect>,
     agent_effects: Vec<agent::Effect>,
     duty_effects: Vec<duties::Effect>,
+    lan_effects: Vec<gossip::Effect>,
+    wan_effects: Vec<gossip::Effect>,
+    lookups: Vec<(OpId, Text)>,
+    /// Why the agent cannot go on.
+    give_up: Option<String>,
     touched: Vec<WatchKey>,
     replies: Vec<(RequestId, api::HttpReply)>,
     frames: Vec<(ServerId, PeerMessage)>,
@@ -105,6 +143,14 @@ pub struct Node {
 struct LocalWait {
     id: RequestId,
     read: api::LocalServiceRead,
+    until: Mono,
+}
+
+/// A client that waits for a user event.
+#[derive(Debug)]
+struct EventWait {
+    id: RequestId,
+    read: api::EventsRead,
     until: Mono,
 }
 
@@ -120,7 +166,18 @@ impl Node {
         restored.raft.check()?;
         let applied = restored.raft.snapshot.index;
         let raft = Raft::new(raft_config, restored.raft, rng.fork(1), now);
-        let agent = Agent::new(config.agent.clone(), &restored.local, rng.fork(2), now)?;
+        let of_agent: Vec<(Text, Bytes)> =
+            restored.local.iter().filter(|(key, _)| !key.starts_with(gossiping::KEPT)).cloned().collect();
+        let agent = Agent::new(config.agent.clone(), &of_agent, rng.fork(2), now)?;
+        let pool = |pool, config: &gossip::Config, label| {
+            let kept = gossiping::kept(pool, &restored.local).map_err(BadStart::Gossip)?;
+            let mut config = config.clone();
+            // What the ring has become in the running cluster counts, not what the configuration began with.
+            config.keys = kept.keys.unwrap_or(config.keys);
+            Ok::<_, BadStart>(Gossip::new(pool, config, kept.known, rng.fork(label), now))
+        };
+        let lan = pool(Pool::Lan, &config.lan, 4)?;
+        let wan = config.wan.as_ref().map(|config| pool(Pool::Wan, config, 5)).transpose()?;
         Ok(Node {
             about: Arc::new(config.about.clone()),
             cluster: Arc::default(),
@@ -142,6 +199,17 @@ impl Node {
             saving_local: BTreeMap::new(),
             awaiting_save: None,
             local_waits: Vec::new(),
+            event_waits: Vec::new(),
+            guests: Guests::default(),
+            lan,
+            wan,
+            servers: Servers::default(),
+            connected: BTreeSet::new(),
+            joining: Joining::new(config.join.clone()),
+            resolving: BTreeMap::new(),
+            keys_waits: Vec::new(),
+            leave_asked_by: Vec::new(),
+            left: false,
             next_op: 0,
             led: (None, Term(0), false),
             handing_over: false,
@@ -149,6 +217,10 @@ impl Node {
             raft_effects: Vec::new(),
             agent_effects: Vec::new(),
             duty_effects: Vec::new(),
+            lan_effects: Vec::new(),
+            wan_effects: Vec::new(),
+            lookups: Vec::new(),
+            give_up: None,
             touched: Vec::new(),
             replies: Vec::new(),
             frames: Vec::new(),
@@ -163,19 +235,6 @@ impl Node {
         Arc::new(self.published(now))
     }
 
-    /// The first step: founds the group if the log is empty, arms timers, publishes.
-    pub fn start(&mut self, now: Now, out: &mut Outbox) {
-        let is_new = self.raft.last_index() == LogIndex(0) && self.raft.term() == Term(0);
-        match self.config.found.clone() {
-            Some(membership) if is_new => self.raft(now, |raft, cx| {
-                raft.bootstrap(cx, membership).expect("a new server may found a group of voters");
-            }),
-            _ => self.raft(now, |raft, cx| raft.start(cx)),
-        }
-        self.agent(now, |agent, cx| agent.start(cx));
-        self.settle(now, out);
-    }
-
     /// Takes one input and says what is to be done. The outbox is empty on entry and drained before the next step.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Outbox) {
         if self.halted {
@@ -184,15 +243,18 @@ impl Node {
         match input {
             Input::Wake => {}
             Input::Request { id, request } => self.on_request(now, id, request),
-            Input::Abandon { id } => {
-                self.jobs.abandon(id);
-                self.parked.remove(id);
-                self.local_waits.retain(|wait| wait.id != id);
+            Input::Abandon { id } => self.abandon(id),
+            Input::PeerUp { peer } => {
+                self.connected.insert(peer);
+                self.raft(now, |raft, cx| raft.on_peer_up(cx, peer));
+                if self.raft.leader() == Some(peer) {
+                    self.retry_held(now);
+                }
             }
-            Input::PeerUp { peer } => self.raft(now, |raft, cx| raft.on_peer_up(cx, peer)),
             Input::PeerDown { peer } => {
+                let sent = self.connected.remove(&peer);
                 self.raft(now, |raft, cx| raft.on_peer_down(cx, peer));
-                self.on_peer_lost(now, peer);
+                self.on_peer_lost(now, peer, sent);
             }
             Input::PeerFrame { peer, frame } => {
                 // A frame that cannot be read is lost, as any frame may be.
@@ -209,11 +271,17 @@ impl Node {
                 Err(error) => self.halt(format!("cannot write a checkpoint: {error}"), out),
             },
             Input::Probed { op, outcome } => self.agent(now, |agent, cx| agent.on_probed(cx, op, outcome)),
-            Input::Datagram { .. }
-            | Input::GossipCall { .. }
-            | Input::GossipAnswer { .. }
-            | Input::Resolved { .. }
-            | Input::Leave => {}
+            Input::Datagram { pool, from, bytes } => {
+                self.gossip(now, pool, |gossip, cx| gossip.on_datagram(cx, from, &bytes));
+            }
+            Input::GossipCall { pool, caller, from, bytes } => {
+                self.gossip(now, pool, |gossip, cx| gossip.on_call(cx, caller, from, &bytes));
+            }
+            Input::GossipAnswer { pool, call, result } => {
+                self.gossip(now, pool, |gossip, cx| gossip.on_answer(cx, call, result));
+            }
+            Input::Resolved { op, result } => self.on_resolved(now, op, result),
+            Input::Leave => self.begin_leave(now),
             Input::Stop => {
                 self.halted = true;
                 return;
@@ -252,10 +320,16 @@ impl Node {
         while let Some(timer) = self.timers.pop_due(now.mono) {
             match timer {
                 Timer::Raft(timer) => self.raft(now, |raft, cx| raft.on_timer(cx, timer)),
-                Timer::Gossip(..) => {}
                 Timer::Agent(timer) => self.agent(now, |agent, cx| agent.on_timer(cx, timer)),
                 Timer::Duty(timer) => {
                     self.duties(now, |duties, cx, facts| duties.on_timer(cx, facts, &timer))
+                }
+                Timer::Gossip(pool, timer) => {
+                    self.gossip(now, pool, |gossip, cx| gossip.on_timer(cx, timer));
+                }
+                Timer::Join(pool) => {
+                    let steps = self.joining.attempt(pool);
+                    self.perform_joining(now, steps);
                 }
                 Timer::Parked => self.on_waits_over(now),
                 Timer::Hold => self.on_jobs_expired(now),
@@ -270,7 +344,14 @@ impl Node {
             let raft_effects = std::mem::take(&mut self.raft_effects);
             let agent_effects = std::mem::take(&mut self.agent_effects);
             let duty_effects = std::mem::take(&mut self.duty_effects);
-            if raft_effects.is_empty() && agent_effects.is_empty() && duty_effects.is_empty() {
+            let lan_effects = std::mem::take(&mut self.lan_effects);
+            let wan_effects = std::mem::take(&mut self.wan_effects);
+            if raft_effects.is_empty()
+                && agent_effects.is_empty()
+                && duty_effects.is_empty()
+                && lan_effects.is_empty()
+                && wan_effects.is_empty()
+            {
                 break;
             }
             for effect in raft_effects {
@@ -279,6 +360,12 @@ impl Node {
             for effect in agent_effects {
                 self.on_agent_effect(now, effect, out);
             }
+            for effect in lan_effects {
+                self.on_gossip_effect(now, Pool::Lan, effect, out);
+            }
+            for effect in wan_effects {
+                self.on_gossip_effect(now, Pool::Wan, effect, out);
+            }
             for effect in duty_effects {
                 self.on_duty_effect(now, effect);
             }
@@ -286,23 +373,40 @@ impl Node {
                 return;
             }
         }
+        if let Some(reason) = self.give_up.take() {
+            return self.halt(reason, out);
+        }
         self.wake_parked(now);
         self.begin_checkpoint(out);
         self.arm_waits();
-        self.send_frames(out);
+        for (op, name) in self.lookups.drain(..) {
+            out.push(Output::Resolve { op, name });
+        }
         if std::mem::take(&mut self.publish) {
             out.push(Output::Publish(Arc::new(self.published(now))));
         }
-        for (id, reply) in self.replies.drain(..) {
-            out.push(Output::Reply { id, reply });
+        for (id, reply) in std::mem::take(&mut self.replies) {
+            match self.guests.take(id) {
+                Some((guest, asked)) => self.answer_peer(guest, asked, PeerAnswer::Reply(reply)),
+                // A guest that went away meanwhile needs no answer.
+                None if Guests::is_guest(id) => {}
+                None => out.push(Output::Reply { id, reply }),
+            }
+        }
+        self.send_frames(out);
+        if self.left && self.leave_asked_by.is_empty() {
+            self.halted = true;
+            out.push(Output::Left);
         }
     }
 
     fn arm_waits(&mut self) {
         let local = self.local_waits.iter().map(|wait| wait.until).min();
+        let event = self.event_waits.iter().map(|wait| wait.until).min();
+        let penalty = self.servers.next_deadline().filter(|_| !self.about.server && self.jobs.len() > 0);
         let deadlines = [
-            (Timer::Parked, [self.parked.next_deadline(), local].into_iter().flatten().min()),
-            (Timer::Hold, self.jobs.next_deadline()),
+            (Timer::Parked, [self.parked.next_deadline(), local, event].into_iter().flatten().min()),
+            (Timer::Hold, [self.jobs.next_deadline(), penalty].into_iter().flatten().min()),
         ];
         for (timer, at) in deadlines {
             match at {

@@ -1,9 +1,12 @@
-//! What servers say to each other, behind a version byte.
+//! What agents say to each other over the RPC port, behind a version byte.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::Text;
+use crate::agent::CatalogState;
+use crate::api::{ClusterCall, Forwarded, HttpReply};
 use crate::ids::Uuid;
 use crate::raft::Message;
 use crate::store::command::Response;
@@ -11,7 +14,7 @@ use crate::store::command::Response;
 /// Format of frames. A frame with another version is dropped.
 const VERSION: u8 = 1;
 
-/// A frame between servers.
+/// A frame between two servers, or between a client agent and a server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum PeerMessage {
     /// Raft's own.
@@ -30,12 +33,17 @@ pub enum PeerMessage {
         /// The answer.
         answer: PeerAnswer,
     },
+    /// Nobody waits for this answer any more.
+    Forget {
+        /// The asker's identifier.
+        id: u64,
+    },
 }
 
-/// What a server asks of the leader for its clients.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What one agent asks of another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Ask {
-    /// Replicate an encoded command.
+    /// Replicate an encoded command; for the leader only.
     Propose(Bytes),
     /// From which index on is a read linearizable (dissertation, section 6.4)?
     ReadIndex {
@@ -44,9 +52,36 @@ pub enum Ask {
         /// Renew this session while at it.
         renew: Option<Uuid>,
     },
+    /// Do what a client asks; for the leader only.
+    Lead(ClusterCall),
+    /// Do this for a client agent; for any server, which asks the leader in its turn if it has to.
+    Serve(Serve),
 }
 
-/// What the leader answers.
+/// What a client agent asks of a server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Serve {
+    /// Answer a client's request.
+    Request(Box<Forwarded>),
+    /// Replicate an encoded command of the agent's own.
+    Command(Bytes),
+    /// Say what the catalog has of this node.
+    Catalog(Text),
+}
+
+impl Serve {
+    /// Whether being done twice makes no difference.
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Serve::Request(request) => request.is_repeatable(),
+            Serve::Command(_) => false,
+            Serve::Catalog(_) => true,
+        }
+    }
+}
+
+/// What a server answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerAnswer {
     /// The command was applied with this response.
@@ -62,6 +97,10 @@ pub enum PeerAnswer {
     NotLeader,
     /// Leadership was lost while the command was under way: it may or may not take effect.
     Unknown,
+    /// The reply to a client's request.
+    Reply(HttpReply),
+    /// What the catalog has of the node.
+    Catalog(Box<CatalogState>),
 }
 
 /// A frame that cannot be read.
@@ -79,10 +118,8 @@ impl PeerMessage {
     /// The bytes of a frame.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut frame = BytesMut::new();
-        frame.put_u8(VERSION);
-        let frame = postcard::to_extend(self, FrameBuffer(frame)).expect("memory is the only sink");
-        frame.0.freeze()
+        let frame = postcard::to_extend(self, vec![VERSION]).expect("memory is the only sink");
+        Bytes::from(frame)
     }
 
     /// Reads a frame.
@@ -95,20 +132,5 @@ impl PeerMessage {
             Some((&version, _)) => Err(BadFrame::Version(version)),
             None => Err(BadFrame::Garbled),
         }
-    }
-}
-
-/// Lets postcard write into `BytesMut`.
-struct FrameBuffer(BytesMut);
-
-impl Extend<u8> for FrameBuffer {
-    fn extend<I: IntoIterator<Item = u8>>(&mut self, bytes: I) {
-        self.0.extend(bytes);
-    }
-}
-
-impl Extend<u8> for &mut FrameBuffer {
-    fn extend<I: IntoIterator<Item = u8>>(&mut self, bytes: I) {
-        self.0.extend(bytes);
     }
 }

@@ -7,7 +7,7 @@ use super::peer::{Ask, PeerAnswer, PeerMessage};
 use super::{LocalWait, Node};
 use crate::Text;
 use crate::agent::CatalogState;
-use crate::api::{self, Call, Consistency, HttpReply, QueryMeta, Read, Request, SessionSpec, Write};
+use crate::api::{self, Call, Consistency, Forwarded, HttpReply, QueryMeta, Read, Request, SessionSpec, Write};
 use crate::ids::{LogIndex, RequestId, ServerId, Uuid};
 use crate::store::command::{Command, Refusal, Response};
 use crate::store::model::{ServiceCheck, Session};
@@ -15,12 +15,20 @@ use crate::store::query::Query;
 use crate::time::{Mono, Now};
 
 /// A blocking query waits up to so much of its wait longer, so that many do not give up at once.
-const WAIT_JITTER_DIVISOR: u32 = 16;
+pub(super) const WAIT_JITTER_DIVISOR: u32 = 16;
 
 impl Node {
     pub(super) fn on_request(&mut self, now: Now, id: RequestId, request: Request) {
         let origin = Origin::Client(id);
-        match request.call {
+        let call = match request.call {
+            Call::Cluster(call) => return self.on_cluster_call(now, id, call),
+            call if self.about.server => call,
+            call => match Forwarded::try_from(call) {
+                Ok(forwarded) => return self.forward(now, id, forwarded),
+                Err(call) => call,
+            },
+        };
+        match call {
             Call::Read(read) => self.begin(now, origin, Work::Read(Box::new(read), None)),
             Call::Write(Write::SessionRenew(session)) => {
                 let mut read = Read::new(Query::Session(session));
@@ -32,8 +40,11 @@ impl Node {
                 self.begin(now, origin, Work::Propose(Box::new(command), Some(Box::new(write))));
             }
             Call::Agent(call) => self.on_agent_call(now, id, call),
-            Call::Cluster(_) => {
-                self.reply(id, HttpReply::text(501, "this agent has no cluster around it"));
+            Call::Cluster(_) => unreachable!("taken above"),
+            Call::Dns(question) => {
+                let published = self.published(now);
+                let answer = question.answer(&published, now, &mut self.rng).unwrap_or_default();
+                self.reply(id, HttpReply { body: answer, ..HttpReply::empty(200) });
             }
             Call::LocalService(read) => {
                 let wait = read.wait + self.rng.duration_below(read.wait / WAIT_JITTER_DIVISOR);
@@ -66,14 +77,20 @@ impl Node {
         self.begin(now, origin, Work::Propose(Box::new(command), None));
     }
 
-    fn begin(&mut self, now: Now, origin: Origin, work: Work) {
+    pub(super) fn begin(&mut self, now: Now, origin: Origin, work: Work) {
+        self.begin_until(now, origin, work, now.mono + self.config.hold_timeout);
+    }
+
+    pub(super) fn begin_until(&mut self, now: Now, origin: Origin, work: Work, give_up: Mono) {
         let id = self.jobs.id();
-        let give_up = now.mono + self.config.hold_timeout;
         self.advance(now, id, Job { origin, work, stage: Stage::Held, give_up });
     }
 
     /// Takes a job as far as it gets: to its answer, or to what it has to wait for next.
-    fn advance(&mut self, now: Now, id: JobId, job: Job) {
+    pub(super) fn advance(&mut self, now: Now, id: JobId, job: Job) {
+        if !self.about.server {
+            return self.ask_a_server(now, id, job);
+        }
         if let Work::Read(read, None) = &job.work
             && read.consistency == Consistency::Stale
             && read.max_stale.is_none_or(|max| self.raft.last_contact(now.mono).is_some_and(|ago| ago <= max))
@@ -101,11 +118,16 @@ impl Node {
                     Err(_) => self.fall_back(job, id),
                 }
             }
-            Work::Read(..) | Work::Confirm { .. } => {
+            Work::Lead(call) => {
+                let reply = self.lead(now, call.clone());
+                self.answer_reply(&job, reply);
+            }
+            Work::Serve(_) => unreachable!("only client agents ask servers to serve"),
+            Work::Read(..) | Work::Confirm { .. } | Work::Catalog(_) => {
                 let consistent = match &job.work {
                     Work::Read(read, _) => read.consistency == Consistency::Consistent,
                     Work::Confirm { consistent, .. } => *consistent,
-                    Work::Propose(..) => false,
+                    _ => false,
                 };
                 let leased = self.raft.lease_until().is_some_and(|until| now.mono < until);
                 if leased && !consistent {
@@ -123,7 +145,9 @@ impl Node {
     fn fall_back(&mut self, job: Job, id: JobId) {
         match job.origin {
             Origin::Peer(peer, asked) => self.answer_peer(peer, asked, PeerAnswer::NotLeader),
-            Origin::Client(_) | Origin::Agent(_) => self.jobs.put(id, Job { stage: Stage::Held, ..job }),
+            Origin::Client(_) | Origin::Guest(..) | Origin::Agent(_) => {
+                self.jobs.put(id, Job { stage: Stage::Held, ..job });
+            }
             // It leads yet, and hands over; the successor may never come.
             Origin::Duty if self.is_leader() => {
                 self.jobs.put(id, Job { stage: Stage::Held, give_up: Mono::NEVER, ..job });
@@ -139,7 +163,7 @@ impl Node {
         }
         let renew = match &job.work {
             Work::Read(_, renew) | Work::Confirm { renew, .. } => *renew,
-            Work::Propose(..) => None,
+            _ => None,
         };
         let renewed = match renew {
             Some(session) if self.is_leader() => {
@@ -154,18 +178,18 @@ impl Node {
                 self.answer_peer(*peer, *asked, answer);
             }
             Origin::Client(request) if !renewed => self.reply(*request, unknown_session(renew)),
-            Origin::Client(_) | Origin::Agent(_) | Origin::Duty => self.evaluate(now, job),
+            Origin::Client(_) | Origin::Guest(..) | Origin::Agent(_) | Origin::Duty => self.evaluate(now, job),
         }
     }
 
     /// Reads what the catalog has of this node, for the agent. Not from a state that lacks what this server has not
     /// applied yet: what the agent would not see there it could not repair before the next time.
     pub(super) fn fetch_catalog(&mut self, now: Now, ticket: u64) {
-        self.begin(now, Origin::Agent(ticket), Work::Confirm { consistent: false, renew: None });
+        let node = self.about.node.clone();
+        self.begin(now, Origin::Agent(ticket), Work::Catalog(node));
     }
 
-    fn catalog(&self) -> CatalogState {
-        let node = &self.about.node;
+    fn catalog(&self, node: &str) -> CatalogState {
         CatalogState {
             node: self.store.node(node).map(|row| row.as_ref().clone()),
             services: self.store.node_services(node).iter().map(|row| row.as_ref().clone()).collect(),
@@ -175,9 +199,9 @@ impl Node {
 
     /// Reads from the state as it is.
     fn evaluate(&mut self, now: Now, job: Job) {
-        if let (Origin::Agent(ticket), Work::Confirm { .. }) = (&job.origin, &job.work) {
-            let (ticket, catalog) = (*ticket, self.catalog());
-            return self.agent(now, |agent, cx| agent.on_catalog(cx, ticket, Some(catalog)));
+        if let Work::Catalog(node) = &job.work {
+            let catalog = self.catalog(node);
+            return self.answer_catalog(now, &job.origin, Some(catalog));
         }
         let (Origin::Client(request), Work::Read(read, renew)) = (job.origin, job.work) else { return };
         let found = self.store.evaluate(&read.query);
@@ -226,6 +250,7 @@ impl Node {
             self.begin(now, Origin::Client(request), Work::Read(Box::new(read), None));
         }
         self.answer_local_waits(now);
+        self.answer_event_waits(now.mono);
     }
 
     /// Answers those whose local service has changed, or whose time is up.
@@ -260,7 +285,7 @@ impl Node {
                 };
                 self.reply(request, reply);
             }
-            Origin::Peer(peer, asked) => {
+            Origin::Peer(peer, asked) | Origin::Guest(peer, asked) => {
                 let answer = match outcome {
                     Ok(response) => PeerAnswer::Applied(response),
                     Err(_) => PeerAnswer::Unknown,
@@ -316,7 +341,7 @@ impl Node {
         }
         let retried = self.jobs.in_stage(|stage| match stage {
             Stage::Held => true,
-            Stage::Asked(former) => Some(*former) != leader,
+            Stage::Asked(former) => self.about.server && Some(*former) != leader,
             Stage::Proposed(_) | Stage::Confirming | Stage::CatchingUp(_) => false,
         });
         for id in retried {
@@ -330,44 +355,93 @@ impl Node {
         }
     }
 
-    /// Leadership is not handed over after all: what was held back meanwhile goes on.
+    /// The connection to another agent is gone, and with it the answers that were expected of it. `sent`: whether there
+    /// was one at all; what was asked for while there was none has reached nobody.
+    pub(super) fn on_peer_lost(&mut self, now: Now, peer: ServerId, sent: bool) {
+        self.servers.avoid(peer, now.mono);
+        for id in self.jobs.in_stage(|stage| *stage == Stage::Asked(peer)) {
+            let job = self.jobs.take(id).expect("just listed");
+            if sent && !job.work.is_repeatable() {
+                self.answer_lost(now, job, "connection lost");
+            } else if self.about.server {
+                self.jobs.put(id, Job { stage: Stage::Held, ..job });
+            } else {
+                self.advance(now, id, job);
+            }
+        }
+        self.drop_guest(peer);
+    }
+
+    /// A server is not well any more. Those of its answers that may be given twice are asked of others.
+    pub(super) fn ask_others(&mut self, now: Now, server: ServerId) {
+        for id in self.jobs.in_stage(|stage| *stage == Stage::Asked(server)) {
+            let job = self.jobs.take(id).expect("just listed");
+            if job.work.is_repeatable() {
+                self.advance(now, id, job);
+            } else {
+                self.jobs.put(id, job);
+            }
+        }
+    }
+
+    /// Whoever was asked may have done it or not.
+    fn answer_lost(&mut self, now: Now, job: Job, why: &str) {
+        if matches!(job.work, Work::Propose(..)) {
+            return self.answer_write(now, job, Err("rpc error: no answer from the leader, outcome unknown"));
+        }
+        self.answer_reply(&job, HttpReply::text(500, format!("rpc error: {why}, outcome unknown")));
+    }
+
+    /// A connection came up: what waits for somebody to ask may go on.
     pub(super) fn retry_held(&mut self, now: Now) {
+        if self.about.server && self.raft.leader().is_none() {
+            return;
+        }
         for id in self.jobs.in_stage(|stage| *stage == Stage::Held) {
             let job = self.jobs.take(id).expect("just listed");
             self.advance(now, id, job);
         }
     }
 
-    /// The connection to another server is gone, and with it the answers that were expected of it.
-    pub(super) fn on_peer_lost(&mut self, now: Now, peer: ServerId) {
-        for id in self.jobs.in_stage(|stage| *stage == Stage::Asked(peer)) {
-            let job = self.jobs.take(id).expect("just listed");
-            if matches!(job.work, Work::Propose(..)) {
-                self.answer_write(now, job, Err("rpc error: connection to the leader lost, outcome unknown"));
-            } else {
-                self.jobs.put(id, Job { stage: Stage::Held, ..job });
+    pub(super) fn on_jobs_expired(&mut self, now: Now) {
+        while let Some(job) = self.jobs.take_expired(now.mono) {
+            let nobody = if self.about.server { "No cluster leader" } else { "No known Consul servers" };
+            match (&job.origin, &job.work) {
+                _ if matches!(job.stage, Stage::Asked(_)) && !job.work.is_repeatable() => {
+                    self.answer_lost(now, job, "no answer in time");
+                }
+                (_, Work::Propose(..)) => self.answer_write(now, job, Err(nobody)),
+                (_, Work::Catalog(_)) => self.answer_catalog(now, &job.origin, None),
+                (Origin::Peer(peer, id), _) => self.answer_peer(*peer, *id, PeerAnswer::NotLeader),
+                _ => self.answer_reply(&job, HttpReply::text(500, nobody)),
             }
+        }
+        if !self.about.server {
+            self.retry_held(now);
         }
     }
 
-    pub(super) fn on_jobs_expired(&mut self, now: Now) {
-        while let Some(job) = self.jobs.take_expired(now.mono) {
-            let asked = matches!(job.stage, Stage::Asked(_));
-            match (&job.origin, &job.work) {
-                (_, Work::Propose(..)) if asked => {
-                    self.answer_write(now, job, Err("rpc error: no answer from the leader, outcome unknown"));
-                }
-                (_, Work::Propose(..)) => self.answer_write(now, job, Err("No cluster leader")),
-                (Origin::Client(request), _) => {
-                    self.reply(*request, HttpReply::text(500, "No cluster leader"));
-                }
-                (Origin::Peer(peer, id), _) => self.answer_peer(*peer, *id, PeerAnswer::NotLeader),
-                (Origin::Agent(ticket), _) => {
-                    let ticket = *ticket;
-                    self.agent(now, |agent, cx| agent.on_catalog(cx, ticket, None));
-                }
-                (Origin::Duty, _) => {}
+    /// Tells whoever waits the reply to a request.
+    fn answer_reply(&mut self, job: &Job, reply: HttpReply) {
+        match job.origin {
+            Origin::Client(request) => self.reply(request, reply),
+            Origin::Peer(peer, asked) | Origin::Guest(peer, asked) => {
+                self.answer_peer(peer, asked, PeerAnswer::Reply(reply));
             }
+            Origin::Agent(_) | Origin::Duty => {}
+        }
+    }
+
+    fn answer_catalog(&mut self, now: Now, origin: &Origin, catalog: Option<CatalogState>) {
+        match (origin.clone(), catalog) {
+            (Origin::Agent(ticket), catalog) => {
+                self.agent(now, |agent, cx| agent.on_catalog(cx, ticket, catalog));
+            }
+            (Origin::Guest(guest, asked), Some(catalog)) => {
+                self.answer_peer(guest, asked, PeerAnswer::Catalog(Box::new(catalog)));
+            }
+            (Origin::Guest(guest, asked), None) => self.answer_peer(guest, asked, PeerAnswer::NotLeader),
+            (Origin::Client(_) | Origin::Peer(..) | Origin::Duty, _) => {}
         }
     }
 
@@ -379,19 +453,25 @@ impl Node {
                 Ask::ReadIndex { consistent: read.consistency == Consistency::Consistent, renew: *renew }
             }
             Work::Confirm { consistent, renew } => Ask::ReadIndex { consistent: *consistent, renew: *renew },
+            Work::Catalog(_) => Ask::ReadIndex { consistent: false, renew: None },
+            Work::Lead(call) => Ask::Lead(call.clone()),
+            Work::Serve(_) => unreachable!("only client agents ask servers to serve"),
         };
         self.frames.push((leader, PeerMessage::Ask { id: id.0, ask }));
         self.jobs.put(id, Job { stage: Stage::Asked(leader), ..job });
     }
 
-    fn answer_peer(&mut self, peer: ServerId, id: u64, answer: PeerAnswer) {
+    pub(super) fn answer_peer(&mut self, peer: ServerId, id: u64, answer: PeerAnswer) {
         self.frames.push((peer, PeerMessage::Answer { id, answer }));
     }
 
     /// Another server spoke.
     pub(super) fn on_peer_message(&mut self, now: Now, peer: ServerId, message: PeerMessage) {
         match message {
-            PeerMessage::Raft(message) => self.raft(now, |raft, cx| raft.on_message(cx, peer, message)),
+            PeerMessage::Raft(message) if self.is_of_our_group(peer) => {
+                self.raft(now, |raft, cx| raft.on_message(cx, peer, message));
+            }
+            PeerMessage::Raft(_) => {}
             PeerMessage::Ask { id, ask: Ask::Propose(payload) } => match Command::decode(&payload) {
                 Ok(command) => self.propose_for(now, Origin::Peer(peer, id), command),
                 Err(bad) => {
@@ -402,7 +482,12 @@ impl Node {
             PeerMessage::Ask { id, ask: Ask::ReadIndex { consistent, renew } } => {
                 self.begin(now, Origin::Peer(peer, id), Work::Confirm { consistent, renew });
             }
+            PeerMessage::Ask { id, ask: Ask::Lead(call) } => {
+                self.begin(now, Origin::Peer(peer, id), Work::Lead(call));
+            }
+            PeerMessage::Ask { id, ask: Ask::Serve(serve) } => self.serve(now, peer, id, serve),
             PeerMessage::Answer { id, answer } => self.on_answer(now, peer, JobId(id), answer),
+            PeerMessage::Forget { id } => self.forget_guest(peer, id),
         }
     }
 
@@ -419,6 +504,14 @@ impl Node {
                     self.reply(*request, unknown_session(*renew));
                 }
             }
+            PeerAnswer::Reply(reply) => self.answer_reply(&job, reply),
+            PeerAnswer::Catalog(catalog) => self.answer_catalog(now, &job.origin, Some(*catalog)),
+            // The server that a client agent asked has found no leader for as long as it waits for one.
+            PeerAnswer::NotLeader if !self.about.server => match &job.work {
+                Work::Catalog(_) => self.answer_catalog(now, &job.origin, None),
+                Work::Propose(..) => self.answer_write(now, job, Err("No cluster leader")),
+                _ => self.answer_reply(&job, HttpReply::text(500, "No cluster leader")),
+            },
             PeerAnswer::NotLeader => self.jobs.put(id, Job { stage: Stage::Held, ..job }),
             PeerAnswer::Unknown => {
                 self.answer_write(now, job, Err("leadership lost while committing log"));
@@ -426,7 +519,7 @@ impl Node {
         }
     }
 
-    fn reply(&mut self, request: RequestId, reply: HttpReply) {
+    pub(super) fn reply(&mut self, request: RequestId, reply: HttpReply) {
         self.replies.push((request, reply));
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::Text;
 use crate::api::{Authorizer, Blocking, Call, Consistency, HttpReply, Read, Request, SessionSpec, Write};
+use crate::gossip::tag;
 use crate::ids::Uuid;
 use crate::raft::{Entry, HardState, Member, Payload, Record, Recovered, Timing};
 use crate::store::AutopilotSettings;
@@ -24,16 +25,36 @@ struct Bench {
     published: Option<Arc<Published>>,
 }
 
+/// The agent in a pool of gossip with nobody else.
+fn lan(id: Uuid) -> gossip::Config {
+    let tags = [
+        (tag::ROLE, tag::ROLE_SERVER.to_owned()),
+        (tag::DATACENTER, "dc1".to_owned()),
+        (tag::ID, id.to_string()),
+        (tag::PORT, "8300".to_owned()),
+    ];
+    let address = "127.0.0.1:8301".parse().expect("an address");
+    gossip::Config {
+        tags: tags.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        datacenter: Text::new("dc1"),
+        ..gossip::Config::new(Text::new("n1"), address)
+    }
+}
+
 /// The settings of a group of one.
 fn config() -> Config {
     let id = Uuid(7);
     let address = Text::new("127.0.0.1:8300");
-    let about = About { node: Text::new("n1"), id, datacenter: Text::new("dc1"), ..About::default() };
+    let about = About { node: Text::new("n1"), id, datacenter: Text::new("dc1"), server: true, ..About::default() };
     Config {
         about,
         timing: Timing::default(),
-        found: Some(Membership { servers: [(id, Member { address, voter: true })].into() }),
-        roster: vec![RosterEntry { id, node: Text::new("n1"), address: Text::new("127.0.0.1"), port: 8300 }],
+        forming: FormingPolicy::Found(Membership { servers: [(id, Member { address, voter: true })].into() }),
+        recover: None,
+        lan: lan(id),
+        wan: None,
+        join: BTreeMap::new(),
+        keeps_local: false,
         agent: agent::Config {
             node: Text::new("n1"),
             id: Some(id),
@@ -251,7 +272,7 @@ fn regression_a_deregistered_service_does_not_come_back_with_the_log() {
         ..Registration::default()
     };
     let hard = HardState { term: Term(1), vote: None };
-    let founding = config().found.expect("a founder");
+    let FormingPolicy::Found(founding) = config().forming else { panic!("a founder") };
     let payloads =
         [Payload::Membership(founding), Payload::Command(Command::Register(Box::new(registration)).encode())];
     let entries: Vec<Entry> = (1..)

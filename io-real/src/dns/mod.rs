@@ -4,12 +4,16 @@ mod stream;
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use proconsul_core::api::{Authorizer, Call, Request};
 use proconsul_core::dns::{self, DnsConfig, Served, Transport};
 use proconsul_core::rng::Rng;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::gate::Gate;
@@ -18,6 +22,8 @@ use crate::gate::Gate;
 const UDP_TASKS: u64 = 4;
 /// Longest question. Real ones have a few hundred bytes; what is longer arrives cut short and is refused.
 const QUESTION_MAX: usize = 16 << 10;
+/// So many datagrams per task may wait for a server's answer.
+const LATER_MAX: usize = 4096;
 /// Pause after an error of a socket, so that a lasting one does not burn a core.
 const ERROR_PAUSE: Duration = Duration::from_millis(20);
 
@@ -26,8 +32,18 @@ pub trait Responder: Send + 'static {
     /// One more, for another task; different labels give different random numbers.
     fn fork(&self, label: u64) -> Self;
 
-    /// Puts the answer to a packet into `out` and says whether there is one.
-    fn answer(&mut self, packet: &[u8], transport: Transport, out: &mut Vec<u8>) -> bool;
+    /// Puts the answer to a packet into `out`, or says how else it is answered.
+    fn answer(&mut self, packet: &[u8], transport: Transport, out: &mut Vec<u8>) -> Answered;
+}
+
+/// How a packet is answered.
+pub enum Answered {
+    /// With what was put out.
+    Now,
+    /// Not at all.
+    Never,
+    /// When somebody else has answered; `None`: not at all.
+    Later(Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>),
 }
 
 /// Answers from what the node has published.
@@ -46,6 +62,27 @@ impl NodeResponder {
     }
 }
 
+impl NodeResponder {
+    /// Has a server answer: a client agent has no state of its own.
+    fn ask(
+        &self,
+        packet: &[u8],
+        transport: Transport,
+    ) -> impl Future<Output = Option<Bytes>> + Send + 'static {
+        let gate = self.gate.clone();
+        let packet = Bytes::copy_from_slice(packet);
+        let question = dns::Question { packet, transport, config: self.config.as_ref().clone() };
+        async move {
+            let failure = question.failure();
+            let request = Request { call: Call::Dns(Box::new(question)), authorizer: Authorizer };
+            match gate.ask(request).await {
+                Ok(reply) if reply.status == 200 => Some(reply.body).filter(|answer| !answer.is_empty()),
+                Ok(_) | Err(_) => failure,
+            }
+        }
+    }
+}
+
 impl Responder for NodeResponder {
     fn fork(&self, label: u64) -> Self {
         let mut rng = self.rng.clone();
@@ -54,10 +91,14 @@ impl Responder for NodeResponder {
         NodeResponder { rng: self.rng.fork(label ^ salt), ..self.clone() }
     }
 
-    fn answer(&mut self, packet: &[u8], transport: Transport, out: &mut Vec<u8>) -> bool {
+    fn answer(&mut self, packet: &[u8], transport: Transport, out: &mut Vec<u8>) -> Answered {
         let published = self.gate.published();
+        if !published.about.server {
+            return Answered::Later(Box::pin(self.ask(packet, transport)));
+        }
         let served = Served { published: &published, config: &self.config, now: self.gate.now() };
-        dns::answer(served, packet, transport, &mut self.rng, out)
+        let answered = dns::answer(served, packet, transport, &mut self.rng, out);
+        if answered { Answered::Now } else { Answered::Never }
     }
 }
 
@@ -109,6 +150,7 @@ impl DnsListener {
 async fn serve_udp(socket: Arc<UdpSocket>, mut responder: impl Responder) {
     let mut packet = vec![0; QUESTION_MAX];
     let mut out = Vec::with_capacity(1500);
+    let free = Arc::new(Semaphore::new(LATER_MAX));
     loop {
         let (len, from) = match socket.recv_from(&mut packet).await {
             Ok(received) => received,
@@ -118,11 +160,27 @@ async fn serve_udp(socket: Arc<UdpSocket>, mut responder: impl Responder) {
                 continue;
             }
         };
-        if responder.answer(&packet[..len], Transport::Udp, &mut out)
-            && let Err(error) = socket.send_to(&out, from).await
-        {
-            tracing::debug!(%error, %from, "dns: sending an answer");
+        match responder.answer(&packet[..len], Transport::Udp, &mut out) {
+            Answered::Now => send(&socket, &out, from).await,
+            Answered::Never => {}
+            Answered::Later(answer) => {
+                // Too many questions under way: this one is lost, as datagrams may be.
+                let Ok(place) = Arc::clone(&free).try_acquire_owned() else { continue };
+                let socket = Arc::clone(&socket);
+                tokio::spawn(async move {
+                    if let Some(answer) = answer.await {
+                        send(&socket, &answer, from).await;
+                    }
+                    drop(place);
+                });
+            }
         }
+    }
+}
+
+async fn send(socket: &UdpSocket, answer: &[u8], to: SocketAddr) {
+    if let Err(error) = socket.send_to(answer, to).await {
+        tracing::debug!(%error, %to, "dns: sending an answer");
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{ERROR_PAUSE, Responder};
+use super::{Answered, ERROR_PAUSE, Responder};
 
 /// Connections at a time. Further ones are closed at once.
 const CONNECTIONS_MAX: usize = 1024;
@@ -72,7 +72,18 @@ pub(super) async fn connection(
             Ok(Err(error)) => return Err(error),
             Err(_) => return Ok(()),
         }
-        if responder.answer(&packet, Transport::Tcp, &mut out) {
+        let answered = match responder.answer(&packet, Transport::Tcp, &mut out) {
+            Answered::Now => true,
+            Answered::Never => false,
+            Answered::Later(answer) => {
+                out.clear();
+                answer.await.is_some_and(|answer| {
+                    out.extend_from_slice(&answer);
+                    true
+                })
+            }
+        };
+        if answered {
             let length =
                 u16::try_from(out.len()).expect("answers over TCP are cut to what the length can say");
             batch.extend_from_slice(&length.to_be_bytes());

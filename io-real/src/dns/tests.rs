@@ -14,11 +14,15 @@ impl Responder for Mirror {
         Mirror
     }
 
-    fn answer(&mut self, packet: &[u8], transport: Transport, out: &mut Vec<u8>) -> bool {
+    fn answer(&mut self, packet: &[u8], transport: Transport, out: &mut Vec<u8>) -> Answered {
         out.clear();
         out.push(if transport == Transport::Tcp { b't' } else { b'u' });
         out.extend(packet.iter().rev());
-        !packet.is_empty()
+        match packet {
+            [] => Answered::Never,
+            [b'?', ..] => Answered::Later(Box::pin(std::future::ready(Some(Bytes::from_static(b"later"))))),
+            _ => Answered::Now,
+        }
     }
 }
 
@@ -45,6 +49,20 @@ async fn datagrams_are_answered_and_silence_is_kept() {
     let mut reply = [0; 16];
     let (len, from) = socket.recv_from(&mut reply).await.unwrap();
     assert_eq!((&reply[..len], from), (&b"ucba"[..], address));
+}
+
+#[tokio::test]
+async fn an_answer_of_somebody_else_is_passed_on() {
+    let address = start().await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.send_to(b"?", address).await.unwrap();
+    let mut reply = [0; 16];
+    let (len, _) = socket.recv_from(&mut reply).await.unwrap();
+    assert_eq!(&reply[..len], b"later");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"\0\x01?\0\x01a").await.unwrap();
+    assert_eq!(read(&mut stream).await, b"later");
+    assert_eq!(read(&mut stream).await, b"ta");
 }
 
 #[tokio::test]

@@ -107,6 +107,7 @@ impl Hands {
                 }
                 // What else the last step wants is still done: somebody may wait for its reply.
                 Output::Left => left = Some(End::Left),
+                Output::Warn(text) => tracing::warn!("{text}"),
                 Output::Halt { reason } => return Some(End::Halted(reason)),
             }
         }

@@ -2,7 +2,6 @@
 
 pub(crate) mod json;
 pub(crate) mod rows;
-pub(crate) mod timestamp;
 
 use std::sync::Arc;
 

@@ -7,7 +7,6 @@
 pub mod autopilot;
 mod lock_delays;
 mod reconcile;
-mod roster;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -22,7 +21,7 @@ use self::lock_delays::LockDelays;
 use self::reconcile::Reconcile;
 use self::sessions::Sessions;
 use self::tombstones::Tombstones;
-use super::{About, RosterEntry};
+use super::About;
 use crate::Text;
 use crate::cx::{Cx, Timer};
 use crate::gossip::{Member, MemberChange};
@@ -121,15 +120,12 @@ impl Duties {
     }
 
     /// Leadership has begun and everything that came before is applied.
-    pub fn begin(&mut self, cx: &mut Cx<'_, Effect>, facts: &Facts<'_>, roster: &[RosterEntry]) {
+    pub fn begin(&mut self, cx: &mut Cx<'_, Effect>, facts: &Facts<'_>) {
         assert!(!self.active, "leadership begins once");
         self.active = true;
         self.sessions.begin(cx, facts.store);
         self.lock_delays.begin(cx, facts.store);
         self.tombstones.follow(cx, facts.store);
-        if facts.members.is_empty() {
-            roster::vouch(cx, facts.store, roster, &facts.about.datacenter);
-        }
         self.reconcile.all(cx, facts);
         self.autopilot.begin(cx, facts, Uuid::random(&mut self.rng));
     }

@@ -1,0 +1,148 @@
+//! Client agents have no state of the cluster: they have servers answer. Both sides of that.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Node;
+use super::jobs::{Job, JobId, Origin, Stage, Work};
+use super::peer::{Ask, PeerAnswer, PeerMessage, Serve};
+use crate::api::{Authorizer, Forwarded, HttpReply, Request};
+use crate::ids::{RequestId, ServerId};
+use crate::store::command::{Command, Refusal, Response};
+use crate::time::Now;
+
+/// A server answers a waiting read up to so much later than it was asked to: jitter, and the way.
+const LATE_MAX: Duration = Duration::from_secs(1);
+/// Identifiers of guests' requests have this bit; those that front-ends draw count from zero.
+const GUEST_BIT: u64 = 1 << 63;
+
+/// Requests of client agents that this server works on.
+#[derive(Debug, Default)]
+pub struct Guests {
+    next: u64,
+    by_request: BTreeMap<RequestId, (ServerId, u64)>,
+    by_guest: BTreeMap<(ServerId, u64), RequestId>,
+}
+
+impl Guests {
+    /// Takes a request up.
+    fn admit(&mut self, guest: ServerId, asked: u64) -> RequestId {
+        self.next += 1;
+        let request = RequestId(self.next | GUEST_BIT);
+        self.by_request.insert(request, (guest, asked));
+        self.by_guest.insert((guest, asked), request);
+        request
+    }
+
+    /// Whose request it is, if it is a guest's; it is answered.
+    pub fn take(&mut self, request: RequestId) -> Option<(ServerId, u64)> {
+        if request.0 & GUEST_BIT == 0 {
+            return None;
+        }
+        let guest = self.by_request.remove(&request)?;
+        self.by_guest.remove(&guest);
+        Some(guest)
+    }
+
+    /// Whether the request is a guest's.
+    #[must_use]
+    pub fn is_guest(request: RequestId) -> bool {
+        request.0 & GUEST_BIT != 0
+    }
+
+    /// A guest does not wait for this any more.
+    fn forget(&mut self, guest: ServerId, asked: u64) -> Option<RequestId> {
+        let request = self.by_guest.remove(&(guest, asked))?;
+        self.by_request.remove(&request);
+        Some(request)
+    }
+
+    /// All requests of a guest that is gone.
+    fn leave(&mut self, guest: ServerId) -> Vec<RequestId> {
+        let asked: Vec<u64> =
+            self.by_guest.range((guest, 0)..=(guest, u64::MAX)).map(|((_, asked), _)| *asked).collect();
+        asked.into_iter().filter_map(|asked| self.forget(guest, asked)).collect()
+    }
+}
+
+impl Node {
+    /// Has a server answer a client's request.
+    pub(super) fn forward(&mut self, now: Now, request: RequestId, forwarded: Forwarded) {
+        let wait = forwarded.wait();
+        let give_up = now.mono + self.config.hold_timeout + wait + wait / super::requests::WAIT_JITTER_DIVISOR
+            + if wait.is_zero() { Duration::ZERO } else { LATE_MAX };
+        let work = Work::Serve(Box::new(Serve::Request(Box::new(forwarded))));
+        self.begin_until(now, Origin::Client(request), work, give_up);
+    }
+
+    /// Sends a job of a client agent to a server, or keeps it until there is one.
+    pub(super) fn ask_a_server(&mut self, now: Now, id: JobId, job: Job) {
+        let Some(server) = self.servers.choose(now.mono, &mut self.rng) else {
+            return self.jobs.put(id, Job { stage: Stage::Held, ..job });
+        };
+        let serve = match &job.work {
+            Work::Serve(serve) => serve.as_ref().clone(),
+            Work::Propose(command, _) => Serve::Command(command.encode()),
+            Work::Catalog(node) => Serve::Catalog(node.clone()),
+            Work::Read(..) | Work::Confirm { .. } | Work::Lead(_) => {
+                unreachable!("client agents neither read nor lead")
+            }
+        };
+        self.frames.push((server, PeerMessage::Ask { id: id.0, ask: Ask::Serve(serve) }));
+        self.jobs.put(id, Job { stage: Stage::Asked(server), ..job });
+    }
+
+    /// Does something for a client agent.
+    pub(super) fn serve(&mut self, now: Now, guest: ServerId, asked: u64, serve: Serve) {
+        if !self.about.server {
+            return self.answer_peer(guest, asked, PeerAnswer::NotLeader);
+        }
+        if self.admission().requests == 0 {
+            let full = HttpReply::text(503, "rpc error: the server has too many requests under way, try again");
+            return self.answer_peer(guest, asked, PeerAnswer::Reply(full));
+        }
+        match serve {
+            Serve::Request(forwarded) => {
+                let id = self.guests.admit(guest, asked);
+                let request = Request { call: (*forwarded).into(), authorizer: Authorizer };
+                self.on_request(now, id, request);
+            }
+            Serve::Command(payload) => match Command::decode(&payload) {
+                Ok(command) => self.propose_for(now, Origin::Guest(guest, asked), command),
+                Err(bad) => {
+                    let refused = Response::Refused(Refusal::Other(bad.to_string()));
+                    self.answer_peer(guest, asked, PeerAnswer::Applied(refused));
+                }
+            },
+            Serve::Catalog(node) => self.begin(now, Origin::Guest(guest, asked), Work::Catalog(node)),
+        }
+    }
+
+    /// A client agent does not wait for this any more.
+    pub(super) fn forget_guest(&mut self, guest: ServerId, asked: u64) {
+        if let Some(request) = self.guests.forget(guest, asked) {
+            self.abandon(request);
+        }
+    }
+
+    /// A client agent is gone. What it asked for and was not begun is dropped: it may ask another server meanwhile, and
+    /// must not be overtaken by its own past.
+    pub(super) fn drop_guest(&mut self, guest: ServerId) {
+        for request in self.guests.leave(guest) {
+            self.abandon(request);
+        }
+        self.jobs.drop_guest(guest);
+    }
+
+    /// The client went away.
+    pub(super) fn abandon(&mut self, request: RequestId) {
+        if let Some((id, Job { stage: Stage::Asked(server), work: Work::Serve(_), .. })) =
+            self.jobs.abandon(request)
+        {
+            self.frames.push((server, PeerMessage::Forget { id: id.0 }));
+        }
+        self.parked.remove(request);
+        self.local_waits.retain(|wait| wait.id != request);
+        self.event_waits.retain(|wait| wait.id != request);
+    }
+}

@@ -1,0 +1,273 @@
+//! Between the pools of gossip and the rest of the node.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Node, events};
+use crate::Text;
+use crate::boundary::{Outbox, Output};
+use crate::cx::Cx;
+use crate::gossip::{self, Gossip, Key, KeysChange, KeysReport, MemberChange, Pool, Status};
+use crate::ids::{OpId, RequestId, ServerId};
+use crate::time::Now;
+
+/// Keys of gossip among what the agent keeps for itself.
+pub(super) const KEPT: &str = "gossip/";
+/// First byte of such a value.
+const VERSION: u8 = 1;
+
+/// What a pool had kept when the agent started.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    pub(super) keys: Option<Vec<Key>>,
+    pub(super) known: Vec<SocketAddr>,
+}
+
+fn kept_key(pool: Pool, what: &str) -> Text {
+    let pool = match pool {
+        Pool::Lan => "lan",
+        Pool::Wan => "wan",
+    };
+    Text::new(format!("{KEPT}{pool}/{what}"))
+}
+
+/// What this pool has kept.
+///
+/// # Errors
+/// A value that cannot be read, with a remedy.
+pub(super) fn kept(pool: Pool, local: &[(Text, Bytes)]) -> Result<Kept, String> {
+    let value = |what: &str| {
+        let key = kept_key(pool, what);
+        local.iter().find(|(known, _)| *known == key).map(|(_, value)| value)
+    };
+    let bad = |what: &str| {
+        format!("the {what} of gossip that this agent keeps cannot be read; start the version that wrote them")
+    };
+    let mut kept = Kept::default();
+    if let Some(value) = value("keys") {
+        kept.keys = Some(decode(value).ok_or_else(|| bad("keys"))?);
+    }
+    if let Some(value) = value("known") {
+        kept.known = decode(value).ok_or_else(|| bad("addresses"))?;
+    }
+    Ok(kept)
+}
+
+fn decode<T: serde::de::DeserializeOwned>(value: &[u8]) -> Option<T> {
+    match value.split_first() {
+        Some((&VERSION, body)) => postcard::from_bytes(body).ok(),
+        _ => None,
+    }
+}
+
+fn encode<T: serde::Serialize>(value: &T) -> Bytes {
+    let bytes = postcard::to_extend(value, vec![VERSION]).expect("memory is the only sink");
+    Bytes::from(bytes)
+}
+
+/// A change of keys that pools are still busy with.
+#[derive(Debug)]
+pub(super) struct KeysWait {
+    request: RequestId,
+    change: KeysChange,
+    /// By pool; `None` until it has reported.
+    reports: Vec<(Pool, Option<KeysReport>)>,
+    tickets: Vec<u64>,
+}
+
+impl Node {
+    /// Acts on a pool, if this agent is in it.
+    pub(super) fn gossip<T>(
+        &mut self,
+        now: Now,
+        pool: Pool,
+        act: impl FnOnce(&mut Gossip, &mut Cx<'_, gossip::Effect>) -> T,
+    ) -> Option<T> {
+        let (gossip, effects) = match pool {
+            Pool::Lan => (Some(&mut self.lan), &mut self.lan_effects),
+            Pool::Wan => (self.wan.as_mut(), &mut self.wan_effects),
+        };
+        let mut cx = Cx { now, timers: &mut self.timers, effects };
+        gossip.map(|gossip| act(gossip, &mut cx))
+    }
+
+    pub(super) fn on_gossip_effect(
+        &mut self,
+        now: Now,
+        pool: Pool,
+        effect: gossip::Effect,
+        out: &mut Outbox,
+    ) {
+        match effect {
+            gossip::Effect::Datagram { to, bytes } => out.push(Output::Datagram { pool, to, bytes }),
+            gossip::Effect::Call { call, to, bytes, timeout } => {
+                out.push(Output::GossipCall { pool, call, to, bytes, timeout });
+            }
+            gossip::Effect::Answer { caller, bytes } => {
+                out.push(Output::GossipAnswer { pool, caller, bytes });
+            }
+            gossip::Effect::Member(change) => self.on_member_change(now, pool, change),
+            gossip::Effect::UserEvent(event) => {
+                if pool == Pool::Lan && events::concerns(&event, &self.about.node, &self.agent.view()) {
+                    events::remember(Arc::make_mut(&mut self.cluster), event);
+                    self.publish = true;
+                    self.answer_event_waits(now.mono);
+                }
+            }
+            gossip::Effect::Joined { ticket, contacted, error } => {
+                let steps = self.joining.on_joined(now.mono, ticket, contacted, error.as_deref());
+                self.perform_joining(now, steps);
+            }
+            gossip::Effect::Left => self.on_pool_left(now, pool),
+            gossip::Effect::Keys { ticket, report } => self.on_keys_report(pool, ticket, report),
+            gossip::Effect::NameConflict { other } => {
+                let reason = format!(
+                    "another agent at {other} has this agent's name, and most members know that one by it: give one \
+                     of them another node_name"
+                );
+                self.halt(reason, out);
+            }
+            gossip::Effect::Warn(text) => out.push(Output::Warn(text)),
+            gossip::Effect::SaveKeys(keys) => self.save(kept_key(pool, "keys"), encode(&keys), out),
+            gossip::Effect::SaveKnown(known) => self.save(kept_key(pool, "known"), encode(&known), out),
+        }
+    }
+
+    fn save(&mut self, key: Text, value: Bytes, out: &mut Outbox) {
+        if self.config.keeps_local {
+            let op = self.op();
+            self.saving_local.insert(op, None);
+            out.push(Output::SaveLocal { op, changes: vec![(key, Some(value))] });
+        }
+    }
+
+    /// What is believed of a member changed.
+    fn on_member_change(&mut self, now: Now, pool: Pool, change: MemberChange) {
+        self.publish = true;
+        let cluster = Arc::make_mut(&mut self.cluster);
+        let members = match pool {
+            Pool::Lan => &mut cluster.lan,
+            Pool::Wan => &mut cluster.wan,
+        };
+        match &change {
+            MemberChange::Upsert(member) => {
+                members.insert(member.name.clone(), member.clone());
+            }
+            MemberChange::Reaped(member) => {
+                members.remove(&member.name);
+            }
+        }
+        if pool == Pool::Lan {
+            self.on_lan_change(now, &change);
+        }
+    }
+
+    fn on_lan_change(&mut self, now: Now, change: &MemberChange) {
+        let alive = self.cluster.lan.values().filter(|member| member.status == Status::Alive).count();
+        self.agent.set_cluster_size(u32::try_from(alive).unwrap_or(u32::MAX));
+        let had_servers = self.servers.any_alive();
+        if self.servers.follow(change, &self.about.datacenter) {
+            self.on_servers_changed(now, change);
+        }
+        if !self.about.server && !had_servers && self.servers.any_alive() {
+            self.agent(now, |agent, cx| agent.on_leader_known(cx));
+        }
+        if self.about.server {
+            self.form(now);
+            self.join_wan(now, change);
+            self.duties(now, |duties, cx, facts| duties.on_member(cx, facts, change));
+        }
+    }
+
+    /// A server came, went or moved. What a client agent asked of one that is gone is asked of another.
+    fn on_servers_changed(&mut self, now: Now, change: &MemberChange) {
+        if self.about.server {
+            return;
+        }
+        let (MemberChange::Upsert(member) | MemberChange::Reaped(member)) = change;
+        match member.id() {
+            Some(id) if self.servers.get(id).is_none_or(|known| !known.alive) => self.ask_others(now, id),
+            _ => self.retry_held(now),
+        }
+    }
+
+    /// Whether this server and that one can belong to one group: not when both belong to different ones.
+    pub(super) fn is_of_our_group(&self, peer: ServerId) -> bool {
+        match (self.servers.get(peer).and_then(|server| server.group), self.store.group()) {
+            (Some(theirs), Some(ours)) => theirs == ours,
+            _ => true,
+        }
+    }
+
+    /// Where an agent takes calls: as gossip says, which knows of moves first, else as the group does. Empty for
+    /// client agents, which are only answered.
+    pub(super) fn rpc_address(&self, id: ServerId) -> Text {
+        match (self.servers.get(id), self.raft.membership().servers.get(&id)) {
+            (Some(server), _) => server.address.clone(),
+            (None, Some(member)) => member.address.clone(),
+            (None, None) => Text::default(),
+        }
+    }
+
+    /// Changes keys in the pools that this agent is in, and answers when all have reported.
+    pub(super) fn change_keys(
+        &mut self,
+        now: Now,
+        request: RequestId,
+        change: &KeysChange,
+        local_only: bool,
+    ) {
+        let pools: &[Pool] =
+            if local_only || self.wan.is_none() { &[Pool::Lan] } else { &[Pool::Wan, Pool::Lan] };
+        let mut wait = KeysWait { request, change: change.clone(), reports: Vec::new(), tickets: Vec::new() };
+        for pool in pools {
+            self.next_op += 1;
+            wait.tickets.push(self.next_op);
+            wait.reports.push((*pool, None));
+        }
+        let tickets = wait.tickets.clone();
+        self.keys_waits.push(wait);
+        for (pool, ticket) in pools.iter().zip(tickets) {
+            let change = change.clone();
+            self.gossip(now, *pool, |gossip, cx| gossip.change_keys(cx, change, ticket));
+        }
+    }
+
+    fn on_keys_report(&mut self, pool: Pool, ticket: u64, report: KeysReport) {
+        let Some(at) = self.keys_waits.iter().position(|wait| wait.tickets.contains(&ticket)) else { return };
+        let wait = &mut self.keys_waits[at];
+        for (reporting, slot) in &mut wait.reports {
+            if *reporting == pool {
+                *slot = Some(report.clone());
+            }
+        }
+        if wait.reports.iter().all(|(_, report)| report.is_some()) {
+            let wait = self.keys_waits.swap_remove(at);
+            let reports: Vec<(Pool, KeysReport)> =
+                wait.reports.into_iter().filter_map(|(pool, report)| Some((pool, report?))).collect();
+            let reply = crate::api::render_keys(&wait.change, &self.about.datacenter, &reports);
+            self.reply(wait.request, reply);
+        }
+    }
+
+    /// Looks up a name for the joiner.
+    pub(super) fn resolve(&mut self, ticket: u64, name: Text) {
+        let op = self.op();
+        self.resolving.insert(op, (ticket, name.clone()));
+        self.lookups.push((op, name));
+    }
+
+    pub(super) fn on_resolved(
+        &mut self,
+        now: Now,
+        op: OpId,
+        result: Result<Vec<std::net::IpAddr>, String>,
+    ) {
+        if let Some((ticket, name)) = self.resolving.remove(&op) {
+            let steps = self.joining.on_resolved(ticket, &name, result);
+            self.perform_joining(now, steps);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Calls about the cluster: gossip, events, the Raft group. Who may answer them is the call's own business
+//! ([`ClusterCall::place`]).
+
+use super::jobs::{Origin, Work};
+use super::{EventWait, Node, joining};
+use crate::api::{self, ClusterCall, EventsRead, HttpReply, Place};
+use crate::gossip::{Pool, UserEvent};
+use crate::ids::{RequestId, Uuid};
+use crate::raft::{ChangeError, MembershipChange, Role};
+use crate::time::{Mono, Now};
+
+impl Node {
+    pub(super) fn on_cluster_call(&mut self, now: Now, id: RequestId, call: ClusterCall) {
+        match call.place() {
+            Place::Agent => self.on_own_call(now, id, call),
+            Place::Server if self.about.server => self.on_server_call(now, id, call),
+            Place::Leader if self.about.server => {
+                self.begin(now, Origin::Client(id), Work::Lead(call));
+            }
+            Place::Server | Place::Leader => match crate::api::Forwarded::try_from(api::Call::Cluster(call)) {
+                Ok(forwarded) => self.forward(now, id, forwarded),
+                Err(_) => unreachable!("what others may answer can be forwarded"),
+            },
+        }
+    }
+
+    /// What only this agent can answer.
+    fn on_own_call(&mut self, now: Now, id: RequestId, call: ClusterCall) {
+        match call {
+            ClusterCall::Join { address, pool } => {
+                let port = self.config.join.get(&pool).map_or(8301, |policy| policy.default_port);
+                let steps = self.joining.client(pool, id.0, &address, port);
+                self.perform_joining(now, steps);
+            }
+            ClusterCall::Leave => {
+                self.leave_asked_by.push(id);
+                self.begin_leave(now);
+            }
+            ClusterCall::ForceLeave { node, prune, pool } => {
+                let known = self.gossip(now, pool, |gossip, cx| gossip.force_leave(cx, &node, prune));
+                let reply = if known == Some(true) {
+                    HttpReply::empty(200)
+                } else {
+                    HttpReply::text(500, format!("agent: No node found with name '{node}'"))
+                };
+                self.reply(id, reply);
+            }
+            ClusterCall::Fire(event) => self.fire(now, id, event),
+            ClusterCall::Events(read) => self.on_events_read(now, id, read),
+            other => unreachable!("{other:?} is not for an agent alone"),
+        }
+    }
+
+    fn fire(&mut self, now: Now, id: RequestId, event: UserEvent) {
+        let event = UserEvent { id: Uuid::random(&mut self.rng), ..event };
+        let fired = event.clone();
+        let reply = match self.gossip(now, Pool::Lan, |gossip, cx| gossip.fire(cx, fired)) {
+            Some(Ok(_)) => api::render_event(&event),
+            Some(Err(error)) => HttpReply::text(500, error.to_string()),
+            None => unreachable!("every agent has a pool"),
+        };
+        self.reply(id, reply);
+    }
+
+    /// Answers a read of events, or lets it wait for one.
+    fn on_events_read(&mut self, now: Now, id: RequestId, read: EventsRead) {
+        let (index, reply) = api::render_events(&self.cluster.events, &read);
+        if read.index != 0 && read.index == index {
+            let jitter = self.rng.duration_below(read.wait / super::requests::WAIT_JITTER_DIVISOR);
+            let until = now.mono + read.wait + jitter;
+            return self.event_waits.push(EventWait { id, read, until });
+        }
+        self.reply(id, reply);
+    }
+
+    /// Answers those who waited for an event, when one has come or their time is up.
+    pub(super) fn answer_event_waits(&mut self, now: Mono) {
+        let events = &self.cluster.events;
+        let mut over = Vec::new();
+        self.event_waits.retain(|wait| {
+            let (index, reply) = api::render_events(events, &wait.read);
+            let waits = index == wait.read.index && now < wait.until;
+            if !waits {
+                over.push((wait.id, reply));
+            }
+            waits
+        });
+        for (id, reply) in over {
+            self.reply(id, reply);
+        }
+    }
+
+    /// What any server can answer.
+    fn on_server_call(&mut self, now: Now, id: RequestId, call: ClusterCall) {
+        match call {
+            ClusterCall::Keys { change, local_only } => self.change_keys(now, id, &change, local_only),
+            call => {
+                let published = self.published(now);
+                self.reply(id, api::render_cluster(&published, &call));
+            }
+        }
+    }
+
+    /// What only the leader can do; it leads.
+    pub(super) fn lead(&mut self, now: Now, call: ClusterCall) -> HttpReply {
+        match call {
+            ClusterCall::Coordinate { .. } => HttpReply::text(501, "not kept yet"),
+            ClusterCall::RemovePeer { id, address } => {
+                self.remove_peer(now, id.as_deref(), address.as_deref())
+            }
+            ClusterCall::TransferLeader { id } => self.transfer_leader(now, id),
+            ClusterCall::AutopilotHealth | ClusterCall::AutopilotState => {
+                let state = self.duties(now, |duties, cx, facts| duties.autopilot(cx.now, facts));
+                match state {
+                    Some(_) => HttpReply::text(501, "not rendered yet"),
+                    // It has just been elected and knows nothing of the others yet.
+                    None => HttpReply::text(500, "No cluster leader"),
+                }
+            }
+            call => {
+                let published = self.published(now);
+                api::render_cluster(&published, &call)
+            }
+        }
+    }
+
+    fn remove_peer(&mut self, now: Now, id: Option<&str>, address: Option<&str>) -> HttpReply {
+        let servers = &self.raft.membership().servers;
+        let found = match (id, address) {
+            (Some(id), _) => Uuid::parse(id).filter(|id| servers.contains_key(id)),
+            (None, Some(address)) => {
+                servers.iter().find(|(_, member)| member.address == address).map(|(id, _)| *id)
+            }
+            (None, None) => None,
+        };
+        let Some(server) = found else {
+            let text = match (id, address) {
+                (Some(id), _) => format!("id {id:?} was not found in the Raft configuration"),
+                (None, address) => {
+                    format!("address {:?} was not found in the Raft configuration", address.unwrap_or_default())
+                }
+            };
+            return HttpReply::text(500, text);
+        };
+        let change = MembershipChange::Remove { id: server };
+        match self.raft(now, |raft, cx| raft.propose_membership(cx, change)) {
+            Ok(_) => HttpReply::empty(200),
+            Err(ChangeError::NotLeader(_)) => HttpReply::text(500, "No cluster leader"),
+            Err(error) => HttpReply::text(500, error.to_string()),
+        }
+    }
+
+    fn transfer_leader(&mut self, now: Now, id: Option<Uuid>) -> HttpReply {
+        assert_eq!(self.raft.role(), Role::Leader, "asked on the leader");
+        match self.raft(now, |raft, cx| raft.transfer_leadership(cx, id)) {
+            Ok(_) => HttpReply::json(200, r#"{"Success":true}"#),
+            Err(error) => HttpReply::text(500, error.to_string()),
+        }
+    }
+
+    /// Carries out what the joiner decided.
+    pub(super) fn perform_joining(&mut self, now: Now, steps: Vec<joining::Step>) {
+        for step in steps {
+            match step {
+                joining::Step::Resolve { ticket, name } => self.resolve(ticket, name),
+                joining::Step::Join { ticket, pool, addresses } => {
+                    let joined = self.gossip(now, pool, |gossip, cx| gossip.join(cx, addresses, ticket));
+                    if joined.is_none() {
+                        let steps = self.joining.on_joined(now.mono, ticket, 0, Some("no such pool here"));
+                        self.perform_joining(now, steps);
+                    }
+                }
+                joining::Step::Answer { client, outcome } => {
+                    let reply = match outcome {
+                        Ok(_) => HttpReply::empty(200),
+                        Err(error) => HttpReply::text(500, error),
+                    };
+                    self.reply(RequestId(client), reply);
+                }
+                joining::Step::Wait(pool, at) => self.timers.set(crate::cx::Timer::Join(pool), at),
+                joining::Step::GiveUp(reason) => self.give_up = Some(reason),
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The servers that gossip shows: where they are, and whom a client agent asks.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::Text;
+use crate::gossip::{Member, MemberChange, Status, tag};
+use crate::ids::{ServerId, Uuid};
+use crate::rng::Rng;
+use crate::time::Mono;
+
+/// A server that did not answer is asked again after this long, or when no other is left.
+const PENALTY: Duration = Duration::from_secs(1);
+/// A client agent stays with one server for this long, then draws anew, so that load evens out (Consul: two to three
+/// minutes).
+const STICKY: Duration = Duration::from_secs(120);
+
+/// A server of this datacenter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Name of its node.
+    pub name: Text,
+    /// `host:port` of its RPC listener.
+    pub address: Text,
+    /// Identity of the Raft group that it belongs to, if it tells one.
+    pub group: Option<Uuid>,
+    /// Whether gossip believes it to be well.
+    pub alive: bool,
+}
+
+/// All servers of this datacenter that gossip knows.
+#[derive(Debug, Default)]
+pub struct Servers {
+    known: BTreeMap<ServerId, Known>,
+    /// Whom this agent asks, and until when it stays with it.
+    chosen: Option<(ServerId, Mono)>,
+    /// Servers that did not answer, and until when they are avoided.
+    avoided: BTreeMap<ServerId, Mono>,
+}
+
+impl Servers {
+    /// Follows a change of the datacenter's pool. Answers whether a server came, went or moved.
+    pub fn follow(&mut self, change: &MemberChange, datacenter: &str) -> bool {
+        match change {
+            MemberChange::Upsert(member) => self.upsert(member, datacenter),
+            MemberChange::Reaped(member) => {
+                member.id().is_some_and(|id| self.is(id, &member.name) && self.known.remove(&id).is_some())
+            }
+        }
+    }
+
+    fn is(&self, id: ServerId, name: &str) -> bool {
+        self.known.get(&id).is_some_and(|known| known.name == name)
+    }
+
+    fn upsert(&mut self, member: &Member, datacenter: &str) -> bool {
+        let (Some(id), Some(address)) = (member.id(), member.rpc_address()) else { return false };
+        if member.tag(tag::DATACENTER) != datacenter {
+            return false;
+        }
+        let known = Known {
+            name: member.name.clone(),
+            address: Text::new(address.to_string()),
+            group: Uuid::parse(member.tag(tag::GROUP)),
+            alive: member.status == Status::Alive,
+        };
+        // A renamed server is there twice for a while: the living one counts.
+        let former = self.known.get(&id);
+        if former == Some(&known)
+            || former.is_some_and(|former| former.name != known.name && former.alive && !known.alive)
+        {
+            return false;
+        }
+        if known.alive {
+            self.avoided.remove(&id);
+        }
+        self.known.insert(id, known);
+        true
+    }
+
+    /// What is known of a server.
+    #[must_use]
+    pub fn get(&self, id: ServerId) -> Option<&Known> {
+        self.known.get(&id)
+    }
+
+    /// Whether any server is believed to be well.
+    #[must_use]
+    pub fn any_alive(&self) -> bool {
+        self.known.values().any(|known| known.alive)
+    }
+
+    /// Whom to ask now; `None` when every living server has failed to answer within the last second, or there is
+    /// none.
+    pub fn choose(&mut self, now: Mono, rng: &mut Rng) -> Option<ServerId> {
+        self.avoided.retain(|_, until| *until > now);
+        if let Some((id, until)) = self.chosen
+            && now < until
+            && self.known.get(&id).is_some_and(|known| known.alive)
+            && !self.avoided.contains_key(&id)
+        {
+            return Some(id);
+        }
+        let usable: Vec<ServerId> = self
+            .known
+            .iter()
+            .filter(|(id, known)| known.alive && !self.avoided.contains_key(id))
+            .map(|(id, _)| *id)
+            .collect();
+        let count = u64::try_from(usable.len()).expect("few servers");
+        let id = if count == 0 { return None } else { usable[rng.below(count) as usize] };
+        self.chosen = Some((id, now + STICKY + rng.duration_below(STICKY / 2)));
+        Some(id)
+    }
+
+    /// A server did not answer: others first.
+    pub fn avoid(&mut self, id: ServerId, now: Mono) {
+        self.avoided.insert(id, now + PENALTY);
+    }
+
+    /// When the first of the avoided servers may be asked again.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Mono> {
+        self.avoided.values().min().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn member(name: &str, id: u128, host: u8, status: Status) -> Member {
+        let tags = [
+            (tag::ROLE, tag::ROLE_SERVER.to_owned()),
+            (tag::DATACENTER, "dc1".to_owned()),
+            (tag::ID, Uuid(id).to_string()),
+            (tag::PORT, "8300".to_owned()),
+        ];
+        Member {
+            name: name.into(),
+            address: ([127, 0, 0, host], 8301).into(),
+            tags: Arc::new(tags.into_iter().map(|(key, value)| (key.into(), value.into())).collect()),
+            status,
+        }
+    }
+
+    fn upsert(servers: &mut Servers, member: Member) -> bool {
+        servers.follow(&MemberChange::Upsert(member), "dc1")
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_passed_over_until_its_penalty_ends() {
+        let (mut servers, mut rng) = (Servers::default(), Rng::from_seed(1));
+        assert_eq!(servers.choose(Mono(0), &mut rng), None);
+        assert!(upsert(&mut servers, member("a", 1, 1, Status::Alive)));
+        assert!(upsert(&mut servers, member("b", 2, 2, Status::Alive)));
+        let first = servers.choose(Mono(0), &mut rng).expect("two are there");
+        assert_eq!(servers.choose(Mono(1), &mut rng), Some(first), "it stays with one");
+        servers.avoid(first, Mono(1));
+        let second = servers.choose(Mono(2), &mut rng).expect("one is left");
+        assert_ne!(second, first);
+        servers.avoid(second, Mono(2));
+        assert_eq!(servers.choose(Mono(3), &mut rng), None);
+        assert_eq!(servers.choose(servers.next_deadline().expect("a penalty"), &mut rng), Some(first));
+    }
+
+    #[test]
+    fn failed_servers_and_client_agents_are_never_asked() {
+        let (mut servers, mut rng) = (Servers::default(), Rng::from_seed(1));
+        assert!(upsert(&mut servers, member("a", 1, 1, Status::Failed)));
+        let client = Member { tags: Arc::default(), ..member("c", 3, 3, Status::Alive) };
+        assert!(!upsert(&mut servers, client));
+        assert_eq!(servers.choose(Mono(0), &mut rng), None);
+        assert!(!servers.follow(&MemberChange::Upsert(member("d", 4, 4, Status::Alive)), "dc2"));
+    }
+
+    #[test]
+    fn a_server_that_moved_is_found_at_its_new_address() {
+        let mut servers = Servers::default();
+        assert!(upsert(&mut servers, member("a", 1, 1, Status::Alive)));
+        assert!(upsert(&mut servers, member("a", 1, 9, Status::Alive)));
+        assert_eq!(servers.get(Uuid(1)).expect("known").address, "127.0.0.9:8300");
+        assert!(!upsert(&mut servers, member("a", 1, 9, Status::Alive)), "nothing changed");
+        assert!(servers.follow(&MemberChange::Reaped(member("a", 1, 9, Status::Left)), "dc1"));
+        assert_eq!(servers.get(Uuid(1)), None);
+    }
+}
