@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hyper_util::rt::TokioIo;
+use proconsul_core::Text;
 use proconsul_core::agent;
 use proconsul_core::boundary::{Input, Output};
-use proconsul_core::Text;
 use proconsul_core::gossip::{self, Pool, tag};
 use proconsul_core::node::{About, CheckpointPolicy, Config, FormingPolicy, JoinPolicy, Node, Restored};
-use proconsul_core::store::AutopilotSettings;
 use proconsul_core::raft::{Member, Membership, Timing};
 use proconsul_core::rng::Rng;
+use proconsul_core::store::AutopilotSettings;
 use proconsul_core::time::Now;
 use proconsul_core::wal;
 use proconsul_io_real::bulk;

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use proconsul_core::Text;
 use proconsul_core::agent;
-use proconsul_core::ids::Uuid;
 use proconsul_core::gossip::{self, tag};
+use proconsul_core::ids::Uuid;
 use proconsul_core::node::{self, About, CheckpointPolicy, FormingPolicy};
-use proconsul_core::store::AutopilotSettings;
 use proconsul_core::raft::{Member, Membership, Timing};
+use proconsul_core::store::AutopilotSettings;
 
 use crate::config::Config;
 

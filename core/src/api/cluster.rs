@@ -203,7 +203,9 @@ impl Forwarded {
             Forwarded::Write(_) => false,
             Forwarded::Cluster(call) => !matches!(
                 call,
-                ClusterCall::Keys { .. } | ClusterCall::RemovePeer { .. } | ClusterCall::TransferLeader { .. }
+                ClusterCall::Keys { .. }
+                    | ClusterCall::RemovePeer { .. }
+                    | ClusterCall::TransferLeader { .. }
             ),
         }
     }

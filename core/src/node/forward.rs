@@ -69,7 +69,10 @@ impl Node {
     /// Has a server answer a client's request.
     pub(super) fn forward(&mut self, now: Now, request: RequestId, forwarded: Forwarded) {
         let wait = forwarded.wait();
-        let give_up = now.mono + self.config.hold_timeout + wait + wait / super::requests::WAIT_JITTER_DIVISOR
+        let give_up = now.mono
+            + self.config.hold_timeout
+            + wait
+            + wait / super::requests::WAIT_JITTER_DIVISOR
             + if wait.is_zero() { Duration::ZERO } else { LATE_MAX };
         let work = Work::Serve(Box::new(Serve::Request(Box::new(forwarded))));
         self.begin_until(now, Origin::Client(request), work, give_up);
@@ -98,7 +101,8 @@ impl Node {
             return self.answer_peer(guest, asked, PeerAnswer::NotLeader);
         }
         if self.admission().requests == 0 {
-            let full = HttpReply::text(503, "rpc error: the server has too many requests under way, try again");
+            let full =
+                HttpReply::text(503, "rpc error: the server has too many requests under way, try again");
             return self.answer_peer(guest, asked, PeerAnswer::Reply(full));
         }
         match serve {

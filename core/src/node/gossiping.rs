@@ -43,7 +43,9 @@ pub(super) fn kept(pool: Pool, local: &[(Text, Bytes)]) -> Result<Kept, String> 
         local.iter().find(|(known, _)| *known == key).map(|(_, value)| value)
     };
     let bad = |what: &str| {
-        format!("the {what} of gossip that this agent keeps cannot be read; start the version that wrote them")
+        format!(
+            "the {what} of gossip that this agent keeps cannot be read; start the version that wrote them"
+        )
     };
     let mut kept = Kept::default();
     if let Some(value) = value("keys") {
@@ -259,12 +261,7 @@ impl Node {
         self.lookups.push((op, name));
     }
 
-    pub(super) fn on_resolved(
-        &mut self,
-        now: Now,
-        op: OpId,
-        result: Result<Vec<std::net::IpAddr>, String>,
-    ) {
+    pub(super) fn on_resolved(&mut self, now: Now, op: OpId, result: Result<Vec<std::net::IpAddr>, String>) {
         if let Some((ticket, name)) = self.resolving.remove(&op) {
             let steps = self.joining.on_resolved(ticket, &name, result);
             self.perform_joining(now, steps);

@@ -55,8 +55,8 @@ impl Place {
             }
             None => (text, default_port),
         };
-        let named =
-            !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        let named = !host.is_empty()
+            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         if named {
             Ok(Place::Name(host.into(), port))
         } else {
@@ -149,13 +149,8 @@ impl Joining {
     fn begin(&mut self, pool: Pool, asker: Asker, addresses: &[Text], default_port: u16) -> Vec<Step> {
         self.next_ticket += 1;
         let ticket = self.next_ticket;
-        let mut attempt = Attempt {
-            pool,
-            asker,
-            unresolved: BTreeMap::new(),
-            found: BTreeSet::new(),
-            errors: Vec::new(),
-        };
+        let mut attempt =
+            Attempt { pool, asker, unresolved: BTreeMap::new(), found: BTreeSet::new(), errors: Vec::new() };
         for address in addresses {
             match Place::parse(address, default_port) {
                 Ok(Place::Address(address)) => {
@@ -167,11 +162,8 @@ impl Joining {
                 Err(error) => attempt.errors.push(error),
             }
         }
-        let mut steps: Vec<Step> = attempt
-            .unresolved
-            .keys()
-            .map(|name| Step::Resolve { ticket, name: name.clone() })
-            .collect();
+        let mut steps: Vec<Step> =
+            attempt.unresolved.keys().map(|name| Step::Resolve { ticket, name: name.clone() }).collect();
         self.attempts.insert(ticket, attempt);
         steps.extend(self.go_on(ticket));
         steps
@@ -292,6 +284,8 @@ mod tests {
         assert_eq!(ok, [Step::Answer { client: 5, outcome: Ok(1) }]);
         joining.client(Pool::Lan, 6, &"no such host!".into(), 8301);
         let bad = joining.on_joined(Mono(0), 2, 0, None);
-        assert!(matches!(&bad[..], [Step::Answer { client: 6, outcome: Err(error) }] if error.contains("neither")));
+        assert!(
+            matches!(&bad[..], [Step::Answer { client: 6, outcome: Err(error) }] if error.contains("neither"))
+        );
     }
 }

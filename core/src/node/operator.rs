@@ -17,10 +17,12 @@ impl Node {
             Place::Leader if self.about.server => {
                 self.begin(now, Origin::Client(id), Work::Lead(call));
             }
-            Place::Server | Place::Leader => match crate::api::Forwarded::try_from(api::Call::Cluster(call)) {
-                Ok(forwarded) => self.forward(now, id, forwarded),
-                Err(_) => unreachable!("what others may answer can be forwarded"),
-            },
+            Place::Server | Place::Leader => {
+                match crate::api::Forwarded::try_from(api::Call::Cluster(call)) {
+                    Ok(forwarded) => self.forward(now, id, forwarded),
+                    Err(_) => unreachable!("what others may answer can be forwarded"),
+                }
+            }
         }
     }
 
@@ -137,7 +139,10 @@ impl Node {
             let text = match (id, address) {
                 (Some(id), _) => format!("id {id:?} was not found in the Raft configuration"),
                 (None, address) => {
-                    format!("address {:?} was not found in the Raft configuration", address.unwrap_or_default())
+                    format!(
+                        "address {:?} was not found in the Raft configuration",
+                        address.unwrap_or_default()
+                    )
                 }
             };
             return HttpReply::text(500, text);

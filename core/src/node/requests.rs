@@ -7,7 +7,9 @@ use super::peer::{Ask, PeerAnswer, PeerMessage};
 use super::{LocalWait, Node};
 use crate::Text;
 use crate::agent::CatalogState;
-use crate::api::{self, Call, Consistency, Forwarded, HttpReply, QueryMeta, Read, Request, SessionSpec, Write};
+use crate::api::{
+    self, Call, Consistency, Forwarded, HttpReply, QueryMeta, Read, Request, SessionSpec, Write,
+};
 use crate::ids::{LogIndex, RequestId, ServerId, Uuid};
 use crate::store::command::{Command, Refusal, Response};
 use crate::store::model::{ServiceCheck, Session};
@@ -178,7 +180,9 @@ impl Node {
                 self.answer_peer(*peer, *asked, answer);
             }
             Origin::Client(request) if !renewed => self.reply(*request, unknown_session(renew)),
-            Origin::Client(_) | Origin::Guest(..) | Origin::Agent(_) | Origin::Duty => self.evaluate(now, job),
+            Origin::Client(_) | Origin::Guest(..) | Origin::Agent(_) | Origin::Duty => {
+                self.evaluate(now, job)
+            }
         }
     }
 

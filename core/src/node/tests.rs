@@ -45,7 +45,8 @@ fn lan(id: Uuid) -> gossip::Config {
 fn config() -> Config {
     let id = Uuid(7);
     let address = Text::new("127.0.0.1:8300");
-    let about = About { node: Text::new("n1"), id, datacenter: Text::new("dc1"), server: true, ..About::default() };
+    let about =
+        About { node: Text::new("n1"), id, datacenter: Text::new("dc1"), server: true, ..About::default() };
     Config {
         about,
         timing: Timing::default(),
