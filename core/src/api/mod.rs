@@ -35,6 +35,7 @@ use crate::store::query::Query;
 pub use answer::{Answer, answer, query_meta};
 pub use cluster::{ClusterCall, EventsRead, Forwarded, Place, render_cluster};
 pub use event::{render_event, render_events};
+pub use operator::autopilot::{render_autopilot_health, render_autopilot_state};
 pub use operator::keyring::render_keys;
 pub use params::{WAIT_DEFAULT, WAIT_MAX};
 pub use render::{

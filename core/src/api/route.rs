@@ -239,6 +239,8 @@ static ENDPOINTS: &[Endpoint] = &[
     endpoint("/v1/operator/raft/peer", DELETE, Resource::Operator, operator::raft::remove_peer),
     endpoint("/v1/operator/raft/transfer-leader", &["POST", "PUT"], Resource::Operator, operator::raft::transfer_leader),
     endpoint("/v1/operator/autopilot/configuration", &["GET", "PUT"], Resource::Operator, operator::autopilot::configuration),
+    endpoint("/v1/operator/autopilot/health", GET, Resource::Operator, operator::autopilot::health),
+    endpoint("/v1/operator/autopilot/state", GET, Resource::Operator, operator::autopilot::state),
     endpoint("/v1/operator/usage", GET, Resource::Operator, operator::usage::handle),
     endpoint(KEYRING, &["GET", "POST", "PUT", "DELETE"], Resource::Keyring, operator::keyring::handle),
 ];

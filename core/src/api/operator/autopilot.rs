@@ -6,10 +6,13 @@ use serde_json::Value;
 
 use crate::api::cluster::{ClusterCall, answer_cluster};
 use crate::api::render::json::Json;
+use crate::api::render::timestamp::rfc3339;
 use crate::api::route::{Context, Handled};
 use crate::api::{Call, HttpReply, Write};
 use crate::duration;
+use crate::gossip::Status;
 use crate::node::Published;
+use crate::node::autopilot::{ServerState, State};
 use crate::store::AutopilotSettings;
 
 pub(in crate::api) fn configuration(context: &Context<'_>) -> Handled {
@@ -34,6 +37,16 @@ fn configure(context: &Context<'_>) -> Handled {
         };
     context.params.check_datacenter(context.about())?;
     Ok(context.ask(Call::Write(Write::Autopilot { settings, cas })))
+}
+
+pub(in crate::api) fn health(context: &Context<'_>) -> Handled {
+    context.params.check_datacenter(context.about())?;
+    Ok(context.ask(Call::Cluster(ClusterCall::AutopilotHealth)))
+}
+
+pub(in crate::api) fn state(context: &Context<'_>) -> Handled {
+    context.params.check_datacenter(context.about())?;
+    Ok(context.ask(Call::Cluster(ClusterCall::AutopilotState)))
 }
 
 /// Reads the body of a change. What is not there is zero, not the default: it replaces the settings as a whole.
@@ -129,9 +142,179 @@ pub(in crate::api) fn render_configuration(published: &Published) -> HttpReply {
     HttpReply::json(200, json.into_bytes())
 }
 
+/// The health of the group, as its leader sees it: 429 when anything is wrong with it.
+#[must_use]
+pub fn render_autopilot_health(state: &State) -> HttpReply {
+    let mut json = Json::with_capacity(512 * (state.servers.len() + 1));
+    json.open(b'{');
+    json.key("Healthy");
+    json.flag(state.healthy);
+    json.key("FailureTolerance");
+    json.number(state.failure_tolerance as u64);
+    json.key("Servers");
+    json.open(b'[');
+    for server in &state.servers {
+        json.next();
+        json.open(b'{');
+        identity(&mut json, server);
+        json.key("SerfStatus");
+        json.string(server.status.map_or("none", Status::as_str));
+        json.key("Leader");
+        json.flag(server.leader);
+        json.key("Voter");
+        json.flag(server.voter);
+        condition(&mut json, server);
+        json.close(b'}');
+    }
+    json.close(b']');
+    json.close(b'}');
+    HttpReply::json(if state.healthy { 200 } else { 429 }, json.into_bytes())
+}
+
+/// The state of autopilot, as the leader sees it.
+#[must_use]
+pub fn render_autopilot_state(state: &State) -> HttpReply {
+    let ids = |keep: fn(&ServerState) -> bool| {
+        state.servers.iter().filter(move |server| keep(server)).map(|server| server.id.to_string())
+    };
+    let mut json = Json::with_capacity(512 * (state.servers.len() + 1));
+    json.open(b'{');
+    json.key("Healthy");
+    json.flag(state.healthy);
+    json.key("FailureTolerance");
+    json.number(state.failure_tolerance as u64);
+    json.key("OptimisticFailureTolerance");
+    json.number(state.optimistic_failure_tolerance as u64);
+    json.key("Servers");
+    json.open(b'{');
+    for server in &state.servers {
+        json.data_key(&server.id.to_string());
+        json.open(b'{');
+        identity(&mut json, server);
+        json.key("NodeStatus");
+        json.string(server.status.map_or("none", Status::as_str));
+        condition(&mut json, server);
+        json.key("ReadReplica");
+        json.flag(server.read_replica);
+        json.key("Status");
+        json.string(match (server.leader, server.voter) {
+            (true, _) => "leader",
+            (false, true) => "voter",
+            (false, false) => "non-voter",
+        });
+        json.key("Meta");
+        json.raw(b"{}");
+        json.key("NodeType");
+        json.string(if server.read_replica { "read-replica" } else { "voter" });
+        json.close(b'}');
+    }
+    json.close(b'}');
+    json.key("Leader");
+    json.display(state.leader);
+    json.key("Voters");
+    json.strings(ids(|server| server.voter));
+    let replicas: Vec<String> = ids(|server| server.read_replica).collect();
+    if !replicas.is_empty() {
+        json.key("ReadReplicas");
+        json.strings(replicas);
+    }
+    json.close(b'}');
+    HttpReply::json(200, json.into_bytes())
+}
+
+/// Who a server is.
+fn identity(json: &mut Json, server: &ServerState) {
+    json.key("ID");
+    json.display(server.id);
+    json.key("Name");
+    json.string(&server.name);
+    json.key("Address");
+    json.string(&server.address);
+    json.key("Version");
+    json.string(&server.version);
+}
+
+/// How a server does.
+fn condition(json: &mut Json, server: &ServerState) {
+    json.key("LastContact");
+    if server.last_contact == Duration::MAX {
+        // Clients read a duration here, and Consul has this one for «never».
+        json.string("-1ns");
+    } else {
+        json.string(&duration::format(server.last_contact));
+    }
+    json.key("LastTerm");
+    json.number(server.last_term.0);
+    json.key("LastIndex");
+    json.number(server.last_index.0);
+    json.key("Healthy");
+    json.flag(server.healthy);
+    json.key("StableSince");
+    json.string(&rfc3339(server.stable_since));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{LogIndex, Term, Uuid};
+    use crate::time::Wall;
+
+    fn group() -> State {
+        let server = |id: u128, leader: bool, voter: bool, last_contact| ServerState {
+            id: Uuid(id),
+            name: format!("n{id}").into(),
+            address: format!("10.0.0.{id}:8300").into(),
+            status: leader.then_some(Status::Alive),
+            version: "0.1.0".into(),
+            leader,
+            voter,
+            read_replica: !voter,
+            last_contact,
+            last_term: Term(2),
+            last_index: LogIndex(9),
+            healthy: leader,
+            stable_since: Wall(1_795_237_576_000),
+        };
+        State {
+            healthy: false,
+            failure_tolerance: 0,
+            optimistic_failure_tolerance: 1,
+            leader: Uuid(1),
+            servers: vec![server(1, true, true, Duration::ZERO), server(2, false, false, Duration::MAX)],
+        }
+    }
+
+    fn parsed(reply: &HttpReply) -> Value {
+        serde_json::from_slice(&reply.body).expect("JSON")
+    }
+
+    #[test]
+    fn health_is_told_by_the_status_too() {
+        let reply = render_autopilot_health(&group());
+        assert_eq!(reply.status, 429);
+        assert_eq!(
+            parsed(&reply)["Servers"][0],
+            serde_json::json!({"ID":Uuid(1).to_string(),"Name":"n1","Address":"10.0.0.1:8300","SerfStatus":"alive",
+                "Version":"0.1.0","Leader":true,"LastContact":"0s","LastTerm":2,"LastIndex":9,"Healthy":true,
+                "Voter":true,"StableSince":"2026-11-21T05:06:16Z"})
+        );
+        let lost = &parsed(&reply)["Servers"][1];
+        assert_eq!((&lost["LastContact"], &lost["SerfStatus"]), (&"-1ns".into(), &"none".into()));
+        assert_eq!(render_autopilot_health(&State { healthy: true, ..group() }).status, 200);
+    }
+
+    #[test]
+    fn the_state_lists_servers_by_identity() {
+        let reply = render_autopilot_state(&group());
+        let state = parsed(&reply);
+        assert_eq!((reply.status, &state["OptimisticFailureTolerance"]), (200, &1.into()));
+        let servers = &state["Servers"];
+        assert_eq!(servers[Uuid(1).to_string()]["Status"], "leader");
+        assert_eq!(servers[Uuid(2).to_string()]["NodeType"], "read-replica");
+        assert_eq!(state["Leader"], Uuid(1).to_string());
+        assert_eq!(state["Voters"], serde_json::json!([Uuid(1).to_string()]));
+        assert_eq!(state["ReadReplicas"], serde_json::json!([Uuid(2).to_string()]));
+    }
 
     #[test]
     fn what_is_not_given_is_zero() {

@@ -2,6 +2,7 @@
 
 pub(crate) mod json;
 pub(crate) mod rows;
+pub(crate) mod timestamp;
 
 use std::sync::Arc;
 
