@@ -114,7 +114,9 @@ impl Node {
             ClusterCall::AutopilotHealth | ClusterCall::AutopilotState => {
                 let state = self.duties(now, |duties, cx, facts| duties.autopilot(cx.now, facts));
                 match state {
-                    Some(state) if call == ClusterCall::AutopilotHealth => api::render_autopilot_health(&state),
+                    Some(state) if call == ClusterCall::AutopilotHealth => {
+                        api::render_autopilot_health(&state)
+                    }
                     Some(state) => api::render_autopilot_state(&state),
                     // It has just been elected and knows nothing of the others yet.
                     None => HttpReply::text(500, "No cluster leader"),
