@@ -6,10 +6,12 @@ mod config;
 mod duties;
 mod effects;
 mod events;
+pub mod forming;
 mod forward;
 mod gossiping;
 mod jobs;
 mod joining;
+pub mod leaving;
 mod lifecycle;
 mod operator;
 mod parked;
@@ -28,13 +30,13 @@ use bytes::Bytes;
 
 pub use cluster::{Cluster, EVENTS_KEPT};
 pub use config::{BadStart, CheckpointPolicy, Config, FormingPolicy, Restored};
-pub use duties::{DutyTimer, SERF_HEALTH, SERVICE, autopilot};
+pub use duties::{DutyTimer, Facts, SERF_HEALTH, SERVICE, autopilot};
 pub use joining::JoinPolicy;
 pub use peer::{Ask, BadFrame, PeerAnswer, PeerMessage, Serve};
 pub use published::{About, Lease, Published};
 
 use self::checkpointing::Checkpointing;
-use self::duties::{Duties, Facts};
+use self::duties::Duties;
 use self::forward::Guests;
 use self::jobs::Jobs;
 use self::joining::Joining;
@@ -333,6 +335,7 @@ impl Node {
                 }
                 Timer::Parked => self.on_waits_over(now),
                 Timer::Hold => self.on_jobs_expired(now),
+                Timer::Forming | Timer::Leaving => {}
             }
         }
     }
