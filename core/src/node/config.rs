@@ -9,7 +9,7 @@ use super::{About, JoinPolicy};
 use crate::Text;
 use crate::agent;
 use crate::gossip::{self, Pool};
-use crate::raft::{BadRecovery, Membership, Recovered, Timing};
+use crate::raft::{BadRecovery, BootstrapError, Membership, Recovered, Timing};
 use crate::store::{AutopilotSettings, Store};
 use crate::wal::Wal;
 
@@ -102,6 +102,9 @@ pub enum BadStart {
     /// What gossip kept cannot be used.
     #[error("{0}")]
     Gossip(String),
+    /// The members that an operator puts in place cannot be a group.
+    #[error(transparent)]
+    Recover(#[from] BootstrapError),
     /// Log and checkpoint do not belong together.
     #[error(transparent)]
     Recovery(#[from] BadRecovery),

@@ -14,6 +14,7 @@
 
 use std::time::Duration;
 
+use super::FormingPolicy;
 use super::duties::Facts;
 use crate::Text;
 use crate::cx::{Cx, Timer};
@@ -49,6 +50,16 @@ impl Plan {
             0 => Plan::Wait,
             1 => Plan::Alone,
             expect => Plan::Expect(expect),
+        }
+    }
+
+    /// The plan that a policy comes down to. A group that is given as a whole is founded by its one member here.
+    #[must_use]
+    pub fn of(policy: &FormingPolicy) -> Plan {
+        match policy {
+            FormingPolicy::Found(_) => Plan::Alone,
+            FormingPolicy::Expect(expect) => Plan::new(false, usize::try_from(*expect).unwrap_or(usize::MAX)),
+            FormingPolicy::Wait => Plan::Wait,
         }
     }
 

@@ -167,7 +167,10 @@ impl Node {
             raft::Config { id: config.about.id, timing: config.timing, limits: raft::Limits::default() };
         restored.raft.check()?;
         let applied = restored.raft.snapshot.index;
-        let raft = Raft::new(raft_config, restored.raft, rng.fork(1), now);
+        let mut raft = Raft::new(raft_config, restored.raft, rng.fork(1), now);
+        if let Some(membership) = config.recover.clone() {
+            raft.force_membership(membership)?;
+        }
         let of_agent: Vec<(Text, Bytes)> =
             restored.local.iter().filter(|(key, _)| !key.starts_with(gossiping::KEPT)).cloned().collect();
         let agent = Agent::new(config.agent.clone(), &of_agent, rng.fork(2), now)?;
