@@ -68,9 +68,9 @@ impl Plan {
     pub fn warning(self) -> Option<&'static str> {
         match self {
             Plan::Expect(2) => Some("A group of 2 servers stops when one of them fails"),
-            Plan::Expect(expect) if expect % 2 == 0 => {
-                Some("A group with an even number of servers tolerates no more failures than one with one less")
-            }
+            Plan::Expect(expect) if expect % 2 == 0 => Some(
+                "A group with an even number of servers tolerates no more failures than one with one less",
+            ),
             Plan::Wait | Plan::Alone | Plan::Expect(_) => None,
         }
     }
@@ -204,9 +204,8 @@ fn founders(plan: Plan, facts: &Facts<'_>) -> Option<Membership> {
     if chosen.len() < count || chosen.first().is_none_or(|first| first.id != own) {
         return None;
     }
-    let voter = |server: &&Seen<'_>| {
-        (server.id, raft::Member { address: server.address.clone(), voter: true })
-    };
+    let voter =
+        |server: &&Seen<'_>| (server.id, raft::Member { address: server.address.clone(), voter: true });
     Some(Membership { servers: chosen.iter().take(count).map(voter).collect() })
 }
 

@@ -39,11 +39,7 @@ impl Raft {
     /// # Errors
     /// If this server belongs to a group, hears a leader, or has given its consent to another founder; if the group would
     /// not have its vote.
-    pub fn found(
-        &mut self,
-        cx: &mut Cx<'_, Effect>,
-        membership: Membership,
-    ) -> Result<(), BootstrapError> {
+    pub fn found(&mut self, cx: &mut Cx<'_, Effect>, membership: Membership) -> Result<(), BootstrapError> {
         if !self.is_blank() {
             return Err(BootstrapError::NotEmpty);
         }
