@@ -32,6 +32,9 @@ pub struct Config {
     pub join: BTreeMap<Pool, JoinPolicy>,
     /// Whether what the agent keeps for itself survives a restart. Without: development mode.
     pub keeps_local: bool,
+    /// Whether that includes the keys of gossip; without, the configured key counts at every start (Consul:
+    /// `disable_keyring_file`).
+    pub keeps_keys: bool,
     /// The agent's own settings.
     pub agent: agent::Config,
     /// For how long a request waits for a leader (Consul: `rpc_hold_timeout`).

@@ -174,11 +174,13 @@ impl Node {
         let of_agent: Vec<(Text, Bytes)> =
             restored.local.iter().filter(|(key, _)| !key.starts_with(gossiping::KEPT)).cloned().collect();
         let agent = Agent::new(config.agent.clone(), &of_agent, rng.fork(2), now)?;
+        let keeps_keys = config.keeps_keys;
         let pool = |pool, config: &gossip::Config, label| {
             let kept = gossiping::kept(pool, &restored.local).map_err(BadStart::Gossip)?;
             let mut config = config.clone();
             // What the ring has become in the running cluster counts, not what the configuration began with.
-            config.keys = kept.keys.unwrap_or(config.keys);
+            let ring = kept.keys.filter(|ring| keeps_keys && !ring.is_empty());
+            config.keys = ring.unwrap_or(config.keys);
             Ok::<_, BadStart>(Gossip::new(pool, config, kept.known, rng.fork(label), now))
         };
         let lan = pool(Pool::Lan, &config.lan, 4)?;
