@@ -1,0 +1,293 @@
+//! Exchange of everything two members know, over a stream: repairs whatever broadcasts did not reach.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::claims::Misfit;
+use super::join::Purpose;
+use super::keyring::Key;
+use super::member::{MemberInfo, Millis, State};
+use super::packet::{
+    Alive, Answer, Event, Exchange, Request, Ring, Row, STREAM_BYTES_MAX, decode_whole, encode, label,
+};
+use super::types::{CallError, Effect};
+use super::{Gossip, Timer};
+use crate::Text;
+use crate::cx::Cx;
+
+/// Why an exchange came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoExchange {
+    #[error("connection refused")]
+    Refused,
+    #[error("i/o timeout")]
+    TimedOut,
+    #[error("connection closed")]
+    Closed,
+    #[error("the answer cannot be read: another version, another pool, or other encryption keys")]
+    Unreadable,
+    #[error("{0}")]
+    Misfit(Text),
+}
+
+impl From<CallError> for NoExchange {
+    fn from(error: CallError) -> NoExchange {
+        match error {
+            CallError::Refused => NoExchange::Refused,
+            CallError::TimedOut => NoExchange::TimedOut,
+            CallError::Closed => NoExchange::Closed,
+        }
+    }
+}
+
+impl Gossip {
+    /// A request came over a stream. Answered by at most one [`Effect::Answer`].
+    pub fn on_call(&mut self, cx: &mut Cx<'_, Effect>, caller: u64, _from: SocketAddr, bytes: &[u8]) {
+        let Some((body, sealed)) = self.open(bytes, STREAM_BYTES_MAX) else {
+            return;
+        };
+        let Some(request) = decode_whole::<Request<'_>>(&body[1..]) else {
+            self.stats.dropped.malformed += 1;
+            return;
+        };
+        match request {
+            Request::Ping(target) => {
+                let answer = if target == self.config.name { Answer::Pong } else { Answer::NotMe };
+                self.answer(cx, caller, &answer, None);
+            }
+            Request::Exchange(exchange) => {
+                // An answer that is sealed with our key might not be readable for one that missed a change of keys.
+                let theirs = exchange.ring.as_ref().and_then(|ring| ring.keys.first()).filter(|_| sealed).cloned();
+                let known = theirs.filter(|key| self.ring.keys().any(|ours| ours == key));
+                match self.sender_misfit(cx, &exchange) {
+                    Some(misfit) => {
+                        self.refuse(cx, &misfit);
+                        let reason = misfit.to_string();
+                        let answer = Answer::Refused { reason: &reason, taken_by: misfit.taken_by() };
+                        self.answer(cx, caller, &answer, known.as_ref());
+                    }
+                    None => {
+                        self.merge(cx, &exchange, sealed);
+                        // After the merge, so that the asker finds its own row in the answer and can contradict it.
+                        let body = self.full_state(cx, |exchange, body| encode(&Answer::Exchange(exchange), body), false);
+                        self.answer_body(cx, caller, &body, known.as_ref());
+                    }
+                }
+            }
+        }
+    }
+
+    /// A call that was made by [`Effect::Call`] ended.
+    pub fn on_answer(&mut self, cx: &mut Cx<'_, Effect>, call: u64, result: Result<Bytes, CallError>) {
+        let Some(purpose) = self.calls.remove(&call) else {
+            return;
+        };
+        if let Purpose::Probe(seq) = purpose {
+            let result = result.map(|bytes| {
+                self.open(&bytes, STREAM_BYTES_MAX)
+                    .is_some_and(|(body, _)| decode_whole(&body[1..]) == Some(Answer::Pong))
+            });
+            return self.on_ping_call(cx, seq, result);
+        }
+        let alone = self.table.alive() <= 1;
+        let outcome = self.on_exchange(cx, &purpose, alone, result);
+        self.on_exchanged(cx, purpose, outcome);
+    }
+
+    pub(super) fn on_push_pull(&mut self, cx: &mut Cx<'_, Effect>) {
+        let alive = self.table.alive();
+        if alive <= 1 {
+            return;
+        }
+        self.arm(cx, Timer::PushPull, cx.mono() + self.config.profile.push_pull_interval_for(alive));
+        let me = self.me;
+        let partner =
+            self.table.random(&mut self.rng, 1, |slot, entry| slot != me && entry.state == State::Alive);
+        if let Some(slot) = partner.first() {
+            let to = self.table.at(*slot).info.address;
+            self.exchange(cx, to, false, Purpose::PushPull);
+        }
+    }
+
+    /// Sends everything to that address and asks for everything.
+    pub(super) fn exchange(&mut self, cx: &mut Cx<'_, Effect>, to: SocketAddr, join: bool, purpose: Purpose) {
+        let body = self.full_state(cx, |exchange, body| encode(&Request::Exchange(exchange), body), join);
+        self.call(cx, to, &body, self.config.profile.call_timeout, purpose);
+    }
+
+    /// Takes over what another member knows. Does the same whatever the order and the number of times.
+    pub(super) fn merge(&mut self, cx: &mut Cx<'_, Effect>, exchange: &Exchange<'_>, sealed: bool) {
+        self.stats.merges += 1;
+        if !(self.intents.clock.witness(exchange.member_time)
+            && self.events.clock.witness(exchange.event_time)
+            && self.queries.clock.witness(exchange.query_time))
+        {
+            self.stats.dropped.malformed += 1;
+            return;
+        }
+        if let Some(ring) = exchange.ring.as_ref().filter(|_| sealed) {
+            self.on_ring(cx, ring);
+        }
+        for row in &exchange.members {
+            self.merge_row(cx, row);
+        }
+        for event in &exchange.events {
+            self.on_event(cx, event);
+        }
+    }
+
+    fn merge_row(&mut self, cx: &mut Cx<'_, Effect>, row: &Row<'_>) {
+        let Alive { incarnation, name, .. } = row.alive;
+        let known = self.table.find(name);
+        match (known, row.state) {
+            (_, State::Alive | State::Suspect) => {
+                self.on_alive(cx, &row.alive);
+                if row.state == State::Suspect {
+                    // Not a voice of its own: the sender only passes on what it heard.
+                    let own_name = self.config.name.clone();
+                    self.on_suspect(cx, incarnation, name, &own_name, false);
+                }
+            }
+            (Some(_), State::Left) => self.on_dead(cx, incarnation, name, name),
+            // It may object: we believed it to be well.
+            (Some(slot), State::Dead) => {
+                let own_name = self.config.name.clone();
+                if self.table.at(slot).state.is_alive() || slot == self.me {
+                    self.on_suspect(cx, incarnation, name, &own_name, false);
+                } else {
+                    self.on_dead(cx, incarnation, name, &own_name);
+                }
+            }
+            (None, State::Dead | State::Left) => self.merge_gone(cx, row),
+        }
+        if row.leaving {
+            self.merge_leaving(cx, name, row.intent_time);
+        } else if row.intent_time > 0 {
+            self.on_join_intent(cx, row.intent_time, name);
+        }
+    }
+
+    /// A member that failed or left before we heard of it: remembered for as long as by those who saw it.
+    fn merge_gone(&mut self, cx: &mut Cx<'_, Effect>, row: &Row<'_>) {
+        let Some(info) = MemberInfo::received(row.alive.name, row.alive.address, row.alive.meta) else {
+            self.stats.dropped.malformed += 1;
+            return;
+        };
+        let age = Duration::from_secs(u64::from(row.age));
+        let kept = self.kept_for(&info, row.state == State::Left || row.leaving);
+        if age >= kept || self.intents.was_pruned(row.alive.name, row.intent_time) || self.misfit(&info).is_some() {
+            return;
+        }
+        let since = Millis::ago(cx.mono(), age);
+        let slot = self.table.insert(std::sync::Arc::new(info), row.alive.incarnation, row.state, since);
+        self.table.set_intent(slot, row.leaving, row.intent_time);
+        self.tell(cx, slot);
+        self.begin_reaping(cx);
+    }
+
+    fn on_exchange(
+        &mut self,
+        cx: &mut Cx<'_, Effect>,
+        purpose: &Purpose,
+        alone: bool,
+        result: Result<Bytes, CallError>,
+    ) -> Result<Text, NoExchange> {
+        let bytes = result?;
+        let (body, sealed) = self.open(&bytes, STREAM_BYTES_MAX).ok_or(NoExchange::Unreadable)?;
+        match decode_whole::<Answer<'_>>(&body[1..]) {
+            Some(Answer::Exchange(exchange)) => {
+                if let Some(misfit) = self.sender_misfit(cx, &exchange) {
+                    self.refuse(cx, &misfit);
+                    return Err(NoExchange::Misfit(misfit.to_string().into()));
+                }
+                if alone && purpose.is_join() {
+                    // What happened before this member came is not its business.
+                    self.events.ignore_until(exchange.event_time);
+                }
+                self.merge(cx, &exchange, sealed);
+                Ok(exchange.from.into())
+            }
+            Some(Answer::Refused { reason, taken_by }) => {
+                if let Some(other) = taken_by.filter(|_| !purpose.is_join()) {
+                    // Whoever is in a pool already does not just go away.
+                    self.on_conflict(cx, other);
+                }
+                let reason: String = reason.chars().take(512).collect();
+                Err(NoExchange::Misfit(reason.into()))
+            }
+            Some(Answer::Pong | Answer::NotMe) | None => {
+                self.stats.dropped.malformed += 1;
+                Err(NoExchange::Unreadable)
+            }
+        }
+    }
+
+    /// Why the sender of an exchange cannot be in one pool with us.
+    fn sender_misfit(&self, cx: &Cx<'_, Effect>, exchange: &Exchange<'_>) -> Option<Misfit> {
+        let row = exchange.members.iter().find(|row| row.alive.name == exchange.from);
+        let described = row.and_then(|row| MemberInfo::received(row.alive.name, row.alive.address, row.alive.meta));
+        let Some(info) = described else {
+            return Some(Misfit::Nonsense(exchange.from.chars().take(64).collect()));
+        };
+        if let Some(slot) = self.table.find(&info.name) {
+            let entry = self.table.at(slot);
+            if !self.may_move(cx, entry, &info) {
+                return Some(Misfit::Name(info.name.to_string(), info.address, entry.info.address));
+            }
+        }
+        self.misfit(&info)
+    }
+
+    /// All that this member knows, as the body that `encode` makes of it. Costs time in proportion to the pool.
+    fn full_state(
+        &self,
+        cx: &Cx<'_, Effect>,
+        encode: impl FnOnce(Exchange<'_>, Vec<u8>) -> Vec<u8>,
+        join: bool,
+    ) -> Vec<u8> {
+        let now = cx.mono();
+        let members = self.table.iter().map(|(_, entry)| {
+            let info = &entry.info;
+            let age = if entry.state.is_alive() { 0 } else { entry.since.age(now).as_secs() };
+            Row {
+                alive: Alive {
+                    incarnation: entry.incarnation,
+                    name: &info.name,
+                    address: info.address,
+                    meta: &info.meta,
+                },
+                state: entry.state,
+                leaving: entry.leaving,
+                intent_time: entry.intent_time,
+                age: u32::try_from(age).unwrap_or(u32::MAX),
+            }
+        });
+        // A ring does not leave unsealed.
+        let sealed = !self.ring.is_empty() && self.config.verify_outgoing;
+        let exchange = Exchange {
+            join,
+            from: &self.config.name,
+            member_time: self.intents.clock.time(),
+            event_time: self.events.clock.time(),
+            query_time: self.queries.clock.time(),
+            ring: sealed.then(|| Ring { time: self.ring_time, keys: self.ring.list() }),
+            members: members.collect(),
+            events: self.events.recent().map(Event::of).collect(),
+        };
+        encode(exchange, vec![label(self.pool)])
+    }
+
+    fn answer(&mut self, cx: &mut Cx<'_, Effect>, caller: u64, answer: &Answer<'_>, key: Option<&Key>) {
+        let body = encode(answer, vec![label(self.pool)]);
+        self.answer_body(cx, caller, &body, key);
+    }
+
+    fn answer_body(&mut self, cx: &mut Cx<'_, Effect>, caller: u64, body: &[u8], key: Option<&Key>) {
+        let bytes = self.wrap(body, key);
+        self.stats.streams_sent += 1;
+        self.stats.stream_bytes_sent += bytes.len() as u64;
+        cx.emit(Effect::Answer { caller, bytes });
+    }
+}
