@@ -71,7 +71,9 @@ impl Gossip {
         let now = cx.mono();
         match entry.state {
             // In a higher incarnation it has refuted the former suspicion: this is another one.
-            State::Alive | State::Suspect if entry.state == State::Alive || incarnation > entry.incarnation => {
+            State::Alive | State::Suspect
+                if entry.state == State::Alive || incarnation > entry.incarnation =>
+            {
                 let members = self.table.alive();
                 let min = self.config.profile.suspicion_min(members);
                 let wanted = self.config.profile.suspicion_mult.saturating_sub(2);

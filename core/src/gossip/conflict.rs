@@ -38,7 +38,9 @@ impl Gossip {
         }
         let own = self.config.address;
         let name = self.config.name.clone();
-        cx.emit(Effect::Warn(format!("another agent at {other} has the name '{name}' of this one at {own}").into()));
+        cx.emit(Effect::Warn(
+            format!("another agent at {other} has the name '{name}' of this one at {own}").into(),
+        ));
         self.conflicts.asked = Some(now);
         let id = self.ask(cx, Ask::Where(name.to_string().into()));
         self.conflicts.open = Some(Vote { id, other, ours: 0, theirs: 0 });

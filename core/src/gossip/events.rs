@@ -78,7 +78,10 @@ impl Gossip {
     /// An event was heard of, by broadcast or in an exchange of state.
     pub(super) fn on_event(&mut self, cx: &mut Cx<'_, Effect>, event: &packet::Event<'_>) {
         let sane = event.name.len() + event.payload.len() <= EVENT_BYTES_MAX
-            && [event.node_filter, event.service_filter, event.tag_filter].iter().map(|filter| filter.len()).sum::<usize>()
+            && [event.node_filter, event.service_filter, event.tag_filter]
+                .iter()
+                .map(|filter| filter.len())
+                .sum::<usize>()
                 <= EVENT_ENCODED_BYTES_MAX;
         if !sane || !self.events.clock.witness(event.time) {
             self.stats.dropped.malformed += 1;

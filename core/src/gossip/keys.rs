@@ -1,7 +1,7 @@
 //! Changing the keys of the whole pool: every member is asked, and whoever was away learns it when it exchanges state.
 
 use super::Gossip;
-use super::keyring::{Key, KeysChange, KeysReport, Keyring};
+use super::keyring::{Key, Keyring, KeysChange, KeysReport};
 use super::packet::{Ask, Ring};
 use super::types::Effect;
 use crate::cx::Cx;

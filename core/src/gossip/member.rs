@@ -45,7 +45,11 @@ impl MemberInfo {
 
     /// A member as a message describes it; `None` when the description makes no sense.
     pub(super) fn received(name: &str, address: SocketAddr, meta: &[u8]) -> Option<MemberInfo> {
-        if !is_good_name(name) || meta.len() > META_BYTES_MAX || address.port() == 0 || address.ip().is_unspecified() {
+        if !is_good_name(name)
+            || meta.len() > META_BYTES_MAX
+            || address.port() == 0
+            || address.ip().is_unspecified()
+        {
             return None;
         }
         let tags: BTreeMap<Text, Text> = if meta.is_empty() {
@@ -55,7 +59,13 @@ impl MemberInfo {
             rest.is_empty().then_some(tags)?
         };
         let id = tags.get(tag::ID).and_then(|id| Uuid::parse(id));
-        Some(MemberInfo { name: name.into(), address, meta: Bytes::copy_from_slice(meta), tags: Arc::new(tags), id })
+        Some(MemberInfo {
+            name: name.into(),
+            address,
+            meta: Bytes::copy_from_slice(meta),
+            tags: Arc::new(tags),
+            id,
+        })
     }
 
     /// The value of a tag; empty when it is absent.

@@ -27,8 +27,8 @@ mod keys;
 mod lamport;
 mod leave;
 mod member;
-mod packet;
 mod pacing;
+mod packet;
 mod probe;
 mod push_pull;
 mod queries;
@@ -57,8 +57,8 @@ pub use packet::{PACKET_BYTES_MAX, STREAM_BYTES_MAX, VERSION};
 pub use stats::{Dropped, Stats};
 pub use timer::Timer;
 pub use types::{
-    CallError, EVENT_BYTES_MAX, EVENT_ENCODED_BYTES_MAX, Effect, EventTooBig, META_BYTES_MAX, Member, MemberChange,
-    Pool, Status, UserEvent, tag,
+    CallError, EVENT_BYTES_MAX, EVENT_ENCODED_BYTES_MAX, Effect, EventTooBig, META_BYTES_MAX, Member,
+    MemberChange, Pool, Status, UserEvent, tag,
 };
 
 use self::awareness::Awareness;
@@ -70,8 +70,8 @@ use self::join::{Joining, Known, Purpose};
 use self::keys::KeysWanted;
 use self::leave::Leaving;
 use self::member::Millis;
-use self::packet::{Alive, BODY_BYTES_MAX, Message, Messages, PLAIN, SEALED, encode, label};
 use self::pacing::Pacer;
+use self::packet::{Alive, BODY_BYTES_MAX, Message, Messages, PLAIN, SEALED, encode, label};
 use self::probe::Probes;
 use self::queries::Queries;
 use self::suspicion::Suspicion;
@@ -289,7 +289,9 @@ impl Gossip {
     fn on_message(&mut self, cx: &mut Cx<'_, Effect>, from: SocketAddr, message: Message<'_>, sealed: bool) {
         match message {
             Message::Ping { seq, target } => self.on_ping(cx, from, seq, target),
-            Message::PingRequest { seq, target, address } => self.on_ping_request(cx, from, seq, target, address),
+            Message::PingRequest { seq, target, address } => {
+                self.on_ping_request(cx, from, seq, target, address)
+            }
             Message::Ack { seq, coordinate } => self.on_ack(cx, seq, coordinate),
             Message::Nack { seq } => self.on_nack(seq),
             Message::Verify { target } => self.on_verify(cx, target),
@@ -313,7 +315,9 @@ impl Gossip {
         self.queue.push(topic, Bytes::from(encode(message, Vec::with_capacity(64))));
         if self.deadline(cx, Timer::Gossip).is_none() {
             let soonest = cx.mono() + GATHER;
-            let next = self.gossiped.map_or(soonest, |last| (last + self.config.profile.gossip_interval).max(soonest));
+            let next = self
+                .gossiped
+                .map_or(soonest, |last| (last + self.config.profile.gossip_interval).max(soonest));
             self.arm(cx, Timer::Gossip, next);
         }
     }
@@ -450,7 +454,14 @@ impl Gossip {
     }
 
     /// Opens a stream; what comes of it ends in `on_answer`.
-    fn call(&mut self, cx: &mut Cx<'_, Effect>, to: SocketAddr, body: &[u8], timeout: Duration, purpose: Purpose) {
+    fn call(
+        &mut self,
+        cx: &mut Cx<'_, Effect>,
+        to: SocketAddr,
+        body: &[u8],
+        timeout: Duration,
+        purpose: Purpose,
+    ) {
         self.next_call += 1;
         let bytes = self.wrap(body, None);
         self.stats.streams_sent += 1;

@@ -99,7 +99,8 @@ impl Gossip {
         self.stats.probes += 1;
         let helpers = Vec::new();
         let stage = Stage::Direct;
-        self.probes.current = Some(Probe { seq, slot, name, sent: now, stage, helpers, nacks: 0, refused: false });
+        self.probes.current =
+            Some(Probe { seq, slot, name, sent: now, stage, helpers, nacks: 0, refused: false });
         let timeout = self.awareness.scale(self.config.profile.probe_timeout);
         self.arm(cx, Timer::PingLate, now + timeout);
     }
@@ -141,7 +142,12 @@ impl Gossip {
     }
 
     /// The stream that was tried in a probe, or to verify a refusal, ended.
-    pub(super) fn on_ping_call(&mut self, cx: &mut Cx<'_, Effect>, seq: u32, result: Result<bool, CallError>) {
+    pub(super) fn on_ping_call(
+        &mut self,
+        cx: &mut Cx<'_, Effect>,
+        seq: u32,
+        result: Result<bool, CallError>,
+    ) {
         if let Some(Relay::Verify { refused, .. }) = self.probes.relays.get_mut(&seq) {
             match result {
                 Ok(true) => {
@@ -268,7 +274,9 @@ impl Gossip {
     /// A ping for somebody else stayed without an answer.
     pub(super) fn on_relay_late(&mut self, cx: &mut Cx<'_, Effect>, seq: u32) {
         match self.probes.relays.remove(&seq) {
-            Some(Relay::For { to, seq }) if self.config.lifeguard => self.send(cx, to, &Message::Nack { seq }),
+            Some(Relay::For { to, seq }) if self.config.lifeguard => {
+                self.send(cx, to, &Message::Nack { seq })
+            }
             Some(Relay::Verify { slot, name, refused: true }) if self.is_still(slot, &name) => {
                 self.accuse(cx, slot, true);
             }
@@ -333,7 +341,8 @@ impl Gossip {
         for _ in 0..2 {
             if let Some(round) = &mut self.probes.round {
                 for slot in round {
-                    let fits = slot != self.me && self.table.get(slot).is_some_and(|entry| entry.state.is_alive());
+                    let fits =
+                        slot != self.me && self.table.get(slot).is_some_and(|entry| entry.state.is_alive());
                     if fits {
                         return Some(slot);
                     }

@@ -59,7 +59,8 @@ impl Gossip {
             }
             Request::Exchange(exchange) => {
                 // An answer that is sealed with our key might not be readable for one that missed a change of keys.
-                let theirs = exchange.ring.as_ref().and_then(|ring| ring.keys.first()).filter(|_| sealed).cloned();
+                let theirs =
+                    exchange.ring.as_ref().and_then(|ring| ring.keys.first()).filter(|_| sealed).cloned();
                 let known = theirs.filter(|key| self.ring.keys().any(|ours| ours == key));
                 match self.sender_misfit(cx, &exchange) {
                     Some(misfit) => {
@@ -71,7 +72,11 @@ impl Gossip {
                     None => {
                         self.merge(cx, &exchange, sealed);
                         // After the merge, so that the asker finds its own row in the answer and can contradict it.
-                        let body = self.full_state(cx, |exchange, body| encode(&Answer::Exchange(exchange), body), false);
+                        let body = self.full_state(
+                            cx,
+                            |exchange, body| encode(&Answer::Exchange(exchange), body),
+                            false,
+                        );
                         self.answer_body(cx, caller, &body, known.as_ref());
                     }
                 }
@@ -177,7 +182,10 @@ impl Gossip {
         };
         let age = Duration::from_secs(u64::from(row.age));
         let kept = self.kept_for(&info, row.state == State::Left || row.leaving);
-        if age >= kept || self.intents.was_pruned(row.alive.name, row.intent_time) || self.misfit(&info).is_some() {
+        if age >= kept
+            || self.intents.was_pruned(row.alive.name, row.intent_time)
+            || self.misfit(&info).is_some()
+        {
             return;
         }
         let since = Millis::ago(cx.mono(), age);
@@ -227,7 +235,8 @@ impl Gossip {
     /// Why the sender of an exchange cannot be in one pool with us.
     fn sender_misfit(&self, cx: &Cx<'_, Effect>, exchange: &Exchange<'_>) -> Option<Misfit> {
         let row = exchange.members.iter().find(|row| row.alive.name == exchange.from);
-        let described = row.and_then(|row| MemberInfo::received(row.alive.name, row.alive.address, row.alive.meta));
+        let described =
+            row.and_then(|row| MemberInfo::received(row.alive.name, row.alive.address, row.alive.meta));
         let Some(info) = described else {
             return Some(Misfit::Nonsense(exchange.from.chars().take(64).collect()));
         };

@@ -71,7 +71,10 @@ impl Gossip {
         self.queries.open.get(&id).is_some_and(|open| {
             // The asker counts as answered. Whoever answered and then failed does no harm.
             open.answered.len() >= self.table.alive()
-                && self.table.iter().all(|(_, entry)| !entry.state.is_alive() || open.answered.contains(&entry.info.name))
+                && self
+                    .table
+                    .iter()
+                    .all(|(_, entry)| !entry.state.is_alive() || open.answered.contains(&entry.info.name))
         })
     }
 

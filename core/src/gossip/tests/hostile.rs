@@ -125,7 +125,9 @@ fn beliefs(lone: &Lone) -> Vec<(String, u32, State, bool, u64)> {
         .table
         .by_name()
         .filter(|entry| entry.info.name != "m0")
-        .map(|entry| (entry.info.name.to_string(), entry.incarnation, entry.state, entry.leaving, entry.intent_time))
+        .map(|entry| {
+            (entry.info.name.to_string(), entry.incarnation, entry.state, entry.leaving, entry.intent_time)
+        })
         .collect()
 }
 
@@ -148,7 +150,16 @@ fn row(said: &Said) -> Row<'static> {
 
 fn exchange(said: &[Said]) -> Exchange<'static> {
     let members = said.iter().map(row).collect();
-    Exchange { join: false, from: "a", member_time: 5, event_time: 0, query_time: 0, ring: None, members, events: vec![] }
+    Exchange {
+        join: false,
+        from: "a",
+        member_time: 5,
+        event_time: 0,
+        query_time: 0,
+        ring: None,
+        members,
+        events: vec![],
+    }
 }
 
 /// One row per member, as an exchange has.

@@ -132,7 +132,8 @@ impl Net {
 
     pub fn add(&mut self, config: Config) -> usize {
         let host = self.hosts.len();
-        let gossip = Gossip::new(self.pool, config.clone(), Vec::new(), self.rng.fork(host as u64), self.clock());
+        let gossip =
+            Gossip::new(self.pool, config.clone(), Vec::new(), self.rng.fork(host as u64), self.clock());
         self.hosts.push(Host {
             gossip,
             life: Life::Up,
