@@ -56,7 +56,6 @@ fn config() -> Config {
         wan: None,
         join: BTreeMap::new(),
         keeps_local: false,
-        keeps_keys: false,
         agent: agent::Config {
             node: Text::new("n1"),
             id: Some(id),

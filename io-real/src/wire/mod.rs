@@ -1,4 +1,15 @@
-//! Connections with other agents.
+//! Connections with other agents: frames of Raft, forwarded requests and snapshots over one port.
+//!
+//! [`handshake`] begins a connection, [`frames`] cuts it into frames, [`link`] queues and runs one, and [`TcpWire`]
+//! knows which there are. All but the last are generic over the stream.
+
+mod frames;
+mod handshake;
+mod link;
+pub(crate) mod socket;
+mod tcp;
+#[cfg(test)]
+mod tests;
 
 use std::task::{Context, Poll};
 
@@ -7,6 +18,8 @@ use proconsul_core::Text;
 use proconsul_core::ids::ServerId;
 
 use crate::ports::{Wire, WireEvent};
+
+pub use tcp::{BindError, Identity, TcpWire};
 
 /// The wire of a server that is alone: nobody speaks, nobody is reached.
 #[derive(Clone, Copy, Debug)]

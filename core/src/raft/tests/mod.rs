@@ -4,7 +4,6 @@ mod audit;
 mod bench;
 mod cluster;
 mod faults;
-mod founding;
 #[cfg(feature = "planted")]
 mod planted;
 mod rules;
