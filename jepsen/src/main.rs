@@ -2,16 +2,19 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::io::{BufReader, BufWriter};
+use std::io::{self, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use proconsul_jepsen::history::{History, Outcome};
+use proconsul_jepsen::process::cluster::Layout;
+use proconsul_jepsen::process::faults::{self, Fault};
 use proconsul_jepsen::process::server::Launch;
 use proconsul_jepsen::process::{self, kill};
 use proconsul_jepsen::verdict::Verdict;
+use proconsul_jepsen::workload::Random;
 use proconsul_jepsen::{index_order, linearizability, locks, sessions, watches};
 
 /// Runs agents under faults and checks what their clients saw. Exit code 0 only if every check passes.
@@ -57,6 +60,39 @@ enum Scenario {
         #[arg(last = true)]
         agent: Vec<String>,
     },
+    /// Let the servers of a cluster fail one at a time under clients of every agent: killed, stopped, restarted.
+    Cluster {
+        /// The agent's program; by default `proconsul` beside this program.
+        #[arg(long)]
+        binary: Option<PathBuf>,
+        /// Decides the workload, the faults and their moments; by default it is drawn and printed.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Servers.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=7))]
+        servers: u32,
+        /// Client agents.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=20))]
+        clients: u32,
+        /// Keys that the clients share.
+        #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+        keys: u64,
+        /// How many faults.
+        #[arg(long, default_value_t = 20)]
+        rounds: u32,
+        /// The longest time from a recovery to the next fault, in milliseconds.
+        #[arg(long, default_value_t = 2_000)]
+        calm_ms: u64,
+        /// Give up after this many seconds.
+        #[arg(long, default_value_t = 900)]
+        time_limit: u64,
+        /// Keep the history in this file, as JSON lines. A history that fails is kept in any case.
+        #[arg(long)]
+        history: Option<PathBuf>,
+        /// More arguments for every agent.
+        #[arg(last = true)]
+        agent: Vec<String>,
+    },
     /// Check a history that was kept.
     Check {
         /// The file, JSON lines.
@@ -94,11 +130,8 @@ fn run(scenario: Scenario) -> Result<bool, Box<dyn Error>> {
             history,
             agent,
         } => {
-            let binary = match binary {
-                Some(binary) => std::path::absolute(binary)?,
-                None => beside("proconsul")?,
-            };
-            let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) ^ now_seed());
+            let binary = program(binary)?;
+            let seed = seed.unwrap_or_else(draw_seed);
             let up_for = Duration::from_millis(up_for_ms);
             let options = kill::Options { seed, clients, keys, rounds, up_for };
             println!(
@@ -106,32 +139,101 @@ fn run(scenario: Scenario) -> Result<bool, Box<dyn Error>> {
                 binary.display()
             );
             let launch = Launch { binary, dev: in_memory, arguments: agent };
-            let runtime =
-                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-            let run = runtime.block_on(async {
-                tokio::select! {
-                    biased;
-                    _ = process::asked_to_end() => Err("interrupted".into()),
-                    () = tokio::time::sleep(Duration::from_secs(time_limit)) => {
-                        Err(format!("not done within {time_limit} s"))
-                    }
-                    run = kill::run(launch, &options) => run.map_err(|error| error.to_string()),
-                }
-            })?;
-            summarize(&run);
-            if let Some(path) = &history {
-                save(&run.history, path)?;
+            let run = within(time_limit, kill::run(launch, &options))?;
+            summarize(&run.history, run.duration);
+            println!("exec to first write: {}", spread(run.starts));
+            passed("kill", seed, &run.history, history.as_deref())
+        }
+        Scenario::Cluster {
+            binary,
+            seed,
+            servers,
+            clients,
+            keys,
+            rounds,
+            calm_ms,
+            time_limit,
+            history,
+            agent,
+        } => {
+            let binary = program(binary)?;
+            let seed = seed.unwrap_or_else(draw_seed);
+            println!(
+                "cluster: {} seed {seed}, {servers} servers, {clients} clients, {keys} keys, {rounds} faults",
+                binary.display()
+            );
+            let mut random = Random::new(seed);
+            let draw = |_| {
+                let at = random.below(Fault::ALL.len() as u64);
+                Fault::ALL[usize::try_from(at).expect("there are few kinds")]
+            };
+            let options = faults::Options {
+                seed,
+                keys,
+                rest: Duration::from_millis(2),
+                calm: Duration::from_millis(calm_ms),
+                faults: (0..rounds).map(draw).collect(),
+            };
+            let layout = Layout {
+                binary,
+                servers: servers as usize,
+                clients: clients as usize,
+                arguments: agent,
+            };
+            let run = within(time_limit, faults::run(&layout, &options))?;
+            summarize(&run.history, run.duration);
+            for fault in Fault::ALL {
+                let took = run.recoveries.iter().filter(|(of, _)| *of == fault).map(|(_, took)| *took);
+                println!("writes again after {fault}: {}", spread(took.collect()));
             }
-            let passed = check(&run.history);
-            if !passed && history.is_none() {
-                save(
-                    &run.history,
-                    &std::env::temp_dir().join(format!("proconsul-jepsen-kill-{seed}.jsonl")),
-                )?;
+            let two_leaders = faults::two_leaders(&run.elections);
+            match two_leaders {
+                Some(two) => println!("leaders: two in one term: {two:?}"),
+                None => println!("leaders: never two in one term, {} sightings", run.elections.len()),
             }
-            Ok(passed)
+            Ok(passed("cluster", seed, &run.history, history.as_deref())? && two_leaders.is_none())
         }
     }
+}
+
+/// Runs to the end, but no longer than the limit, and not after this program was asked to end.
+fn within<T>(time_limit: u64, run: impl Future<Output = io::Result<T>>) -> Result<T, Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            _ = process::asked_to_end() => Err("interrupted".into()),
+            () = tokio::time::sleep(Duration::from_secs(time_limit)) => {
+                Err(format!("not done within {time_limit} s").into())
+            }
+            run = run => Ok(run?),
+        }
+    })
+}
+
+/// Checks a history, and keeps it if that was asked for or a check fails.
+fn passed(scenario: &str, seed: u64, history: &History, path: Option<&Path>) -> Result<bool, Box<dyn Error>> {
+    if let Some(path) = path {
+        save(history, path)?;
+    }
+    let passed = check(history);
+    if !passed && path.is_none() {
+        let name = format!("proconsul-jepsen-{scenario}-{seed}.jsonl");
+        save(history, &std::env::temp_dir().join(name))?;
+    }
+    Ok(passed)
+}
+
+/// The program that was named, or the one beside this.
+fn program(named: Option<PathBuf>) -> Result<PathBuf, Box<dyn Error>> {
+    match named {
+        Some(named) => Ok(std::path::absolute(named)?),
+        None => beside("proconsul"),
+    }
+}
+
+fn draw_seed() -> u64 {
+    u64::from(std::process::id()) ^ now_seed()
 }
 
 fn now_seed() -> u64 {
@@ -156,30 +258,31 @@ fn save(history: &History, path: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn summarize(run: &kill::Run) {
-    let operations = run.history.operations();
+fn summarize(history: &History, duration: Duration) {
+    let operations = history.operations();
     let count = |wanted: fn(&Outcome) -> bool| operations.iter().filter(|o| wanted(&o.outcome)).count();
     let answered = count(|outcome| matches!(outcome, Outcome::Ok(_)));
     println!(
         "{} operations in {:.1} s: {answered} answered ({:.0}/s), {} failed, {} unknown",
         operations.len(),
-        run.duration.as_secs_f64(),
-        answered as f64 / run.duration.as_secs_f64(),
+        duration.as_secs_f64(),
+        answered as f64 / duration.as_secs_f64(),
         count(|outcome| *outcome == Outcome::Failed),
         count(|outcome| *outcome == Outcome::Unknown),
     );
-    let mut starts = run.starts.clone();
-    starts.sort_unstable();
-    if let (Some(fastest), Some(slowest)) = (starts.first(), starts.last()) {
-        let median = starts[starts.len() / 2];
-        println!(
-            "{} starts, exec to first write: {:.0} ms at best, {:.0} ms in the middle, {:.0} ms at worst",
-            starts.len(),
-            fastest.as_secs_f64() * 1e3,
-            median.as_secs_f64() * 1e3,
-            slowest.as_secs_f64() * 1e3,
-        );
-    }
+}
+
+fn spread(mut times: Vec<Duration>) -> String {
+    times.sort_unstable();
+    let (Some(fastest), Some(slowest)) = (times.first(), times.last()) else { return "none".to_owned() };
+    let median = times[times.len() / 2];
+    format!(
+        "{} times, {:.0} ms at best, {:.0} ms in the middle, {:.0} ms at worst",
+        times.len(),
+        fastest.as_secs_f64() * 1e3,
+        median.as_secs_f64() * 1e3,
+        slowest.as_secs_f64() * 1e3,
+    )
 }
 
 /// Runs every checker and prints what it says.

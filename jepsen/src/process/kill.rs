@@ -4,12 +4,12 @@
 //! they wrote; the history of all rounds must be linearizable.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::client::Client;
-use super::kv;
+use super::kv::Reads;
+use super::recorder::{Load, Pace, Recorder};
 use super::server::{Launch, Server};
 use crate::history::{Consistency, History, Op, Outcome};
 use crate::workload::{Random, Registers};
@@ -40,30 +40,6 @@ pub struct Run {
     pub starts: Vec<Duration>,
 }
 
-/// Collects the history of concurrent clients.
-struct Recorder {
-    history: Mutex<History>,
-    started: Instant,
-    stop: AtomicBool,
-}
-
-impl Recorder {
-    fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_nanos()).expect("no run lasts for centuries")
-    }
-
-    async fn perform(&self, http: &mut Client, client: u32, key: &str, op: Op) -> Outcome {
-        let id = {
-            let mut history = self.history.lock().expect("no client panics while it records");
-            history.invoke(client, key, op.clone(), self.now())
-        };
-        let outcome = kv::perform(http, key, &op).await;
-        let mut history = self.history.lock().expect("no client panics while it records");
-        history.complete(id, outcome.clone(), self.now());
-        outcome
-    }
-}
-
 /// Runs the scenario. The history still has to be checked.
 ///
 /// # Errors
@@ -72,23 +48,19 @@ impl Recorder {
 pub async fn run(launch: Launch, options: &Options) -> io::Result<Run> {
     let mut server = Server::start(launch)?;
     let mut starts = vec![server.first_put().await?];
-    let recorder = Arc::new(Recorder {
-        history: Mutex::new(History::new()),
-        started: Instant::now(),
-        stop: AtomicBool::new(false),
-    });
-    let clients: Vec<_> = (1..=options.clients)
-        .map(|client| {
-            let workload = Registers::new(options.seed, client, options.keys);
-            tokio::spawn(run_client(Arc::clone(&recorder), server.http(), client, workload))
-        })
-        .collect();
+    let recorder = Arc::new(Recorder::default());
+    let pace = Pace {
+        seed: options.seed,
+        keys: options.keys,
+        rest: Duration::ZERO,
+        // The server is down; it takes a moment to come back.
+        rest_after_failure: Duration::from_millis(5),
+    };
+    let clients = vec![(server.http(), Reads::Consistent); options.clients as usize];
+    let load = Load::start(&recorder, pace, &clients);
     let rounds = run_rounds(&mut server, options, &mut starts).await;
-    recorder.stop.store(true, Ordering::Relaxed);
-    for client in clients {
-        client.await.expect("no client panics");
-    }
-    let duration = recorder.started.elapsed();
+    load.stop().await;
+    let duration = recorder.elapsed();
     rounds?;
     // Once more, with nobody about: what was acknowledged last must be on disk too.
     server.kill();
@@ -97,7 +69,7 @@ pub async fn run(launch: Launch, options: &Options) -> io::Result<Run> {
     let mut http = Client::new(server.http());
     for key in 0..options.keys {
         let op = Op::Read { consistency: Consistency::Linearizable };
-        let outcome = recorder.perform(&mut http, 0, &Registers::key(key), op).await;
+        let outcome = recorder.perform(&mut http, 0, &Registers::key(key), op, Reads::Consistent).await;
         if !matches!(outcome, Outcome::Ok(_)) {
             return Err(io::Error::other(format!(
                 "the last read of key {key} failed\n{}",
@@ -105,8 +77,7 @@ pub async fn run(launch: Launch, options: &Options) -> io::Result<Run> {
             )));
         }
     }
-    let mut history = recorder.history.lock().expect("no client panics while it records");
-    Ok(Run { history: std::mem::take(&mut *history), duration, starts })
+    Ok(Run { history: recorder.take(), duration, starts })
 }
 
 async fn run_rounds(server: &mut Server, options: &Options, starts: &mut Vec<Duration>) -> io::Result<()> {
@@ -120,22 +91,4 @@ async fn run_rounds(server: &mut Server, options: &Options, starts: &mut Vec<Dur
     }
     tokio::time::sleep(options.up_for / 2).await;
     Ok(())
-}
-
-async fn run_client(
-    recorder: Arc<Recorder>,
-    address: std::net::SocketAddr,
-    client: u32,
-    mut workload: Registers,
-) {
-    let mut http = Client::new(address);
-    while !recorder.stop.load(Ordering::Relaxed) {
-        let (key, op) = workload.next_operation();
-        let outcome = recorder.perform(&mut http, client, &key, op).await;
-        workload.saw(&key, &outcome);
-        if !matches!(outcome, Outcome::Ok(_)) {
-            // The server is down; it takes a moment to come back.
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
 }

@@ -16,14 +16,26 @@ struct KvPair {
     session: Option<String>,
 }
 
+/// How a read that must be fresh is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// With `?consistent`.
+    Consistent,
+    /// Without a mode: as fresh as the leader's lease makes it.
+    Default,
+}
+
 /// Performs a read, write, compare-and-set or delete of a key.
 ///
 /// # Panics
 ///
 /// If the operation is none of those.
-pub async fn perform(client: &mut Client, key: &str, op: &Op) -> Outcome {
+pub async fn perform(client: &mut Client, key: &str, op: &Op, reads: Reads) -> Outcome {
     let (method, query, body) = match op {
-        Op::Read { consistency: Consistency::Linearizable } => ("GET", "?consistent".to_owned(), ""),
+        Op::Read { consistency: Consistency::Linearizable } => match reads {
+            Reads::Consistent => ("GET", "?consistent".to_owned(), ""),
+            Reads::Default => ("GET", String::new(), ""),
+        },
         Op::Read { consistency: Consistency::Stale } => ("GET", "?stale".to_owned(), ""),
         Op::Write { value } => ("PUT", String::new(), value.as_str()),
         Op::Cas { expected, value } => ("PUT", format!("?cas={expected}"), value.as_str()),
