@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 /// Appends waiting for the log at one time; more wait in their connections.
-const LOG_QUEUE: usize = 4_096;
+pub(crate) const LOG_QUEUE: usize = 4_096;
 
 /// Answers every request with the same body.
 pub(crate) fn http(port: u16, body_bytes: usize, body_file: Option<PathBuf>) -> Result<(), Box<dyn Error>> {
@@ -75,14 +75,14 @@ fn append(mut file: File, appends: &mpsc::Receiver<(Bytes, oneshot::Sender<()>)>
     }
 }
 
-fn answer(status: StatusCode, body: Bytes) -> Result<Response<Full<Bytes>>, Infallible> {
+pub(crate) fn answer(status: StatusCode, body: Bytes) -> Result<Response<Full<Bytes>>, Infallible> {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }
 
-fn serve<F, S>(port: u16, service: S) -> Result<(), Box<dyn Error>>
+pub(crate) fn serve<F, S>(port: u16, service: S) -> Result<(), Box<dyn Error>>
 where
     S: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Result<Response<Full<Bytes>>, Infallible>> + Send + 'static,

@@ -5,6 +5,8 @@
 //! the machine.
 
 mod bare;
+mod bare_group;
+mod cluster;
 mod load;
 mod measure;
 mod report;
@@ -12,6 +14,7 @@ mod scenario;
 mod target;
 
 use std::error::Error;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -30,6 +33,8 @@ struct Arguments {
 enum Command {
     /// Measure.
     Run(RunArguments),
+    /// Measure clusters of three servers and more.
+    Cluster(ClusterArguments),
     /// A bare hyper server: answers every request with the same bytes.
     BareHttp {
         /// Port on 127.0.0.1.
@@ -51,6 +56,28 @@ enum Command {
         #[arg(long)]
         file: PathBuf,
     },
+    /// The leader of a bare group: appends every request's body to its file and to those of its followers, and answers
+    /// `true` once two of them are synced.
+    BareLeader {
+        /// Port on 127.0.0.1.
+        #[arg(long)]
+        port: u16,
+        /// The file.
+        #[arg(long)]
+        file: PathBuf,
+        /// The addresses of its followers.
+        #[arg(long, value_delimiter = ',')]
+        followers: Vec<SocketAddr>,
+    },
+    /// A follower of a bare group.
+    BareFollower {
+        /// Port on 127.0.0.1.
+        #[arg(long)]
+        port: u16,
+        /// The file.
+        #[arg(long)]
+        file: PathBuf,
+    },
     /// A bare DNS server: answers every question with one address.
     BareUdp {
         /// Port on 127.0.0.1.
@@ -59,14 +86,21 @@ enum Command {
     },
 }
 
+/// The programs to measure.
 #[derive(clap::Args)]
-struct RunArguments {
+struct Programs {
     /// The agent to measure.
     #[arg(long)]
     proconsul: Option<PathBuf>,
     /// A Consul to compare with.
     #[arg(long)]
     consul: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct RunArguments {
+    #[command(flatten)]
+    programs: Programs,
     /// What to measure; by default everything.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Scenario>,
@@ -85,6 +119,36 @@ struct RunArguments {
     /// How long to watch an agent at rest, in seconds.
     #[arg(long, default_value_t = 10)]
     idle_seconds: u64,
+}
+
+#[derive(clap::Args)]
+struct ClusterArguments {
+    #[command(flatten)]
+    programs: Programs,
+    /// What to measure; by default everything.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<cluster::Measurement>,
+    /// Fail-overs of each kind.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    runs: u32,
+    /// Agents in the large cluster, 3 servers included.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(4..=240))]
+    agents: u32,
+    /// How often an agent of it is killed.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    kills: u32,
+    /// How long to watch idle agents, in seconds.
+    #[arg(long, default_value_t = 30)]
+    idle_seconds: u64,
+    /// Length of one turn of writing, in seconds.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Turns of writing per target.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Concurrent writers.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    writers: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -119,6 +183,9 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run(arguments),
         Command::BareHttp { port, body_bytes, body_file } => bare::http(port, body_bytes, body_file),
         Command::BareLog { port, file } => bare::log(port, &file),
+        Command::Cluster(arguments) => run_cluster(arguments),
+        Command::BareLeader { port, file, followers } => bare_group::leader(port, &file, &followers),
+        Command::BareFollower { port, file } => bare_group::follower(port, &file),
         Command::BareUdp { port } => bare::udp(port),
     };
     match result {
@@ -130,20 +197,49 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: RunArguments) -> Result<(), Box<dyn Error>> {
-    let mut programs = Vec::new();
-    for (name, binary) in [("proconsul", arguments.proconsul), ("consul", arguments.consul)] {
-        if let Some(binary) = binary {
-            let binary = std::path::absolute(binary)?;
-            if !binary.exists() {
-                return Err(format!("{} does not exist", binary.display()).into());
+impl Programs {
+    fn list(self) -> Result<Vec<target::Program>, Box<dyn Error>> {
+        let mut programs = Vec::new();
+        for (name, binary) in [("proconsul", self.proconsul), ("consul", self.consul)] {
+            if let Some(binary) = binary {
+                let binary = std::path::absolute(binary)?;
+                if !binary.exists() {
+                    return Err(format!("{} does not exist", binary.display()).into());
+                }
+                programs.push(target::Program { name, binary });
             }
-            programs.push(target::Program { name, binary });
         }
+        if programs.is_empty() {
+            return Err("nothing to measure: name a program with --proconsul or --consul".into());
+        }
+        Ok(programs)
     }
-    if programs.is_empty() {
-        return Err("nothing to measure: name a program with --proconsul or --consul".into());
-    }
+}
+
+fn run_cluster(arguments: ClusterArguments) -> Result<(), Box<dyn Error>> {
+    let programs = arguments.programs.list()?;
+    let effort = cluster::Effort {
+        runs: arguments.runs as usize,
+        agents: arguments.agents as usize,
+        kills: arguments.kills as usize,
+        idle: Duration::from_secs(arguments.idle_seconds),
+        turn: Duration::try_from_secs_f64(arguments.seconds)?,
+        rounds: arguments.rounds,
+        writers: arguments.writers as usize,
+    };
+    let wanted = |measurement| arguments.only.is_empty() || arguments.only.contains(&measurement);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            _ = proconsul_jepsen::process::asked_to_end() => Err("interrupted".into()),
+            done = cluster::run(&programs, wanted, &effort) => done,
+        }
+    })
+}
+
+fn run(arguments: RunArguments) -> Result<(), Box<dyn Error>> {
+    let programs = arguments.programs.list()?;
     let effort = Effort {
         turn: Duration::try_from_secs_f64(arguments.seconds)?,
         rounds: arguments.rounds,
