@@ -68,8 +68,12 @@ async fn servers(program: &Program, arguments: &[&str]) -> Result<Cluster, Box<d
     Ok(Cluster::start(&layout).await.map_err(|error| format!("{}: {error}", program.name))?)
 }
 
-/// The middle one; 0 if there is none.
+/// The middle one, or the mean of the two in the middle; 0 if there is none.
 fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
+    match times.len() {
+        0 => Duration::ZERO,
+        odd if odd % 2 == 1 => times[odd / 2],
+        even => (times[even / 2 - 1] + times[even / 2]) / 2,
+    }
 }
