@@ -174,12 +174,8 @@ fn run(scenario: Scenario) -> Result<bool, Box<dyn Error>> {
                 calm: Duration::from_millis(calm_ms),
                 faults: (0..rounds).map(draw).collect(),
             };
-            let layout = Layout {
-                binary,
-                servers: servers as usize,
-                clients: clients as usize,
-                arguments: agent,
-            };
+            let layout =
+                Layout { binary, servers: servers as usize, clients: clients as usize, arguments: agent };
             let run = within(time_limit, faults::run(&layout, &options))?;
             summarize(&run.history, run.duration);
             for fault in Fault::ALL {

@@ -182,12 +182,11 @@ impl Cluster {
         let other = self.running().find(|agent| agent.name() != self.agents[at].name());
         let other = other.ok_or_else(|| io::Error::other("no other agent runs"))?.http();
         let mut writer = Client::new(other);
-        self.until("a marker is written", async || match writer
-            .request("PUT", "/v1/kv/marker", marker.as_bytes())
-            .await
-        {
-            Ok(answer) if answer.status == 200 => Ok(()),
-            answer => Err(format!("{answer:?}")),
+        self.until("a marker is written", async || {
+            match writer.request("PUT", "/v1/kv/marker", marker.as_bytes()).await {
+                Ok(answer) if answer.status == 200 => Ok(()),
+                answer => Err(format!("{answer:?}")),
+            }
         })
         .await?;
         let mut reader = Client::new(self.agents[at].http());

@@ -31,14 +31,7 @@ impl Recorder {
     }
 
     /// Performs an operation, and keeps what was asked and answered.
-    pub async fn perform(
-        &self,
-        http: &mut Client,
-        client: u32,
-        key: &str,
-        op: Op,
-        reads: Reads,
-    ) -> Outcome {
+    pub async fn perform(&self, http: &mut Client, client: u32, key: &str, op: Op, reads: Reads) -> Outcome {
         let id = {
             let mut history = self.history.lock().expect("no client panics while it records");
             history.invoke(client, key, op.clone(), self.now())

@@ -38,9 +38,7 @@ async fn one(program: &Program, effort: &Effort) -> Result<String, Box<dyn Error
         cluster.add(&program.binary, &format!("c{number}"), quiet.clone())?.start()?;
     }
     for agent in &cluster.agents[3..] {
-        cluster
-            .until("a client agent answers", async || get(agent.http(), "/v1/agent/self").await)
-            .await?;
+        cluster.until("a client agent answers", async || get(agent.http(), "/v1/agent/self").await).await?;
     }
     let (from_first, from_last) = join(&cluster).await?;
     eprintln!("measured: {}: joined after {from_first:?}", program.name);

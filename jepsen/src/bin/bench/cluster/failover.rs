@@ -128,7 +128,8 @@ async fn three_voters(cluster: &Cluster) -> Result<(), Box<dyn Error>> {
     let asked = cluster.servers()[0].http();
     cluster
         .until("three servers vote", async || {
-            let answer = proconsul_jepsen::process::cluster::get(asked, "/v1/operator/raft/configuration").await?;
+            let answer =
+                proconsul_jepsen::process::cluster::get(asked, "/v1/operator/raft/configuration").await?;
             let servers = answer["Servers"].as_array().map_or(&[][..], Vec::as_slice);
             let voters = servers.iter().filter(|server| server["Voter"] == true).count();
             if voters == 3 { Ok(()) } else { Err(answer.to_string()) }

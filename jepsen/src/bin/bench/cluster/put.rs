@@ -30,11 +30,8 @@ pub(super) async fn measure(programs: &[Program], effort: &Effort) -> Result<(),
         Bare::start("bare-follower", &["--file", &file("two")]).await?,
     ];
     let addresses = followers.iter().map(|follower| follower.address.to_string()).collect::<Vec<_>>();
-    let bare = Bare::start(
-        "bare-leader",
-        &["--file", &file("leader"), "--followers", &addresses.join(",")],
-    )
-    .await?;
+    let bare =
+        Bare::start("bare-leader", &["--file", &file("leader"), "--followers", &addresses.join(",")]).await?;
     let pids = [&bare, &followers[0], &followers[1]].map(Bare::pid).to_vec();
     let mut groups = vec![Group { name: "bare", pids, leader: bare.address }];
     let mut clusters: Vec<Cluster> = Vec::new();
