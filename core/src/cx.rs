@@ -20,6 +20,10 @@ pub enum Timer {
     Parked,
     /// The earliest deadline among requests that wait for a leader.
     Hold,
+    /// When to try again to found a group.
+    Forming,
+    /// How long a step of leaving may take.
+    Leaving,
 }
 
 /// The surroundings of one call into a machine. `E` is the machine's own effect type.

@@ -197,6 +197,7 @@ fn config(at: &Surroundings) -> Config {
         join: join(at),
         autopilot: AutopilotSettings::default(),
         keeps_local: true,
+        keeps_keys: true,
         agent: agent::Config {
             node,
             id: Some(at.id),

@@ -2,12 +2,12 @@
 
 mod dns;
 mod identity;
-mod peers;
+pub mod peers;
 mod settings;
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::peers::{BadPeers, Recovery};
 use crate::config::{Config, Listen};
 
 /// How long a leave may take (Consul's documentation, «consul leave»).
@@ -32,9 +33,6 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Why the daemon cannot start. One line for the operator.
 #[derive(Debug, Error)]
 pub enum DaemonError {
-    /// What is asked for is not there yet.
-    #[error("{0}")]
-    Unsupported(&'static str),
     /// An address is taken or not ours.
     #[error(transparent)]
     Listen(#[from] http::ListenError),
@@ -59,6 +57,9 @@ pub enum DaemonError {
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// `peers.json` cannot be used.
+    #[error(transparent)]
+    Peers(#[from] BadPeers),
     /// The node cannot start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -133,11 +134,6 @@ impl Daemon {
     /// # Errors
     /// Something cannot be bound, used or recovered. Nothing is left running then.
     pub fn start(config: &Config) -> Result<Daemon, DaemonError> {
-        if !config.server {
-            return Err(DaemonError::Unsupported(
-                "client agents are not supported yet: start a server with -server -bootstrap and a -data-dir, or -dev",
-            ));
-        }
         let runtime =
             tokio::runtime::Builder::new_multi_thread().thread_name("proconsul-io").enable_all().build()?;
         let entered = runtime.enter();
@@ -162,8 +158,16 @@ impl Daemon {
         let data_dir = config.data_dir.as_deref().map(DataDir::take).transpose()?;
         let configured = config.node_id;
         let id = identity::establish(configured, data_dir.as_ref().map(DataDir::path))?;
+        let recovery = match &data_dir {
+            Some(dir) if config.server => Recovery::read(dir.path(), id)?,
+            _ => None,
+        };
+        if let (Some(dir), false) = (&data_dir, config.server) {
+            warn_of_former_server(dir.path());
+        }
+        let membership = recovery.as_ref().map(|recovery| recovery.membership.clone());
         let engine = Engine::start(Parts {
-            config: settings::node(config, id),
+            config: settings::node(config, id, membership),
             data_dir,
             wire: Box::new(NoWire),
             gossip: Box::new(NoGossip),
@@ -171,6 +175,9 @@ impl Daemon {
             prober: Arc::new(SocketProber::default()),
             runtime: runtime.handle().clone(),
         })?;
+        if let Some(recovery) = recovery {
+            recovery.done()?;
+        }
         // Before anybody can know that the agent is up, and not before: a long recovery can be interrupted.
         let signals = Signals::catch()?;
         for listener in listeners {
@@ -219,5 +226,17 @@ impl Daemon {
             let _ = std::fs::remove_file(path);
         }
         end
+    }
+}
+
+/// A client agent on the directory of a server is asked for now and then: by mistake, or to make a server a client for
+/// good. The state of the server is left alone, so that either can be undone.
+fn warn_of_former_server(data_dir: &Path) {
+    let log = data_dir.join("raft").join("log");
+    if std::fs::read_dir(&log).is_ok_and(|mut files| files.next().is_some()) {
+        tracing::warn!(
+            "this agent is a client, and {} holds the log of a server: start it with -server if that is a mistake, or remove the directory",
+            log.display()
+        );
     }
 }

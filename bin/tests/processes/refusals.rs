@@ -142,9 +142,3 @@ fn data_of_a_newer_version_is_refused() {
     overwrite(&file, 0, &header);
     says(agent.refusal().line(), &["wal-", "newer version", "start the newer version again"]);
 }
-
-#[test]
-fn what_is_not_supported_is_refused_with_a_way_out() {
-    let agent = Agent::new(&["-data-dir", "data"]);
-    says(agent.refusal().line(), &["client agents are not supported yet", "-server"]);
-}

@@ -9,7 +9,7 @@ use super::{About, JoinPolicy};
 use crate::Text;
 use crate::agent;
 use crate::gossip::{self, Pool};
-use crate::raft::{BadRecovery, Membership, Recovered, Timing};
+use crate::raft::{BadRecovery, BootstrapError, Membership, Recovered, Timing};
 use crate::store::{AutopilotSettings, Store};
 use crate::wal::Wal;
 
@@ -32,6 +32,9 @@ pub struct Config {
     pub join: BTreeMap<Pool, JoinPolicy>,
     /// Whether what the agent keeps for itself survives a restart. Without: development mode.
     pub keeps_local: bool,
+    /// Whether that includes the keys of gossip; without, the configured key counts at every start (Consul:
+    /// `disable_keyring_file`).
+    pub keeps_keys: bool,
     /// The agent's own settings.
     pub agent: agent::Config,
     /// For how long a request waits for a leader (Consul: `rpc_hold_timeout`).
@@ -102,6 +105,9 @@ pub enum BadStart {
     /// What gossip kept cannot be used.
     #[error("{0}")]
     Gossip(String),
+    /// The members that an operator puts in place cannot be a group.
+    #[error(transparent)]
+    Recover(#[from] BootstrapError),
     /// Log and checkpoint do not belong together.
     #[error(transparent)]
     Recovery(#[from] BadRecovery),

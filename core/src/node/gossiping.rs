@@ -132,7 +132,11 @@ impl Node {
                 self.halt(reason, out);
             }
             gossip::Effect::Warn(text) => out.push(Output::Warn(text)),
-            gossip::Effect::SaveKeys(keys) => self.save(kept_key(pool, "keys"), encode(&keys), out),
+            gossip::Effect::SaveKeys(keys) => {
+                if self.config.keeps_keys {
+                    self.save(kept_key(pool, "keys"), encode(&keys), out);
+                }
+            }
             gossip::Effect::SaveKnown(known) => self.save(kept_key(pool, "known"), encode(&known), out),
         }
     }

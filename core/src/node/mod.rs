@@ -6,10 +6,12 @@ mod config;
 mod duties;
 mod effects;
 mod events;
+pub mod forming;
 mod forward;
 mod gossiping;
 mod jobs;
 mod joining;
+pub mod leaving;
 mod lifecycle;
 mod operator;
 mod parked;
@@ -28,13 +30,13 @@ use bytes::Bytes;
 
 pub use cluster::{Cluster, EVENTS_KEPT};
 pub use config::{BadStart, CheckpointPolicy, Config, FormingPolicy, Restored};
-pub use duties::{DutyTimer, SERF_HEALTH, SERVICE, autopilot};
+pub use duties::{DutyTimer, Facts, SERF_HEALTH, SERVICE, autopilot};
 pub use joining::JoinPolicy;
 pub use peer::{Ask, BadFrame, PeerAnswer, PeerMessage, Serve};
 pub use published::{About, Lease, Published};
 
 use self::checkpointing::Checkpointing;
-use self::duties::{Duties, Facts};
+use self::duties::Duties;
 use self::forward::Guests;
 use self::jobs::Jobs;
 use self::joining::Joining;
@@ -165,15 +167,20 @@ impl Node {
             raft::Config { id: config.about.id, timing: config.timing, limits: raft::Limits::default() };
         restored.raft.check()?;
         let applied = restored.raft.snapshot.index;
-        let raft = Raft::new(raft_config, restored.raft, rng.fork(1), now);
+        let mut raft = Raft::new(raft_config, restored.raft, rng.fork(1), now);
+        if let Some(membership) = config.recover.clone() {
+            raft.force_membership(membership)?;
+        }
         let of_agent: Vec<(Text, Bytes)> =
             restored.local.iter().filter(|(key, _)| !key.starts_with(gossiping::KEPT)).cloned().collect();
         let agent = Agent::new(config.agent.clone(), &of_agent, rng.fork(2), now)?;
+        let keeps_keys = config.keeps_keys;
         let pool = |pool, config: &gossip::Config, label| {
             let kept = gossiping::kept(pool, &restored.local).map_err(BadStart::Gossip)?;
             let mut config = config.clone();
             // What the ring has become in the running cluster counts, not what the configuration began with.
-            config.keys = kept.keys.unwrap_or(config.keys);
+            let ring = kept.keys.filter(|ring| keeps_keys && !ring.is_empty());
+            config.keys = ring.unwrap_or(config.keys);
             Ok::<_, BadStart>(Gossip::new(pool, config, kept.known, rng.fork(label), now))
         };
         let lan = pool(Pool::Lan, &config.lan, 4)?;
@@ -333,6 +340,7 @@ impl Node {
                 }
                 Timer::Parked => self.on_waits_over(now),
                 Timer::Hold => self.on_jobs_expired(now),
+                Timer::Forming | Timer::Leaving => {}
             }
         }
     }

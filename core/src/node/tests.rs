@@ -56,6 +56,7 @@ fn config() -> Config {
         wan: None,
         join: BTreeMap::new(),
         keeps_local: false,
+        keeps_keys: false,
         agent: agent::Config {
             node: Text::new("n1"),
             id: Some(id),

@@ -40,6 +40,10 @@ impl Raft {
             Body::StaleTerm => {
                 self.answers_leader(cx, from, term);
             }
+            Body::FoundRequest => self.on_found_request(from, term),
+            Body::FoundReply { asked, granted } => self.on_found_reply(cx, from, term, asked, granted),
+            Body::FoundProbe => self.on_found_probe(from, term),
+            Body::FoundRelease { up_to } => self.on_found_release(from, up_to),
         }
     }
 
@@ -61,6 +65,7 @@ impl Raft {
         }
         self.become_follower(cx);
         self.leader = Some(leader);
+        self.founding = None;
         self.hear(cx);
         true
     }

@@ -83,9 +83,12 @@ pub enum BootstrapError {
     /// This server has a log or a term already.
     #[error("this server already belongs to a group")]
     NotEmpty,
-    /// No voter is among the members.
+    /// No voter is among the members, or not the server that is to found it.
     #[error("a group needs at least one voter")]
     NoVoter,
+    /// This server has given its consent to another founder.
+    #[error("another server founds the group")]
+    Bound,
 }
 
 /// Why membership cannot be changed so. Nothing was changed.

@@ -135,6 +135,7 @@ impl Raft {
         assert!(term > self.hard.term, "terms never fall");
         self.set_hard(HardState { term, vote });
         self.leader = None;
+        self.founding = None;
         self.heard = None;
         self.verified = self.commit;
         self.owed = None;

@@ -2,6 +2,7 @@
 
 use super::effect::Effect;
 use super::message::{Append, AppendReply, Body, Message, Position, TransferMark, Verdict};
+use super::types::Payload;
 use super::{Raft, State};
 use crate::cx::Cx;
 use crate::ids::{LogIndex, ServerId};
@@ -42,6 +43,9 @@ impl Raft {
             }
             if entry.index <= self.log.last().index {
                 self.void_from(entry.index);
+            }
+            if matches!(entry.payload, Payload::Membership(_)) {
+                self.forced = None;
             }
             self.durability.entry(entry.clone());
             self.log.append(entry);

@@ -126,7 +126,8 @@ impl Raft {
         assert!(matches!(self.state, State::Candidate(_)), "only a candidate is elected");
         assert!(self.leader.is_none(), "one leader in a term");
         let last = self.log.last().index;
-        self.append(Payload::Noop);
+        let first = self.forced.take().map_or(Payload::Noop, Payload::Membership);
+        self.append(first);
         self.state = State::Leader(Box::new(Leadership {
             peers: BTreeMap::new(),
             first: last.next(),

@@ -102,6 +102,18 @@ impl Log {
         self.entries.push_back(entry);
     }
 
+    /// Lets every membership that the log knows of be this one, in what is held as in what is sent from it.
+    pub(super) fn force_membership(&mut self, membership: &Membership) {
+        for (_, known) in &mut self.memberships {
+            known.clone_from(membership);
+        }
+        for entry in &mut self.entries {
+            if let Payload::Membership(known) = &mut entry.payload {
+                known.clone_from(membership);
+            }
+        }
+    }
+
     /// Voids every entry at or after `from`; memberships made there are no longer in force.
     pub(super) fn truncate(&mut self, from: LogIndex) {
         assert!(from > self.base.index, "what a checkpoint covers is never voided");

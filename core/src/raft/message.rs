@@ -39,6 +39,22 @@ pub enum Body {
     TimeoutNow(TransferMark),
     /// The receiver speaks for a term that is over; the sender's term says which one is not.
     StaleTerm,
+    /// The sender wants to found a group with the receiver, in its term (see the module on founding).
+    FoundRequest,
+    /// The answer to it.
+    FoundReply {
+        /// The term of the request.
+        asked: Term,
+        /// Whether the receiver may found the group, as far as the sender is concerned.
+        granted: bool,
+    },
+    /// The sender is bound by the consent that it gave in its term: is the receiver still at it?
+    FoundProbe,
+    /// The sender neither has founded a group nor ever will in terms up to this one.
+    FoundRelease {
+        /// The last of these terms.
+        up_to: Term,
+    },
 }
 
 /// A position in a log together with the term of the entry there: two logs with the same entry at a position agree

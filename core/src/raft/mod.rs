@@ -15,6 +15,7 @@ mod durability;
 mod effect;
 mod election;
 mod follower;
+mod founding;
 mod leader;
 mod lease;
 mod log;
@@ -43,6 +44,7 @@ use crate::rng::Rng;
 use crate::time::{Mono, Now};
 use durability::Durability;
 use election::Ballot;
+use founding::Founding;
 use leader::Leadership;
 use lease::Promise;
 use log::Log;
@@ -146,6 +148,10 @@ pub struct Raft {
     incoming: Option<Incoming>,
     /// The connection to the leader was closed: ask again soon if voters are still bound by their promise.
     suspect: bool,
+    /// The group that this server is about to found. Its log is empty then.
+    founding: Option<Founding>,
+    /// Members that an operator has put in place of those in the log, until a log entry says so.
+    forced: Option<Membership>,
     /// The log did not reach the checkpoint on recovery: it must be started over first.
     reset_on_start: bool,
     out: Out,
@@ -272,6 +278,8 @@ impl Raft {
             owed: None,
             incoming: None,
             suspect: false,
+            founding: None,
+            forced: None,
             reset_on_start: !reaches,
             out: Out::default(),
             public: Public { role: Role::Follower, term: hard.term, leader: None, ready: false, lease: None },
@@ -313,6 +321,29 @@ impl Raft {
         self.begin(cx);
         self.finish(cx);
         Ok(())
+    }
+
+    /// Replaces the group's members by others, whatever the log says: an operator's last resort when a quorum is lost
+    /// for good (Consul: «peers.json»). To be called before [`Raft::start`], alike on every server that is left, and
+    /// never while the others may still run. The log stays as it is, so that the server which has most of it is
+    /// elected; the first leader writes the new members into it, and with that they are durable. Until then a restart needs
+    /// this call again.
+    ///
+    /// # Errors
+    /// If nobody would vote. Nothing was changed.
+    pub fn force_membership(&mut self, membership: Membership) -> Result<(), BootstrapError> {
+        if membership.voters().next().is_none() {
+            return Err(BootstrapError::NoVoter);
+        }
+        self.log.force_membership(&membership);
+        self.forced = Some(membership);
+        Ok(())
+    }
+
+    /// Whether members that an operator has forced are not in the log yet.
+    #[must_use]
+    pub fn is_forced(&self) -> bool {
+        self.forced.is_some()
     }
 
     /// Proposes a command; returns where it will be if it is committed in the present term.
@@ -640,6 +671,7 @@ impl Raft {
         assert!(self.emitted <= self.commit, "only what is committed is applied");
         assert!(last.term <= self.hard.term, "no entry of a later term");
         assert!(self.verified <= last.index, "what agrees is in the log");
+        assert!(self.founding.is_none() || last.index == LogIndex(0), "a group is founded on an empty log");
         match &self.state {
             State::Leader(lead) => {
                 assert_eq!(self.leader, Some(self.id), "a leader knows itself");

@@ -157,6 +157,8 @@ pub(super) struct Cluster {
     pub(super) timing: Timing,
     pub(super) limits: Limits,
     pub(super) events: u64,
+    /// What an operator has the servers start with.
+    pub(super) forced: Option<Membership>,
     founders: usize,
     ticket: u64,
     seed: u64,
@@ -199,6 +201,7 @@ impl Cluster {
             timing,
             limits,
             events: 0,
+            forced: None,
             founders: voters,
             ticket: 0,
             seed,
@@ -248,6 +251,9 @@ impl Cluster {
         server.checkpointing = false;
         let config = Config { id: id(at), timing: self.timing, limits: self.limits };
         server.raft = Some(Raft::new(config, recovered, rng, Now { mono: now, wall: Wall(0) }));
+        if let (Some(forced), Some(raft)) = (&self.forced, &mut self.servers[at].raft) {
+            raft.force_membership(forced.clone()).expect("somebody votes");
+        }
         self.call(at, |raft, cx| raft.start(cx));
         if at < self.founders {
             let founders = members(0..self.founders);

@@ -4,6 +4,7 @@ mod audit;
 mod bench;
 mod cluster;
 mod faults;
+mod founding;
 #[cfg(feature = "planted")]
 mod planted;
 mod rules;
