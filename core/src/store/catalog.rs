@@ -19,6 +19,7 @@ use super::rows::RowKey;
 use super::services::GroupKey;
 use super::sessions::folded;
 use crate::Text;
+use crate::coordinate::Coordinate;
 use crate::ids::Uuid;
 use crate::planted::{Bug, planted};
 
@@ -307,7 +308,16 @@ impl Store {
         for id in sessions {
             self.end_session(change, id);
         }
+        self.coordinates.remove(&mut self.indexes, change, node);
         self.nodes.remove(&mut self.indexes, change, node);
+    }
+
+    /// Writes the coordinate of a node; nodes that are not registered have none.
+    pub(super) fn locate(&mut self, change: &mut Change, node: &Text, coordinate: &Coordinate) {
+        let key = folded(node);
+        if let Some(entry) = self.nodes.get(&key) {
+            self.coordinates.write(&mut self.indexes, change, (&key, &entry.row.name), coordinate);
+        }
     }
 
     /// Creates a session, if its node is there and its checks are there and not critical.

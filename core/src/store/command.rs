@@ -12,6 +12,7 @@ use thiserror::Error;
 use super::model::{Check, Service, Session};
 use super::system::AutopilotSettings;
 use crate::Text;
+use crate::coordinate::Coordinate;
 use crate::ids::Uuid;
 
 /// First byte of an encoded command.
@@ -56,6 +57,8 @@ pub enum Command {
         /// Drawn by the group's first leader.
         id: Uuid,
     },
+    /// Where these nodes are. Those that are not registered are skipped.
+    Coordinates(Vec<(Text, Coordinate)>),
 }
 
 /// One operation on one key. Value and flags are ignored where they make no sense.

@@ -19,6 +19,8 @@ pub(super) struct Indexes {
     /// The newest deletion whose tombstone was reaped. A prefix's index is never below it: the tombstone that held the
     /// prefix's index up may be one of those.
     pub(super) reaped: u64,
+    /// Coordinates: rows that came, changed or went.
+    pub(super) coordinates: u64,
 }
 
 /// Names one of the [`Indexes`] in checkpoints. The numbers are format.
@@ -37,17 +39,20 @@ pub(super) enum TableIndex {
     Sessions = 5,
     /// [`Indexes::reaped`]
     Reaped = 6,
+    /// [`Indexes::coordinates`]
+    Coordinates = 7,
 }
 
 impl TableIndex {
     /// All of them, in the order of their numbers.
-    pub(super) const ALL: [TableIndex; 6] = [
+    pub(super) const ALL: [TableIndex; 7] = [
         TableIndex::Kv,
         TableIndex::Nodes,
         TableIndex::Services,
         TableIndex::Checks,
         TableIndex::Sessions,
         TableIndex::Reaped,
+        TableIndex::Coordinates,
     ];
 }
 
@@ -62,6 +67,7 @@ impl Indexes {
             TableIndex::Checks => self.checks,
             TableIndex::Sessions => self.sessions,
             TableIndex::Reaped => self.reaped,
+            TableIndex::Coordinates => self.coordinates,
         }
     }
 
@@ -74,6 +80,7 @@ impl Indexes {
             TableIndex::Checks => &mut self.checks,
             TableIndex::Sessions => &mut self.sessions,
             TableIndex::Reaped => &mut self.reaped,
+            TableIndex::Coordinates => &mut self.coordinates,
         };
         *slot = index.max(*slot);
     }

@@ -8,6 +8,7 @@ mod catalog;
 mod change;
 mod checks;
 pub mod command;
+mod coordinates;
 mod indexes;
 mod instances;
 mod kv;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use change::Change;
 use checks::Checks;
 use command::{Command, Response};
+use coordinates::Coordinates;
 use indexes::Indexes;
 use kv::Keys;
 use model::{Check, KvEntry, Node, Service, Session};
@@ -39,6 +41,7 @@ use services::{GroupKey, Services};
 use sessions::{Sessions, folded};
 use system::System;
 
+pub use coordinates::NodeCoordinate;
 pub use instances::{Instance, InstanceList, Memo, Rendering, ServiceNames};
 pub use read::{Found, Rows};
 pub use rows::{BadRow, RowKey, StoreBuilder};
@@ -57,6 +60,7 @@ pub struct Store {
     services: Services,
     checks: Checks,
     sessions: Sessions,
+    coordinates: Coordinates,
     system: System,
     indexes: Indexes,
 }
@@ -84,6 +88,7 @@ impl std::fmt::Debug for Store {
             .field("services", &self.services.len())
             .field("checks", &self.checks.len())
             .field("sessions", &self.sessions.len())
+            .field("coordinates", &self.coordinates.len())
             .field("indexes", &self.indexes)
             .finish()
     }
@@ -123,6 +128,12 @@ impl Store {
             }
             Command::AutopilotSet { settings, cas } => self.system.set_autopilot(&mut change, settings, *cas),
             Command::GroupNamed { id } => self.system.name_group(&mut change, *id),
+            Command::Coordinates(located) => {
+                for (node, coordinate) in located {
+                    self.locate(&mut change, node, coordinate);
+                }
+                Response::Done
+            }
         };
         let (touched, dirty) = change.finish();
         Applied { response, touched, dirty }
@@ -156,6 +167,12 @@ impl Store {
     #[must_use]
     pub fn node_by_id(&self, id: Uuid) -> Option<&Arc<Node>> {
         self.nodes.by_id(id).map(|entry| &entry.row)
+    }
+
+    /// Where a node is; without regard to letter case.
+    #[must_use]
+    pub fn coordinate(&self, node: &str) -> Option<&Arc<NodeCoordinate>> {
+        self.coordinates.get(&folded(node))
     }
 
     /// All nodes in the order of their lower-case names.

@@ -63,6 +63,10 @@ pub enum Query {
         /// Pairs that the node must match.
         meta: Vec<(Text, Text)>,
     },
+    /// The coordinates of all nodes (`/v1/coordinate/nodes`).
+    Coordinates,
+    /// The coordinate of one node (`/v1/coordinate/node`).
+    NodeCoordinates(Text),
 }
 
 /// Which instances of a service.
@@ -103,6 +107,10 @@ pub enum WatchKey {
     ServiceConnect(Text),
     /// Any check.
     Checks,
+    /// The coordinate of any node.
+    Coordinates,
+    /// The coordinate of one node (lower-case name).
+    NodeCoordinates(Text),
     /// Everything: a snapshot was restored.
     All,
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Store;
 use super::checks::OnNode;
+use super::coordinates::NodeCoordinate;
 use super::instances::{InstanceList, ServiceNames};
 use super::model::{Check, KvEntry, Node, Service, Session};
 use super::nodes::has_meta;
@@ -47,6 +48,8 @@ pub enum Rows {
     Node(Option<(Arc<Node>, Vec<Arc<Service>>)>),
     /// [`Query::NodeChecks`], [`Query::ServiceChecks`], [`Query::ChecksInState`], in the order of nodes and ids.
     Checks(Vec<Arc<Check>>),
+    /// [`Query::Coordinates`], [`Query::NodeCoordinates`], in the order of their nodes.
+    Coordinates(Vec<Arc<NodeCoordinate>>),
 }
 
 impl Rows {
@@ -61,6 +64,7 @@ impl Rows {
             Rows::Instances(list) => !list.items.is_empty(),
             Rows::Node(row) => row.is_some(),
             Rows::Checks(rows) => !rows.is_empty(),
+            Rows::Coordinates(rows) => !rows.is_empty(),
         }
     }
 }
@@ -96,6 +100,11 @@ impl Store {
                 self.nodes.get(&folded(name)).map_or(indexes.nodes, |node| node.checks_index)
             }
             Query::ChecksInState { meta, .. } => with_meta(indexes.checks, meta),
+            Query::Coordinates => indexes.coordinates,
+            // What is absent has the index of the table, which its removal has moved.
+            Query::NodeCoordinates(name) => {
+                self.coordinates.get(&folded(name)).map_or(indexes.coordinates, |row| row.modify_index)
+            }
         };
         index.max(1)
     }
@@ -155,6 +164,10 @@ impl Store {
                     .filter(|check| on_node(check));
                 Rows::Checks(rows.cloned().collect())
             }
+            Query::Coordinates => Rows::Coordinates(self.coordinates.all().cloned().collect()),
+            Query::NodeCoordinates(name) => {
+                Rows::Coordinates(self.coordinates.get(&folded(name)).cloned().into_iter().collect())
+            }
         }
     }
 
@@ -213,5 +226,7 @@ fn watch(query: &Query) -> Vec<WatchKey> {
         Query::Node(name) | Query::NodeChecks(name) => vec![WatchKey::Node(folded(name))],
         Query::ServiceChecks { service, .. } => vec![GroupKey::new(service, false).watch()],
         Query::ChecksInState { meta, .. } => with_nodes(WatchKey::Checks, meta),
+        Query::Coordinates => vec![WatchKey::Coordinates],
+        Query::NodeCoordinates(name) => vec![WatchKey::NodeCoordinates(folded(name))],
     }
 }

@@ -13,6 +13,7 @@ use thiserror::Error;
 use super::Store;
 use super::catalog::assemble;
 use super::checks::OnNode;
+use super::coordinates::NodeCoordinate;
 use super::indexes::TableIndex;
 use super::instances::Instance;
 use super::kv::KeysBuilder;
@@ -38,11 +39,12 @@ enum Table {
     Group = 8,
     Index = 9,
     System = 10,
+    Coordinate = 11,
 }
 
 impl Table {
     /// All tables in the order of their numbers, which is the order of their rows.
-    const ALL: [Table; 10] = [
+    const ALL: [Table; 11] = [
         Table::Kv,
         Table::Tombstone,
         Table::Node,
@@ -53,6 +55,7 @@ impl Table {
         Table::Group,
         Table::Index,
         Table::System,
+        Table::Coordinate,
     ];
 
     fn of(tag: u8) -> Option<Table> {
@@ -130,6 +133,10 @@ impl RowKey {
         RowKey::new(Table::System, &[&[row as u8]])
     }
 
+    pub(super) fn coordinate(node: &str) -> RowKey {
+        RowKey::new(Table::Coordinate, &[node.as_bytes()])
+    }
+
     /// The bytes, as they are kept.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -159,6 +166,7 @@ enum Primary {
     Group(GroupKey),
     Index(TableIndex),
     System(SystemRow),
+    Coordinate(Text),
 }
 
 impl Primary {
@@ -174,6 +182,7 @@ impl Primary {
             Primary::Group(_) => Table::Group,
             Primary::Index(_) => Table::Index,
             Primary::System(_) => Table::System,
+            Primary::Coordinate(_) => Table::Coordinate,
         }
     }
 
@@ -190,6 +199,7 @@ impl Primary {
                 Primary::Session(Uuid(u128::from_be_bytes(bytes)))
             }
             Table::LockDelay => Primary::LockDelay(text(rest)?),
+            Table::Coordinate => Primary::Coordinate(text(rest)?),
             Table::Group => {
                 let (name, rest) = unescape(rest)?;
                 let connect = match rest {
@@ -271,6 +281,7 @@ enum RowRef<'a> {
     Index(TableIndex, u64),
     Autopilot(&'a Autopilot),
     GroupId(Uuid),
+    Coordinate(&'a Text, &'a NodeCoordinate),
 }
 
 impl RowRef<'_> {
@@ -287,6 +298,7 @@ impl RowRef<'_> {
             RowRef::Index(table, _) => RowKey::index(*table),
             RowRef::Autopilot(_) => RowKey::system(SystemRow::Autopilot),
             RowRef::GroupId(_) => RowKey::system(SystemRow::Group),
+            RowRef::Coordinate(node, _) => RowKey::coordinate(node),
         }
     }
 
@@ -301,6 +313,7 @@ impl RowRef<'_> {
             RowRef::LockDelay(_, delay) => encode(delay),
             RowRef::Autopilot(row) => encode(row),
             RowRef::GroupId(id) => encode(id),
+            RowRef::Coordinate(_, row) => encode(row),
         }
     }
 }
@@ -340,6 +353,7 @@ impl Store {
                 index => RowRef::Index(*table, index),
             },
             Primary::System(row) => self.system_row(*row)?,
+            Primary::Coordinate(node) => RowRef::Coordinate(node, self.coordinates.get(node)?),
         };
         Some(row.value())
     }
@@ -397,7 +411,11 @@ impl Store {
     ) -> Box<dyn Iterator<Item = RowRef<'a>> + 'a> {
         let from_text = match from {
             Some(
-                Primary::Kv(text) | Primary::Tombstone(text) | Primary::Node(text) | Primary::LockDelay(text),
+                Primary::Kv(text)
+                | Primary::Tombstone(text)
+                | Primary::Node(text)
+                | Primary::LockDelay(text)
+                | Primary::Coordinate(text),
             ) => text.clone(),
             _ => Text::default(),
         };
@@ -444,6 +462,9 @@ impl Store {
                     .map(|(table, index)| RowRef::Index(table, index)),
             ),
             Table::System => Box::new(SystemRow::ALL.into_iter().filter_map(|row| self.system_row(row))),
+            Table::Coordinate => {
+                Box::new(self.coordinates.from(&from_text).map(|(key, row)| RowRef::Coordinate(key, row)))
+            }
         }
     }
 }
@@ -496,6 +517,9 @@ impl StoreBuilder {
                 self.store.system.autopilot = Some(Arc::new(decode(value)?));
             }
             Primary::System(SystemRow::Group) => self.store.system.group = Some(decode(value)?),
+            Primary::Coordinate(key) => {
+                self.store.coordinates.put(key, Arc::new(decode::<NodeCoordinate>(value)?));
+            }
         }
         Ok(())
     }

@@ -146,7 +146,9 @@ pub(crate) fn of_query(query: &Query) -> Option<Fields> {
         | Query::Session(_)
         | Query::NodeSessions(_)
         | Query::Sessions
-        | Query::Services { .. } => None,
+        | Query::Services { .. }
+        | Query::Coordinates
+        | Query::NodeCoordinates(_) => None,
         Query::Nodes { .. } => Some(NODE),
         Query::ServiceNodes(_) => Some(SERVICE_NODE),
         Query::Node(_) => Some(SERVICE),

@@ -56,6 +56,7 @@ fn is_missing(read: &Read, found: &Found) -> bool {
     match &read.query {
         Query::Kv(_) | Query::KvTree(_) => !found.exists,
         Query::KvKeys { prefix, .. } => !found.exists && !prefix.is_empty(),
+        Query::NodeCoordinates(_) => !found.exists,
         _ => false,
     }
 }
@@ -67,7 +68,9 @@ fn is_catalog(query: &Query) -> bool {
         | Query::KvKeys { .. }
         | Query::Session(_)
         | Query::NodeSessions(_)
-        | Query::Sessions => false,
+        | Query::Sessions
+        | Query::Coordinates
+        | Query::NodeCoordinates(_) => false,
         Query::Nodes { .. }
         | Query::Services { .. }
         | Query::ServiceNodes(_)
@@ -98,9 +101,12 @@ fn filtered(read: &Read, rows: &Rows) -> Result<Rows, FilterError> {
     let Some(fields) = filter::of_query(&read.query) else { return Ok(rows.clone()) };
     let filter = Filter::parse(&read.filter, fields)?;
     Ok(match rows {
-        Rows::Kv(_) | Rows::KvTree(_) | Rows::KvKeys(_) | Rows::Sessions(_) | Rows::Services(_) => {
-            rows.clone()
-        }
+        Rows::Kv(_)
+        | Rows::KvTree(_)
+        | Rows::KvKeys(_)
+        | Rows::Sessions(_)
+        | Rows::Services(_)
+        | Rows::Coordinates(_) => rows.clone(),
         Rows::Nodes(nodes) => {
             Rows::Nodes(kept(nodes, |node| filter.keeps(&written(|json| rows::node(json, node)))))
         }
@@ -188,6 +194,10 @@ fn compact(read: &Read, found: &Rows) -> Vec<u8> {
         Rows::Checks(checks) => {
             json = Json::with_capacity(checks.len() * 350 + 2);
             list(&mut json, checks, |json, check| rows::check(json, check));
+        }
+        Rows::Coordinates(located) => {
+            json = Json::with_capacity(located.len() * 250 + 2);
+            list(&mut json, located, |json, row| node_coordinate(json, &row.node, &row.coordinate));
         }
     }
     json.into_bytes()
@@ -329,6 +339,18 @@ pub(crate) fn errors(errors: &[String]) -> String {
     let noun = if errors.len() == 1 { "1 error".to_owned() } else { format!("{} errors", errors.len()) };
     let list: Vec<String> = errors.iter().map(|error| format!("* {error}")).collect();
     format!("{noun} occurred:\n\t{}\n\n", list.join("\n\t"))
+}
+
+/// Where a node is, as `/v1/coordinate` shows it.
+pub(crate) fn node_coordinate(json: &mut Json, node: &str, at: &Coordinate) {
+    json.open(b'{');
+    json.key("Node");
+    json.string(node);
+    json.key("Segment");
+    json.string("");
+    json.key("Coord");
+    coordinate(json, at);
+    json.close(b'}');
 }
 
 /// A network coordinate.

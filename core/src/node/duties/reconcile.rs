@@ -110,7 +110,8 @@ impl Reconcile {
             | Command::LockDelayOver { .. }
             | Command::ReapTombstones { .. }
             | Command::AutopilotSet { .. }
-            | Command::GroupNamed { .. } => return,
+            | Command::GroupNamed { .. }
+            | Command::Coordinates(_) => return,
         };
         let key = folded(node);
         let Some(under_way) = self.under_way.get_mut(&key) else { return };

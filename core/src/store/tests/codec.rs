@@ -3,6 +3,7 @@
 use super::super::command::BadCommand;
 use super::super::{BadRow, RowKey, StoreBuilder};
 use super::*;
+use crate::coordinate::Coordinate;
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -43,6 +44,7 @@ fn commands() -> Vec<Command> {
         Command::ReapTombstones { up_to: 300 },
         Command::AutopilotSet { settings: Box::default(), cas: Some(0) },
         Command::GroupNamed { id: Uuid(9) },
+        Command::Coordinates(vec![(Text::new("n1"), Coordinate { height: 0.25, ..Coordinate::default() })]),
     ]
 }
 
@@ -64,6 +66,7 @@ fn commands_read_back_and_keep_their_bytes() {
         "0106ac02",
         "010701008084af5ffa010a00000000000100",
         "010809",
+        "010901026e3100000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000f83f0000000000000000000000000000d03f",
     ];
     let commands = commands();
     let encoded: Vec<String> = commands.iter().map(|command| hex(&command.encode())).collect();
@@ -108,10 +111,13 @@ fn a_foreign_or_damaged_command_is_refused() {
 #[test]
 fn rows_keep_their_bytes() {
     let mut world = World::default();
-    for command in commands() {
+    let mut commands = commands();
+    let coordinates = commands.pop().expect("the newest command");
+    let registration = commands[7].clone();
+    for command in commands {
         world.apply(command);
     }
-    world.apply(commands().swap_remove(7));
+    world.apply(registration);
     let mut dead = session(9, "n1");
     dead.lock_delay = Duration::from_secs(15);
     world.session(dead);
@@ -121,6 +127,7 @@ fn rows_keep_their_bytes() {
     world.apply(Command::SessionDestroy { id: Uuid(9) });
     world.set("z", "1");
     world.kv(KvVerb::Delete, "z", "");
+    world.apply(coordinates);
     let golden = [
         "01612f6c 000100131576",
         "01612f6d 0001010a141476",
@@ -137,8 +144,10 @@ fn rows_keep_their_bytes() {
         "0904 10",
         "0905 15",
         "0906 05",
+        "0907 18",
         "0a01 01008084af5ffa010a00000000000e0e",
         "0a02 09",
+        "0b6e31 026e3100000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000f83f0000000000000000000000000000d03f18",
     ];
     let rows: Vec<String> = world
         .store

@@ -2,6 +2,7 @@
 
 mod catalog;
 mod codec;
+mod coordinates;
 mod kv;
 mod model;
 #[cfg(feature = "planted")]
@@ -131,6 +132,7 @@ fn ids(found: &Found) -> Vec<String> {
         Rows::Node(node) => {
             node.iter().flat_map(|(_, services)| services).map(|row| row.id.to_string()).collect()
         }
+        Rows::Coordinates(rows) => rows.iter().map(|row| row.node.to_string()).collect(),
         Rows::Checks(checks) => checks.iter().map(|check| format!("{}/{}", check.node, check.id)).collect(),
     }
 }

@@ -90,7 +90,7 @@ impl Model {
                 }
                 Response::Done
             }
-            Command::ReapTombstones { .. } => Response::Done,
+            Command::ReapTombstones { .. } | Command::Coordinates(_) => Response::Done,
             Command::AutopilotSet { .. } | Command::GroupNamed { .. } => {
                 unreachable!("not part of the model")
             }

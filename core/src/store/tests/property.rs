@@ -10,6 +10,7 @@ use proptest::sample::select;
 use super::super::model::{ServiceCheck, ServiceKind};
 use super::super::{RowKey, StoreBuilder};
 use super::*;
+use crate::coordinate::Coordinate;
 
 const KEYS: [&str; 6] = ["a", "a/b", "a/b/c", "a/d", "b", "a\u{0}é"];
 const NODES: [&str; 4] = ["n1", "N1", "n2", "n\u{0}"];
@@ -112,6 +113,11 @@ pub(super) fn any_deregistration() -> impl Strategy<Value = Command> {
     )
 }
 
+/// One of few, so that the same one comes again.
+fn any_coordinate() -> impl Strategy<Value = Coordinate> {
+    (0..3u8).prop_map(|height| Coordinate { height: f64::from(height), ..Coordinate::default() })
+}
+
 pub(super) fn any_command(ids: bool) -> impl Strategy<Value = Command> {
     prop_oneof![
         6 => any_kv(),
@@ -125,13 +131,14 @@ pub(super) fn any_command(ids: bool) -> impl Strategy<Value = Command> {
             Command::LockDelayOver { keys }
         }),
         1 => (0..40u64).prop_map(|up_to| Command::ReapTombstones { up_to }),
+        2 => vec((text(&NODES), any_coordinate()), 0..3).prop_map(Command::Coordinates),
     ]
 }
 
 /// Every query that could find something, and some that could not.
 fn queries() -> Vec<Query> {
     let metas = [Vec::new(), vec![(Text::new("rack"), Text::new("1"))]];
-    let mut queries = vec![Query::Sessions];
+    let mut queries = vec![Query::Sessions, Query::Coordinates];
     for key in KEYS.iter().chain(&["none"]) {
         queries.push(Query::Kv(Text::new(key)));
     }
@@ -146,6 +153,7 @@ fn queries() -> Vec<Query> {
         queries.push(Query::NodeSessions(Text::new(name)));
         queries.push(Query::Node(Text::new(name)));
         queries.push(Query::NodeChecks(Text::new(name)));
+        queries.push(Query::NodeCoordinates(Text::new(name)));
     }
     for meta in metas {
         queries.push(Query::Nodes { meta: meta.clone() });
