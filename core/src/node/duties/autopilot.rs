@@ -90,8 +90,11 @@ pub(super) struct Autopilot {
     health: BTreeMap<ServerId, Since>,
     /// Since when gossip has not known a member of the group.
     absent: BTreeMap<ServerId, Mono>,
-    /// A change was asked for; whether Raft took it shows in its membership.
-    asked: bool,
+    /// The members when a change was asked for. That Raft took it shows when they are different; if it did not, the
+    /// next look asks again.
+    asked: Option<Membership>,
+    /// Whether the group had no identity when it was looked at last.
+    nameless: bool,
 }
 
 /// What gossip says of an identity: whatever is best among the members that tell it.
@@ -111,7 +114,7 @@ fn quorum(voters: usize) -> usize {
 
 impl Autopilot {
     pub(super) fn new(initial: AutopilotSettings) -> Autopilot {
-        Autopilot { initial, health: BTreeMap::new(), absent: BTreeMap::new(), asked: false }
+        Autopilot { initial, health: BTreeMap::new(), absent: BTreeMap::new(), asked: None, nameless: true }
     }
 
     /// Leadership has begun: what is missing in the replicated state is written, with an identity drawn for this.
@@ -129,15 +132,22 @@ impl Autopilot {
     pub(super) fn end(&mut self) {
         self.health.clear();
         self.absent.clear();
-        self.asked = false;
+        self.asked = None;
     }
 
     /// Something was applied: a change of the group may have become final, and another one possible.
     pub(super) fn on_applied(&mut self, cx: &mut Cx<'_, Effect>, facts: &Facts<'_>) {
-        if self.asked && !facts.raft.is_changing() {
-            self.asked = false;
+        let is_named = self.nameless && facts.store.group().is_some();
+        let is_changed = self.asked.as_ref().is_some_and(|before| before != facts.raft.membership());
+        if is_named || is_changed && !facts.raft.is_changing() {
             self.look(cx, facts);
         }
+    }
+
+    /// Time to look again, and to ask again for what did not come to pass.
+    pub(super) fn on_timer(&mut self, cx: &mut Cx<'_, Effect>, facts: &Facts<'_>) {
+        self.asked = None;
+        self.look(cx, facts);
     }
 
     /// Looks at all servers, asks for the most urgent change, and comes back in a while if there is anybody to watch.
@@ -153,12 +163,14 @@ impl Autopilot {
         } else {
             cx.timers.set(timer, cx.mono() + EVERY);
         }
-        if facts.store.group().is_none() {
-            self.asked = true; // The first commit that names the group is reason to look again.
-        } else if !facts.raft.is_changing()
-            && let Some(change) = self.change(cx.now, facts)
-        {
-            self.asked = true;
+        self.nameless = facts.store.group().is_none();
+        let is_asked = self.asked.as_ref() == Some(facts.raft.membership());
+        if self.nameless || is_asked || facts.raft.is_changing() {
+            return;
+        }
+        self.asked = None;
+        if let Some(change) = self.change(cx.now, facts) {
+            self.asked = Some(facts.raft.membership().clone());
             cx.emit(Effect::ChangeMembership(change));
         }
     }
@@ -385,5 +397,31 @@ pub fn peer_removal(
     match members.with(change.clone()) {
         Ok(_) => Ok(change),
         Err(_) => Err("Need at least one voter in configuration: {[]}".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_remove;
+
+    #[test]
+    fn a_dead_server_is_removed_only_if_that_makes_the_group_more_robust() {
+        for (voters, healthy, dead, min_quorum, removed) in [
+            (3, 3, 0, 0, false),
+            (3, 2, 1, 0, false), // Two voters tolerate no more than three with one dead.
+            (4, 3, 1, 0, true),  // It was replaced.
+            (4, 3, 1, 4, false),
+            (4, 3, 1, 3, true),
+            (4, 2, 2, 0, false), // No minority.
+            (5, 4, 1, 0, false),
+            (5, 3, 2, 0, true), // Three voters that all live tolerate one more failure.
+            (5, 2, 2, 0, false), // Those that live must be a quorum of those that are left.
+            (6, 4, 2, 0, true),
+            (7, 4, 3, 0, true),
+            (1, 1, 0, 0, false),
+        ] {
+            let case = (voters, healthy, dead, min_quorum);
+            assert_eq!(may_remove(voters, healthy, dead, min_quorum), removed, "{case:?}");
+        }
     }
 }

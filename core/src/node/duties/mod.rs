@@ -214,7 +214,7 @@ impl Duties {
             DutyTimer::LockDelay => self.lock_delays.on_timer(cx),
             DutyTimer::Tombstones => self.tombstones.on_timer(cx, facts.store),
             DutyTimer::Reconcile => self.reconcile.all(cx, facts),
-            DutyTimer::Autopilot => self.autopilot.look(cx, facts),
+            DutyTimer::Autopilot => self.autopilot.on_timer(cx, facts),
         }
     }
 }
