@@ -414,7 +414,7 @@ mod tests {
             (4, 3, 1, 3, true),
             (4, 2, 2, 0, false), // No minority.
             (5, 4, 1, 0, false),
-            (5, 3, 2, 0, true), // Three voters that all live tolerate one more failure.
+            (5, 3, 2, 0, true),  // Three voters that all live tolerate one more failure.
             (5, 2, 2, 0, false), // Those that live must be a quorum of those that are left.
             (6, 4, 2, 0, true),
             (7, 4, 3, 0, true),

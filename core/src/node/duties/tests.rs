@@ -101,8 +101,7 @@ impl Bench {
     }
 
     fn raft<T>(&mut self, act: impl FnOnce(&mut Raft, &mut Cx<'_, raft::Effect>) -> T) -> T {
-        let mut cx =
-            Cx { now: self.now, timers: &mut self.timers, effects: &mut self.raft_effects };
+        let mut cx = Cx { now: self.now, timers: &mut self.timers, effects: &mut self.raft_effects };
         act(&mut self.raft, &mut cx)
     }
 
