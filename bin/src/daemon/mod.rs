@@ -11,15 +11,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use proconsul_core::Text;
 use proconsul_core::ids::Uuid;
 use proconsul_io_real::driver::End;
-use proconsul_io_real::engine::{Engine, Parts, StartError};
+use proconsul_io_real::engine::{Engine, Parts, StartError, random};
 use proconsul_io_real::files::{DataDir, DataDirError};
-use proconsul_io_real::gossip::NoGossip;
+use proconsul_io_real::gossip::{self, Sockets};
 use proconsul_io_real::http;
 use proconsul_io_real::probe::SocketProber;
 use proconsul_io_real::resolver::SystemResolver;
-use proconsul_io_real::wire::NoWire;
+use proconsul_io_real::wire::{self, Identity, TcpWire};
 use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -57,6 +58,12 @@ pub enum DaemonError {
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// A port of gossip is taken.
+    #[error(transparent)]
+    Gossip(#[from] gossip::BindError),
+    /// The port of RPC is taken.
+    #[error(transparent)]
+    Wire(#[from] wire::BindError),
     /// `peers.json` cannot be used.
     #[error(transparent)]
     Peers(#[from] BadPeers),
@@ -158,6 +165,8 @@ impl Daemon {
         let data_dir = config.data_dir.as_deref().map(DataDir::take).transpose()?;
         let configured = config.node_id;
         let id = identity::establish(configured, data_dir.as_ref().map(DataDir::path))?;
+        let gossip = Sockets::bind(config.serf_lan_bind, config.serf_wan_bind.filter(|_| config.server))?;
+        let wire = wire(config, id)?;
         let recovery = match &data_dir {
             Some(dir) if config.server => Recovery::read(dir.path(), id)?,
             _ => None,
@@ -169,8 +178,8 @@ impl Daemon {
         let engine = Engine::start(Parts {
             config: settings::node(config, id, membership),
             data_dir,
-            wire: Box::new(NoWire),
-            gossip: Box::new(NoGossip),
+            wire: Box::new(wire),
+            gossip: Box::new(gossip),
             resolver: Arc::new(SystemResolver),
             prober: Arc::new(SocketProber::default()),
             runtime: runtime.handle().clone(),
@@ -226,6 +235,22 @@ impl Daemon {
             let _ = std::fs::remove_file(path);
         }
         end
+    }
+}
+
+/// Connections with other agents. Only servers take them; client agents open theirs.
+fn wire(config: &Config, id: Uuid) -> Result<TcpWire, DaemonError> {
+    let mut instance = [0; 8];
+    random(&mut instance)?;
+    let me = Identity {
+        id,
+        datacenter: Text::new(&config.datacenter),
+        instance: u64::from_ne_bytes(instance),
+    };
+    if config.server {
+        Ok(TcpWire::bind(config.rpc_bind, me)?)
+    } else {
+        Ok(TcpWire::client(me, Some(config.bind_addr)))
     }
 }
 
