@@ -242,11 +242,8 @@ impl Daemon {
 fn wire(config: &Config, id: Uuid) -> Result<TcpWire, DaemonError> {
     let mut instance = [0; 8];
     random(&mut instance)?;
-    let me = Identity {
-        id,
-        datacenter: Text::new(&config.datacenter),
-        instance: u64::from_ne_bytes(instance),
-    };
+    let me =
+        Identity { id, datacenter: Text::new(&config.datacenter), instance: u64::from_ne_bytes(instance) };
     if config.server {
         Ok(TcpWire::bind(config.rpc_bind, me)?)
     } else {

@@ -140,7 +140,9 @@ fn the_cluster_on_one_machine_works_as_it_is_written() {
         "Graceful leave complete",
         "left",
     ] {
-        let at = rest.find(mark).unwrap_or_else(|| panic!("{mark:?} does not follow in\n{out}\n{err}\n{}", logs()));
+        let at = rest
+            .find(mark)
+            .unwrap_or_else(|| panic!("{mark:?} does not follow in\n{out}\n{err}\n{}", logs()));
         rest = &rest[at + mark.len()..];
     }
 }
