@@ -12,6 +12,8 @@ pub enum Timer {
     Gossip(crate::gossip::Pool, crate::gossip::Timer),
     /// The next attempt to join a pool.
     Join(crate::gossip::Pool),
+    /// When this agent tells where it is in the network.
+    Locate,
     /// Checks, TTLs, anti-entropy.
     Agent(crate::agent::Timer),
     /// Session TTLs, lock-delays, tombstones; armed on the leader only.

@@ -17,6 +17,9 @@ impl Node {
         self.raft(now, |raft, cx| raft.start(cx));
         self.form(now);
         self.agent(now, |agent, cx| agent.start(cx));
+        if self.config.lan.coordinates {
+            self.locating.start(&mut self.timers, now.mono);
+        }
         for pool in [Pool::Lan, Pool::Wan] {
             let steps = self.joining.attempt(pool);
             self.perform_joining(now, steps);

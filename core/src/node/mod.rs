@@ -13,6 +13,7 @@ mod jobs;
 mod joining;
 pub mod leaving;
 mod lifecycle;
+mod locating;
 mod operator;
 mod parked;
 mod peer;
@@ -40,6 +41,7 @@ use self::duties::Duties;
 use self::forward::Guests;
 use self::jobs::Jobs;
 use self::joining::Joining;
+use self::locating::Locating;
 use self::parked::Parked;
 use self::servers::Servers;
 use crate::Text;
@@ -111,6 +113,7 @@ pub struct Node {
     /// Agents that a connection is up with.
     connected: BTreeSet<ServerId>,
     joining: Joining,
+    locating: Locating,
     /// Names that are being looked up, with the attempt that waits for each.
     resolving: BTreeMap<OpId, (u64, Text)>,
     keys_waits: Vec<gossiping::KeysWait>,
@@ -213,6 +216,7 @@ impl Node {
             servers: Servers::default(),
             connected: BTreeSet::new(),
             joining: Joining::new(config.join.clone()),
+            locating: Locating::new(rng.fork(6)),
             resolving: BTreeMap::new(),
             keys_waits: Vec::new(),
             leave_asked_by: Vec::new(),
@@ -338,6 +342,7 @@ impl Node {
                     let steps = self.joining.attempt(pool);
                     self.perform_joining(now, steps);
                 }
+                Timer::Locate => self.locate(now),
                 Timer::Parked => self.on_waits_over(now),
                 Timer::Hold => self.on_jobs_expired(now),
                 Timer::Forming | Timer::Leaving => {}

@@ -106,7 +106,10 @@ impl Node {
     /// What only the leader can do; it leads.
     pub(super) fn lead(&mut self, now: Now, call: ClusterCall) -> HttpReply {
         match call {
-            ClusterCall::Coordinate { .. } => HttpReply::text(501, "not kept yet"),
+            ClusterCall::Coordinate { node, coordinate } => {
+                self.duties(now, |duties, cx, _| duties.locate(cx, node, coordinate));
+                HttpReply::empty(200)
+            }
             ClusterCall::RemovePeer { id, address } => {
                 self.remove_peer(now, id.as_deref(), address.as_deref())
             }

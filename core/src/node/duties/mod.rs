@@ -5,6 +5,7 @@
 //! ends. A new leader starts every clock in full, so a fail-over may lengthen a TTL or a lock-delay, never shorten it.
 
 pub mod autopilot;
+mod coordinates;
 mod lock_delays;
 mod reconcile;
 mod sessions;
@@ -17,12 +18,14 @@ use std::time::Duration;
 use imbl::OrdMap;
 
 use self::autopilot::Autopilot;
+use self::coordinates::Coordinates;
 use self::lock_delays::LockDelays;
 use self::reconcile::Reconcile;
 use self::sessions::Sessions;
 use self::tombstones::Tombstones;
 use super::About;
 use crate::Text;
+use crate::coordinate::Coordinate;
 use crate::cx::{Cx, Timer};
 use crate::gossip::{Member, MemberChange};
 use crate::ids::Uuid;
@@ -51,15 +54,18 @@ pub enum DutyTimer {
     Reconcile,
     /// The health of the group's servers is to be looked at.
     Autopilot,
+    /// Coordinates that agents have told are to be replicated.
+    Coordinates,
 }
 
 impl DutyTimer {
-    const ALL: [DutyTimer; 5] = [
+    const ALL: [DutyTimer; 6] = [
         DutyTimer::SessionTtl,
         DutyTimer::LockDelay,
         DutyTimer::Tombstones,
         DutyTimer::Reconcile,
         DutyTimer::Autopilot,
+        DutyTimer::Coordinates,
     ];
 }
 
@@ -96,6 +102,7 @@ pub struct Duties {
     tombstones: Tombstones,
     reconcile: Reconcile,
     autopilot: Autopilot,
+    coordinates: Coordinates,
 }
 
 impl Duties {
@@ -110,6 +117,7 @@ impl Duties {
             tombstones: Tombstones::new(tombstone_ttl),
             reconcile: Reconcile::default(),
             autopilot: Autopilot::new(settings),
+            coordinates: Coordinates::default(),
         }
     }
 
@@ -141,6 +149,7 @@ impl Duties {
         self.tombstones.forget();
         self.reconcile = Reconcile::default();
         self.autopilot.end();
+        self.coordinates = Coordinates::default();
         for timer in DutyTimer::ALL {
             cx.timers.cancel(&Timer::Duty(timer));
         }
@@ -198,6 +207,13 @@ impl Duties {
         self.active && store.session(id).is_some() && self.sessions.renew(cx, id)
     }
 
+    /// A node says where it is. Lost on a server that does not lead, or when leadership ends before it is replicated.
+    pub fn locate(&mut self, cx: &mut Cx<'_, Effect>, node: Text, coordinate: Coordinate) {
+        if self.active {
+            self.coordinates.locate(cx, node, coordinate);
+        }
+    }
+
     /// How the group of servers is doing; `None` on a server that does not lead.
     #[must_use]
     pub fn autopilot(&self, now: Now, facts: &Facts<'_>) -> Option<autopilot::State> {
@@ -215,6 +231,7 @@ impl Duties {
             DutyTimer::Tombstones => self.tombstones.on_timer(cx, facts.store),
             DutyTimer::Reconcile => self.reconcile.all(cx, facts),
             DutyTimer::Autopilot => self.autopilot.on_timer(cx, facts),
+            DutyTimer::Coordinates => self.coordinates.on_timer(cx, facts.store),
         }
     }
 }
