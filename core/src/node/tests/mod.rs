@@ -1,5 +1,8 @@
 //! One node that keeps nothing, driven by hand: what a client sees, in which order.
 
+mod cluster;
+mod world;
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -1,0 +1,113 @@
+//! Servers and client agents that find each other.
+
+use std::time::Duration;
+
+use super::super::*;
+use super::world::{Plan, World, founders, name};
+use crate::agent::Call as AgentCall;
+use crate::agent::definition::service_from_request;
+use crate::api::{Blocking, Call, Read, Write};
+use crate::gossip::Status;
+use crate::store::command::{KvCommand, KvVerb};
+use crate::store::model::Health;
+use crate::store::query::{Query, ServiceSelector};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn put(key: &str, value: &'static str) -> Call {
+    let value = Bytes::from_static(value.as_bytes());
+    Call::Write(Write::Kv(KvCommand { verb: KvVerb::Set, key: key.into(), value, flags: 0 }))
+}
+
+fn get(key: &str) -> Call {
+    Call::Read(Read::new(Query::Kv(key.into())))
+}
+
+fn formed(servers: usize, clients: usize) -> World {
+    let mut world =
+        World::new(&Plan { servers, clients, forming: FormingPolicy::Found(founders(servers)) });
+    world.until("a leader", MINUTE, |world| world.leader().is_some());
+    let all = servers + clients;
+    world.until("all see all", MINUTE, |world| {
+        (0..all).all(|agent| world.published(agent).cluster.lan.len() == all)
+    });
+    world
+}
+
+/// What the leader's catalog says of an agent's reachability.
+fn serf_health(world: &World, agent: usize) -> Option<Health> {
+    let leader = world.leader()?;
+    world.published(leader).view.check(&name(agent), SERF_HEALTH).map(|check| check.status)
+}
+
+#[test]
+fn a_client_agent_writes_and_reads_through_servers() {
+    let mut world = formed(3, 2);
+    assert_eq!(&world.ask(3, put("a", "1")).body[..], b"true");
+    let reply = world.ask(4, get("a"));
+    assert_eq!(reply.status, 200);
+    assert!(String::from_utf8_lossy(&reply.body).contains("MQ=="), "{reply:?}");
+    assert!(reply.meta.is_some_and(|meta| meta.known_leader && meta.index > 1));
+}
+
+#[test]
+fn a_service_of_one_client_agent_is_found_through_another() {
+    let mut world = formed(3, 2);
+    let definition = service_from_request(br#"{ "Name": "web", "Port": 80 }"#).expect("a definition");
+    let definition = Box::new(definition);
+    let call = AgentCall::RegisterService { definition, replace_existing_checks: false };
+    assert_eq!(world.ask(3, Call::Agent(call)).status, 200);
+    let query = Query::ServiceHealth {
+        select: ServiceSelector { service: "web".into(), ..ServiceSelector::default() },
+        passing: true,
+    };
+    world.until("the catalog has it", MINUTE, |world| {
+        let leader = world.leader().expect("nobody died");
+        world.published(leader).view.service(&name(3), "web").is_some()
+    });
+    let reply = world.ask(4, Call::Read(Read::new(query)));
+    assert!(String::from_utf8_lossy(&reply.body).contains("n3"), "{reply:?}");
+}
+
+#[test]
+fn a_blocking_query_through_a_client_agent_wakes_for_a_change_through_another() {
+    let mut world = formed(3, 2);
+    world.ask(3, put("a", "1"));
+    let index = world.ask(4, get("a")).meta.expect("a read").index;
+    let blocking = Some(Blocking { index, wait: Duration::from_secs(300) });
+    let id = world.begin(4, Call::Read(Read { blocking, ..Read::new(Query::Kv("a".into())) }));
+    world.pass(Duration::from_secs(30));
+    assert!(world.reply(id).is_none(), "nothing has changed");
+    world.ask(3, put("a", "2"));
+    world.until("the reply", Duration::from_secs(1), |world| world.reply(id).is_some());
+}
+
+#[test]
+fn a_request_goes_to_another_server_when_one_dies_and_waits_for_the_next_leader() {
+    let mut world = formed(3, 1);
+    world.ask(3, put("a", "1"));
+    let leader = world.leader().expect("formed");
+    world.kill(leader);
+    assert_eq!(&world.ask(3, put("a", "2")).body[..], b"true");
+    assert!(String::from_utf8_lossy(&world.ask(3, get("a")).body).contains("Mg=="));
+}
+
+#[test]
+fn the_catalog_follows_who_is_there() {
+    let mut world = formed(3, 2);
+    world.until("all are healthy", MINUTE, |world| {
+        (0..5).all(|agent| serf_health(world, agent) == Some(Health::Passing))
+    });
+    world.kill(3);
+    world.until("it is found dead", Duration::from_secs(30), |world| {
+        serf_health(world, 3) == Some(Health::Critical)
+    });
+    world.step(4, Input::Leave);
+    world.until("it has left", Duration::from_secs(30), |world| {
+        !world.is_alive(4) && serf_health(world, 4).is_none()
+    });
+    let leader = world.leader().expect("nobody died");
+    assert_eq!(world.published(leader).cluster.lan[&name(3)].status, Status::Failed);
+    assert_eq!(world.published(leader).cluster.lan[&name(4)].status, Status::Left);
+    assert!(world.published(leader).view.node(&name(4)).is_none());
+}

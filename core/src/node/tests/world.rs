@@ -1,0 +1,354 @@
+//! Several agents that keep nothing, on a network of lists: gossip, RPC and clients together, without a task or a
+//! socket.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::super::*;
+use crate::Text;
+use crate::api::{Authorizer, Call, HttpReply, Request};
+use crate::gossip::tag;
+use crate::ids::Uuid;
+use crate::raft::{Member, Timing};
+use crate::store::AutopilotSettings;
+use crate::time::Wall;
+
+/// One way, for everything.
+const LATENCY: Duration = Duration::from_micros(500);
+
+/// What a world is made of.
+pub struct Plan {
+    pub servers: usize,
+    pub clients: usize,
+    /// How servers form their group.
+    pub forming: FormingPolicy,
+}
+
+#[derive(Debug)]
+struct Agent {
+    node: Node,
+    id: Uuid,
+    alive: bool,
+    published: Arc<Published>,
+    left: bool,
+}
+
+/// Something that is going to happen to an agent.
+#[derive(Debug)]
+enum Event {
+    Input(usize, Input),
+}
+
+/// Agents by number; servers come first.
+pub struct World {
+    agents: Vec<Agent>,
+    pub now: Now,
+    events: BTreeMap<(Mono, u64), Event>,
+    next: u64,
+    /// Pairs that a connection is up between, smaller number first.
+    connected: BTreeSet<(usize, usize)>,
+    /// Pairs that hear nothing of each other, smaller number first.
+    pub cut: BTreeSet<(usize, usize)>,
+    /// Who made a call over a stream: the answerer's number of it, with the caller's own.
+    callers: BTreeMap<u64, (usize, Pool, u64)>,
+    replies: BTreeMap<RequestId, HttpReply>,
+    pub halted: Vec<String>,
+}
+
+fn pair(a: usize, b: usize) -> (usize, usize) {
+    (a.min(b), a.max(b))
+}
+
+fn address(agent: usize, port: u16) -> SocketAddr {
+    let host = u8::try_from(agent + 1).expect("a small world");
+    ([127, 0, 1, host], port).into()
+}
+
+pub fn name(agent: usize) -> Text {
+    Text::new(format!("n{agent}"))
+}
+
+fn id(agent: usize) -> Uuid {
+    Uuid(1000 + agent as u128)
+}
+
+fn config(plan: &Plan, agent: usize) -> Config {
+    let (server, id, node) = (agent < plan.servers, id(agent), name(agent));
+    let ip = Text::new(address(agent, 0).ip().to_string());
+    let role = if server { tag::ROLE_SERVER } else { tag::ROLE_CLIENT };
+    let mut tags: BTreeMap<Text, Text> =
+        [(tag::ROLE, role.to_owned()), (tag::DATACENTER, "dc1".to_owned()), (tag::ID, id.to_string())]
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+    if server {
+        tags.insert(tag::PORT.into(), "8300".into());
+    }
+    if let (true, FormingPolicy::Expect(count)) = (server, &plan.forming) {
+        tags.insert(tag::EXPECT.into(), count.to_string().into());
+    }
+    let lan = gossip::Config {
+        tags,
+        datacenter: "dc1".into(),
+        ..gossip::Config::new(node.clone(), address(agent, 8301))
+    };
+    let policy = JoinPolicy {
+        addresses: vec![Text::new(address(0, 8301).to_string())],
+        interval: Duration::from_secs(30),
+        attempts_max: None,
+        default_port: 8301,
+    };
+    Config {
+        about: About {
+            node: node.clone(),
+            id,
+            datacenter: "dc1".into(),
+            address: ip.clone(),
+            server,
+            domain: "consul".into(),
+            kv_max_value_size: 1 << 19,
+            ..About::default()
+        },
+        timing: Timing::default(),
+        forming: if server { plan.forming.clone() } else { FormingPolicy::Wait },
+        recover: None,
+        lan,
+        wan: None,
+        join: [(Pool::Lan, policy)].into(),
+        autopilot: AutopilotSettings::default(),
+        keeps_local: false,
+        agent: agent::Config {
+            node,
+            id: Some(id),
+            address: ip,
+            datacenter: "dc1".into(),
+            ..agent::Config::default()
+        },
+        hold_timeout: Duration::from_secs(7),
+        checkpoints: CheckpointPolicy::default(),
+        tombstone_ttl: Duration::from_secs(900),
+    }
+}
+
+/// The group that all servers of the plan found together.
+pub fn founders(servers: usize) -> Membership {
+    let member = |agent| Member { address: Text::new(address(agent, 8300).to_string()), voter: true };
+    Membership { servers: (0..servers).map(|agent| (id(agent), member(agent))).collect() }
+}
+
+impl World {
+    pub fn new(plan: &Plan) -> World {
+        let now = Now { mono: Mono(1_000_000_000), wall: Wall(0) };
+        let mut world = World {
+            agents: Vec::new(),
+            now,
+            events: BTreeMap::new(),
+            next: 0,
+            connected: BTreeSet::new(),
+            cut: BTreeSet::new(),
+            callers: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            halted: Vec::new(),
+        };
+        for agent in 0..plan.servers + plan.clients {
+            world.add(plan, agent);
+        }
+        world
+    }
+
+    fn add(&mut self, plan: &Plan, agent: usize) {
+        let seed = [u8::try_from(agent + 1).expect("a small world"); 32];
+        let mut node =
+            Node::new(config(plan, agent), Restored::default(), seed, self.now).expect("nothing to restore");
+        let published = node.first_publication(self.now);
+        let mut out = Outbox::default();
+        node.start(self.now, &mut out);
+        self.agents.push(Agent { node, id: id(agent), alive: true, published, left: false });
+        self.perform(agent, out);
+    }
+
+    fn by_id(&self, id: Uuid) -> Option<usize> {
+        self.agents.iter().position(|agent| agent.id == id)
+    }
+
+    fn reaches(&self, from: usize, to: usize) -> bool {
+        !self.cut.contains(&pair(from, to))
+    }
+
+    fn later(&mut self, agent: usize, input: Input) {
+        self.next += 1;
+        self.events.insert((self.now.mono + LATENCY, self.next), Event::Input(agent, input));
+    }
+
+    fn at(&self, to: SocketAddr) -> Option<usize> {
+        (0..self.agents.len()).find(|agent| address(*agent, 0).ip() == to.ip())
+    }
+
+    fn perform(&mut self, from: usize, mut out: Outbox) {
+        for output in out.drain() {
+            match output {
+                Output::Datagram { pool, to, bytes } => {
+                    if let Some(to) = self.at(to)
+                        && self.reaches(from, to)
+                    {
+                        self.later(to, Input::Datagram { pool, from: address(from, 8301), bytes });
+                    }
+                }
+                Output::GossipCall { pool, call, to, bytes, timeout } => {
+                    self.call(from, pool, call, to, bytes, timeout);
+                }
+                Output::GossipAnswer { caller, bytes, .. } => {
+                    if let Some((asker, pool, call)) = self.callers.remove(&caller) {
+                        self.later(asker, Input::GossipAnswer { pool, call, result: Ok(bytes) });
+                    }
+                }
+                Output::Peer { to, frame, .. } => self.send(from, to, frame),
+                Output::Publish(published) => self.agents[from].published = published,
+                Output::Reply { id, reply } => {
+                    self.replies.insert(id, reply);
+                }
+                Output::Left => self.agents[from].left = true,
+                Output::Halt { reason } => {
+                    self.halted.push(reason);
+                    self.kill(from);
+                }
+                Output::Warn(_) | Output::Cancel { .. } => {}
+                other => panic!("{other:?} is not for agents that keep nothing"),
+            }
+        }
+    }
+
+    fn call(&mut self, from: usize, pool: Pool, call: u64, to: SocketAddr, bytes: Bytes, timeout: Duration) {
+        let failed = |result| Input::GossipAnswer { pool, call, result: Err(result) };
+        match self.at(to) {
+            Some(to) if self.reaches(from, to) && self.agents[to].alive => {
+                self.next += 1;
+                let caller = self.next;
+                self.callers.insert(caller, (from, pool, call));
+                self.later(to, Input::GossipCall { pool, caller, from: address(from, 8301), bytes });
+            }
+            Some(to) if self.reaches(from, to) => self.later(from, failed(gossip::CallError::Refused)),
+            _ => {
+                self.next += 1;
+                let input = Event::Input(from, failed(gossip::CallError::TimedOut));
+                self.events.insert((self.now.mono + timeout, self.next), input);
+            }
+        }
+    }
+
+    fn send(&mut self, from: usize, to: Uuid, frame: Bytes) {
+        let Some(to) = self.by_id(to) else { return };
+        let (here, there) = (self.agents[from].id, self.agents[to].id);
+        if !self.reaches(from, to) {
+            return;
+        }
+        if !self.agents[to].alive {
+            return self.later(from, Input::PeerDown { peer: there });
+        }
+        if self.connected.insert(pair(from, to)) {
+            self.later(from, Input::PeerUp { peer: there });
+            self.later(to, Input::PeerUp { peer: here });
+        }
+        self.later(to, Input::PeerFrame { peer: here, frame });
+    }
+
+    /// Ends an agent's process at once.
+    pub fn kill(&mut self, agent: usize) {
+        self.agents[agent].alive = false;
+        let gone = self.agents[agent].id;
+        for other in 0..self.agents.len() {
+            if self.connected.remove(&pair(agent, other)) {
+                self.later(other, Input::PeerDown { peer: gone });
+            }
+        }
+    }
+
+    pub fn step(&mut self, agent: usize, input: Input) {
+        if !self.agents[agent].alive || self.agents[agent].left {
+            return;
+        }
+        let mut out = Outbox::default();
+        self.agents[agent].node.step(self.now, input, &mut out);
+        self.perform(agent, out);
+        if self.agents[agent].left {
+            self.kill(agent);
+        }
+    }
+
+    /// Lets the next thing happen, if it is due by `end`.
+    fn advance(&mut self, end: Mono) -> bool {
+        let event = self.events.first_key_value().map(|((at, _), _)| *at);
+        let wake = (0..self.agents.len())
+            .filter(|agent| self.agents[*agent].alive)
+            .filter_map(|agent| self.agents[agent].node.next_deadline().map(|(at, _)| (at, agent)))
+            .min();
+        match (event, wake) {
+            (Some(at), wake) if at <= end && wake.is_none_or(|(due, _)| at <= due) => {
+                self.now.mono = self.now.mono.max(at);
+                let (_, Event::Input(agent, input)) = self.events.pop_first().expect("just seen");
+                self.step(agent, input);
+                true
+            }
+            (_, Some((due, agent))) if due <= end => {
+                self.now.mono = self.now.mono.max(due);
+                self.step(agent, Input::Wake);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Lets time pass until something holds.
+    ///
+    /// # Panics
+    /// When it does not within `limit`.
+    pub fn until(&mut self, what: &str, limit: Duration, holds: impl Fn(&World) -> bool) {
+        let end = self.now.mono + limit;
+        while !holds(self) {
+            assert!(self.advance(end), "not within {limit:?}: {what}");
+        }
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now.mono + time;
+        while self.advance(end) {}
+        self.now.mono = end;
+    }
+
+    /// Who leads, if living servers agree.
+    pub fn leader(&self) -> Option<usize> {
+        let leads = |agent: &Agent| agent.alive && agent.published.lease.is_leader;
+        self.agents.iter().position(leads)
+    }
+
+    pub fn published(&self, agent: usize) -> &Published {
+        &self.agents[agent].published
+    }
+
+    pub fn is_alive(&self, agent: usize) -> bool {
+        self.agents[agent].alive
+    }
+
+    /// Begins a request; its reply comes later.
+    pub fn begin(&mut self, agent: usize, call: Call) -> RequestId {
+        self.next += 1;
+        let id = RequestId(self.next);
+        self.step(agent, Input::Request { id, request: Request { call, authorizer: Authorizer } });
+        id
+    }
+
+    pub fn reply(&self, id: RequestId) -> Option<&HttpReply> {
+        self.replies.get(&id)
+    }
+
+    /// Asks an agent and waits for the answer.
+    pub fn ask(&mut self, agent: usize, call: Call) -> HttpReply {
+        let id = self.begin(agent, call);
+        self.until("a reply", Duration::from_secs(20), |world| world.replies.contains_key(&id));
+        self.replies.remove(&id).expect("just seen")
+    }
+}
