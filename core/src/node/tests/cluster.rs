@@ -24,8 +24,7 @@ fn get(key: &str) -> Call {
 }
 
 fn formed(servers: usize, clients: usize) -> World {
-    let mut world =
-        World::new(&Plan { servers, clients, forming: FormingPolicy::Found(founders(servers)) });
+    let mut world = World::new(&Plan { servers, clients, forming: FormingPolicy::Found(founders(servers)) });
     world.until("a leader", MINUTE, |world| world.leader().is_some());
     let all = servers + clients;
     world.until("all see all", MINUTE, |world| {
