@@ -9,7 +9,7 @@ use proconsul_core::agent;
 use proconsul_core::gossip::{self, Pool, Profile, tag};
 use proconsul_core::ids::Uuid;
 use proconsul_core::node::{self, About, CheckpointPolicy, FormingPolicy, JoinPolicy};
-use proconsul_core::raft::{Member, Membership, Timing};
+use proconsul_core::raft::{Membership, Timing};
 
 use crate::config::Config;
 use crate::config::gossip::Pace;
@@ -25,9 +25,8 @@ const ELECTION_TIMEOUT_UNIT: Duration = Duration::from_millis(200);
 /// The settings of the agent that this configuration describes. `recover` is the operator's word on the Raft group.
 pub(super) fn node(config: &Config, id: Uuid, recover: Option<Membership>) -> node::Config {
     let address = Text::new(config.advertise_lan.to_string());
-    let rpc = Text::new(SocketAddr::new(config.advertise_lan, config.ports.server).to_string());
     let forming = if config.elects_itself() {
-        FormingPolicy::Found(Membership { servers: [(id, Member { address: rpc, voter: true })].into() })
+        FormingPolicy::Alone
     } else if config.bootstrap_expect > 0 && !config.read_replica {
         FormingPolicy::Expect(config.bootstrap_expect)
     } else {

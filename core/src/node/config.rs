@@ -50,9 +50,12 @@ pub struct Config {
 /// How a server with an empty log comes to a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum FormingPolicy {
-    /// Founds this group at once.
+    /// Founds this group at once, together with all its other members, which do the same.
     Found(Membership),
-    /// Founds one together with so many servers, itself included, once they see each other.
+    /// Founds a group of itself, unless it finds one (Consul: `bootstrap`).
+    Alone,
+    /// Founds one together with so many servers, itself included, once they see each other (Consul:
+    /// `bootstrap_expect`).
     Expect(u32),
     /// Waits to be taken up.
     #[default]

@@ -62,6 +62,7 @@ impl Node {
             self.checkpointing.on_applied(entry.index, size, dirty);
         }
         self.publish = true;
+        self.tell_group(now);
         self.follow_leadership(now);
         self.duties(now, |duties, cx, facts| duties.on_applied(cx, facts, &touched));
         self.touched.append(&mut touched);
@@ -70,6 +71,7 @@ impl Node {
 
     fn on_role_changed(&mut self, now: Now) {
         self.publish = true;
+        self.form(now, |forming, cx, facts| forming.look(cx, facts));
         let led = (self.raft.leader(), self.raft.term(), self.is_leader());
         if led != self.led {
             let lost = self.led.2 && (!led.2 || led.1 != self.led.1);
@@ -194,6 +196,7 @@ impl Node {
         self.touched.push(WatchKey::All);
         self.publish = true;
         self.raft(now, |raft, cx| raft.on_snapshot_installed(cx, &meta));
+        self.tell_group(now);
         self.on_caught_up(now);
     }
 
@@ -201,6 +204,14 @@ impl Node {
         match effect {
             agent::Effect::Probe { op, probe } => out.push(Output::Probe { op, probe }),
             agent::Effect::Cancel { op } => out.push(Output::Cancel { op }),
+            // Who leaves is deregistered; it must not register itself again.
+            agent::Effect::Propose { ticket, .. } if self.leaving.is_under_way() => {
+                let refused = Err("this agent is leaving".to_owned());
+                self.agent(now, |agent, cx| agent.on_proposed(cx, ticket, refused));
+            }
+            agent::Effect::FetchCatalog { ticket } if self.leaving.is_under_way() => {
+                self.agent(now, |agent, cx| agent.on_catalog(cx, ticket, None));
+            }
             agent::Effect::Propose { ticket, command } => {
                 self.propose_for(now, Origin::Agent(ticket), command)
             }

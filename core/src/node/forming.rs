@@ -53,13 +53,13 @@ impl Plan {
         }
     }
 
-    /// The plan that a policy comes down to. A group that is given as a whole is founded by its one member here.
+    /// The plan that a policy comes down to. A group that is given as a whole needs none.
     #[must_use]
     pub fn of(policy: &FormingPolicy) -> Plan {
         match policy {
-            FormingPolicy::Found(_) => Plan::Alone,
+            FormingPolicy::Alone => Plan::Alone,
             FormingPolicy::Expect(expect) => Plan::new(false, usize::try_from(*expect).unwrap_or(usize::MAX)),
-            FormingPolicy::Wait => Plan::Wait,
+            FormingPolicy::Found(_) | FormingPolicy::Wait => Plan::Wait,
         }
     }
 

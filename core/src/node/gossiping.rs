@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Node, events};
+use super::{Node, events, forming};
 use crate::Text;
 use crate::boundary::{Outbox, Output};
 use crate::cx::Cx;
@@ -121,8 +121,9 @@ impl Node {
             gossip::Effect::Joined { ticket, contacted, error } => {
                 let steps = self.joining.on_joined(now.mono, ticket, contacted, error.as_deref());
                 self.perform_joining(now, steps);
+                self.form(now, |forming, cx, facts| forming.on_joined(cx, facts));
             }
-            gossip::Effect::Left => self.on_pool_left(now, pool),
+            gossip::Effect::Left => self.on_pool_left(now),
             gossip::Effect::Keys { ticket, report } => self.on_keys_report(pool, ticket, report),
             gossip::Effect::NameConflict { other } => {
                 let reason = format!(
@@ -181,7 +182,7 @@ impl Node {
             self.agent(now, |agent, cx| agent.on_leader_known(cx));
         }
         if self.about.server {
-            self.form(now);
+            self.form(now, |forming, cx, facts| forming.look(cx, facts));
             self.join_wan(now, change);
             self.duties(now, |duties, cx, facts| duties.on_member(cx, facts, change));
         }
@@ -199,12 +200,10 @@ impl Node {
         }
     }
 
-    /// Whether this server and that one can belong to one group: not when both belong to different ones.
-    pub(super) fn is_of_our_group(&self, peer: ServerId) -> bool {
-        match (self.servers.get(peer).and_then(|server| server.group), self.store.group()) {
-            (Some(theirs), Some(ours)) => theirs == ours,
-            _ => true,
-        }
+    /// Whether this server listens to what that one's Raft says.
+    pub(super) fn may_hear(&self, peer: ServerId) -> bool {
+        let theirs = self.servers.get(peer).and_then(|server| server.group);
+        forming::may_hear(&self.raft, self.store.group(), peer, theirs)
     }
 
     /// Where an agent takes calls: as gossip says, which knows of moves first, else as the group does. Empty for

@@ -38,10 +38,12 @@ pub use published::{About, Lease, Published};
 
 use self::checkpointing::Checkpointing;
 use self::duties::Duties;
+use self::forming::Forming;
 use self::forward::Guests;
 use self::jobs::Jobs;
 use self::joining::Joining;
 use self::locating::Locating;
+use self::leaving::Leaving;
 use self::parked::Parked;
 use self::servers::Servers;
 use crate::Text;
@@ -49,7 +51,7 @@ use crate::agent::Agent;
 use crate::boundary::{Input, Outbox, Output};
 use crate::cx::{Cx, Timer};
 use crate::gossip::{Gossip, Pool};
-use crate::ids::{LogIndex, OpId, RequestId, ServerId, Term};
+use crate::ids::{LogIndex, OpId, RequestId, ServerId, Term, Uuid};
 use crate::raft::{Membership, Raft, Role, SnapshotMeta};
 use crate::rng::Rng;
 use crate::store::Store;
@@ -119,8 +121,14 @@ pub struct Node {
     keys_waits: Vec<gossiping::KeysWait>,
     /// Clients that asked this agent to leave.
     leave_asked_by: Vec<RequestId>,
+    forming: Forming,
+    leaving: Leaving,
+    /// So many pools have not been told yet.
+    leaving_pools: u8,
     /// It has left.
     left: bool,
+    /// The identity of the group that gossip was told.
+    told_group: Option<Uuid>,
     next_op: u64,
     /// Who led when it was last looked at, and in which term.
     led: (Option<ServerId>, Term, bool),
@@ -188,6 +196,7 @@ impl Node {
         };
         let lan = pool(Pool::Lan, &config.lan, 4)?;
         let wan = config.wan.as_ref().map(|config| pool(Pool::Wan, config, 5)).transpose()?;
+        let joins = config.join.get(&Pool::Lan).is_some_and(|policy| !policy.addresses.is_empty());
         Ok(Node {
             about: Arc::new(config.about.clone()),
             cluster: Arc::default(),
@@ -220,7 +229,11 @@ impl Node {
             resolving: BTreeMap::new(),
             keys_waits: Vec::new(),
             leave_asked_by: Vec::new(),
+            forming: Forming::new(forming::Plan::of(&config.forming), joins, rng.fork(7)),
+            leaving: Leaving::default(),
+            leaving_pools: 0,
             left: false,
+            told_group: None,
             next_op: 0,
             led: (None, Term(0), false),
             handing_over: false,
@@ -343,9 +356,10 @@ impl Node {
                     self.perform_joining(now, steps);
                 }
                 Timer::Locate => self.locate(now),
+                Timer::Forming => self.form(now, |forming, cx, facts| forming.on_timer(cx, facts)),
+                Timer::Leaving => self.leave(now, |leaving, cx, raft| leaving.on_timer(cx, raft)),
                 Timer::Parked => self.on_waits_over(now),
                 Timer::Hold => self.on_jobs_expired(now),
-                Timer::Forming | Timer::Leaving => {}
             }
         }
     }
@@ -354,6 +368,9 @@ impl Node {
     /// before anybody is told of it.
     fn settle(&mut self, now: Now, out: &mut Outbox) {
         loop {
+            if self.leaving.is_under_way() {
+                self.leave(now, |leaving, cx, raft| leaving.follow(cx, raft));
+            }
             let raft_effects = std::mem::take(&mut self.raft_effects);
             let agent_effects = std::mem::take(&mut self.agent_effects);
             let duty_effects = std::mem::take(&mut self.duty_effects);
@@ -407,7 +424,7 @@ impl Node {
             }
         }
         self.send_frames(out);
-        if self.left && self.leave_asked_by.is_empty() {
+        if self.left {
             self.halted = true;
             out.push(Output::Left);
         }

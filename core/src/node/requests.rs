@@ -472,7 +472,7 @@ impl Node {
     /// Another server spoke.
     pub(super) fn on_peer_message(&mut self, now: Now, peer: ServerId, message: PeerMessage) {
         match message {
-            PeerMessage::Raft(message) if self.is_of_our_group(peer) => {
+            PeerMessage::Raft(message) if self.may_hear(peer) => {
                 self.raft(now, |raft, cx| raft.on_message(cx, peer, message));
             }
             PeerMessage::Raft(_) => {}

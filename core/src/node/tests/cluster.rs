@@ -7,7 +7,7 @@ use super::world::{Plan, World, founders, name};
 use crate::agent::Call as AgentCall;
 use crate::agent::definition::service_from_request;
 use crate::api::{Blocking, Call, Read, Write};
-use crate::gossip::Status;
+use crate::gossip::{Status, tag};
 use crate::store::command::{KvCommand, KvVerb};
 use crate::store::model::Health;
 use crate::store::query::{Query, ServiceSelector};
@@ -111,4 +111,45 @@ fn the_catalog_follows_who_is_there() {
     assert_eq!(world.published(leader).cluster.lan[&name(3)].status, Status::Failed);
     assert_eq!(world.published(leader).cluster.lan[&name(4)].status, Status::Left);
     assert!(world.published(leader).view.node(&name(4)).is_none());
+}
+
+#[test]
+fn servers_that_expect_each_other_found_one_group() {
+    let mut world = World::new(&Plan { servers: 3, clients: 1, forming: FormingPolicy::Expect(3) });
+    world.until("a leader", MINUTE, |world| world.leader().is_some());
+    assert_eq!(&world.ask(3, put("a", "1")).body[..], b"true");
+    world.until("all agree on the group", MINUTE, |world| {
+        let group = world.published(0).view.group();
+        group.is_some() && (0..3).all(|server| world.published(server).view.group() == group)
+    });
+    let leader = world.leader().expect("nobody died");
+    assert_eq!(world.published(leader).membership.voters().count(), 3);
+    let tag = world.published(leader).view.group().expect("named").to_string();
+    world.until("gossip is told", MINUTE, |world| {
+        (0..3).all(|server| world.published(3).cluster.lan[&name(server)].tag(tag::GROUP) == tag)
+    });
+}
+
+#[test]
+fn a_lone_founder_takes_up_servers_that_join_it() {
+    let mut world = World::new(&Plan { servers: 1, clients: 0, forming: FormingPolicy::Alone });
+    world.until("a leader", MINUTE, |world| world.leader().is_some());
+    world.add(&Plan { servers: 3, clients: 0, forming: FormingPolicy::Wait }, 1);
+    world.add(&Plan { servers: 3, clients: 0, forming: FormingPolicy::Wait }, 2);
+    world.until("all vote", MINUTE, |world| world.published(0).membership.voters().count() == 3);
+}
+
+#[test]
+fn a_leader_that_leaves_hands_over_and_is_removed() {
+    let mut world = formed(3, 1);
+    world.ask(3, put("a", "1"));
+    let leader = world.leader().expect("formed");
+    world.step(leader, Input::Leave);
+    world.until("it has left", Duration::from_secs(30), |world| !world.is_alive(leader));
+    world.until("it is removed", Duration::from_secs(30), |world| {
+        world.leader().is_some_and(|next| world.published(next).membership.servers.len() == 2)
+    });
+    assert_eq!(&world.ask(3, put("a", "2")).body[..], b"true");
+    let next = world.leader().expect("another one");
+    world.until("its node is gone", MINUTE, |world| world.published(next).view.node(&name(leader)).is_none());
 }

@@ -120,6 +120,7 @@ fn config(plan: &Plan, agent: usize) -> Config {
         join: [(Pool::Lan, policy)].into(),
         autopilot: AutopilotSettings::default(),
         keeps_local: false,
+        keeps_keys: false,
         agent: agent::Config {
             node,
             id: Some(id),
@@ -159,7 +160,7 @@ impl World {
         world
     }
 
-    fn add(&mut self, plan: &Plan, agent: usize) {
+    pub fn add(&mut self, plan: &Plan, agent: usize) {
         let seed = [u8::try_from(agent + 1).expect("a small world"); 32];
         let mut node =
             Node::new(config(plan, agent), Restored::default(), seed, self.now).expect("nothing to restore");
