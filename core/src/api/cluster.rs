@@ -153,7 +153,7 @@ pub fn render_cluster(published: &Published, call: &ClusterCall) -> HttpReply {
     match call {
         ClusterCall::StatusLeader => status::render_leader(published),
         ClusterCall::StatusPeers => status::render_peers(published),
-        ClusterCall::RaftConfiguration { .. } => raft::render_configuration(published),
+        ClusterCall::RaftConfiguration { .. } => raft::render_raft_configuration(published, None),
         ClusterCall::Usage { stale } => usage::render(published, *stale),
         ClusterCall::AutopilotConfiguration { .. } => autopilot::render_configuration(published),
         ClusterCall::Join { .. }

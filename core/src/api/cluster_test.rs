@@ -143,7 +143,7 @@ fn a_read_of_events_waits_while_the_client_knows_the_newest() {
 #[test]
 fn the_group_is_shown_with_names_and_roles() {
     let world = cluster();
-    let configuration = world.json("/v1/operator/raft/configuration");
+    let configuration = world.json("/v1/operator/raft/configuration?stale");
     assert_eq!(
         configuration["Servers"],
         json!([

@@ -37,6 +37,7 @@ pub use cluster::{ClusterCall, EventsRead, Forwarded, Place, render_cluster};
 pub use event::{render_event, render_events};
 pub use operator::autopilot::{render_autopilot_health, render_autopilot_state};
 pub use operator::keyring::render_keys;
+pub use operator::raft::render_raft_configuration;
 pub use params::{WAIT_DEFAULT, WAIT_MAX};
 pub use render::{
     content_hash, indented, render_agent_call, render_local_service, render_renewed, render_response,

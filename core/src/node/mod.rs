@@ -458,6 +458,7 @@ impl Node {
                 leader: self.raft.leader(),
                 is_leader: self.is_leader(),
                 applied: self.applied,
+                membership_index: self.raft.membership_index(),
                 until: self.raft.lease_until().unwrap_or(Mono(0)),
                 last_contact: self.raft.last_contact(now.mono).map_or(Mono(0), |ago| now.mono - ago),
             },

@@ -2,7 +2,7 @@
 //! ([`ClusterCall::place`]).
 
 use super::jobs::{Origin, Work};
-use super::{EventWait, Node, joining};
+use super::{EventWait, Node, autopilot, joining};
 use crate::api::{self, ClusterCall, EventsRead, HttpReply, Place};
 use crate::gossip::{Pool, UserEvent};
 use crate::ids::{RequestId, Uuid};
@@ -114,21 +114,24 @@ impl Node {
                 self.remove_peer(now, id.as_deref(), address.as_deref())
             }
             ClusterCall::TransferLeader { id } => self.transfer_leader(now, id),
-            ClusterCall::AutopilotHealth | ClusterCall::AutopilotState => {
+            ClusterCall::RaftConfiguration { .. } => {
                 let state = self.duties(now, |duties, cx, facts| duties.autopilot(cx.now, facts));
-                match state {
-                    Some(state) if call == ClusterCall::AutopilotHealth => {
-                        api::render_autopilot_health(&state)
-                    }
-                    Some(state) => api::render_autopilot_state(&state),
-                    // It has just been elected and knows nothing of the others yet.
-                    None => HttpReply::text(500, "No cluster leader"),
-                }
+                api::render_raft_configuration(&self.published(now), state.as_ref())
             }
+            ClusterCall::AutopilotHealth => self.autopilot(now, api::render_autopilot_health),
+            ClusterCall::AutopilotState => self.autopilot(now, api::render_autopilot_state),
             call => {
                 let published = self.published(now);
                 api::render_cluster(&published, &call)
             }
+        }
+    }
+
+    fn autopilot(&mut self, now: Now, render: fn(&autopilot::State) -> HttpReply) -> HttpReply {
+        match self.duties(now, |duties, cx, facts| duties.autopilot(cx.now, facts)) {
+            Some(state) => render(&state),
+            // It has just been elected and knows nothing of the others yet.
+            None => HttpReply::text(500, "No cluster leader"),
         }
     }
 

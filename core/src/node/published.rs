@@ -38,6 +38,8 @@ pub struct Lease {
     pub is_leader: bool,
     /// Last entry that the view includes.
     pub applied: LogIndex,
+    /// The entry that says who the members of the group are.
+    pub membership_index: LogIndex,
     /// Until then default reads may be answered from the view without asking anybody. [`Mono::NEVER`] for a sole
     /// voter, zero when they may not.
     pub until: Mono,

@@ -590,6 +590,12 @@ impl Raft {
         self.log.membership()
     }
 
+    /// The entry that says who the members are; zero or before the log's base if a checkpoint does.
+    #[must_use]
+    pub fn membership_index(&self) -> LogIndex {
+        self.log.membership_index()
+    }
+
     /// Whether the group's last change is not committed yet; no other one can be proposed until it is.
     #[must_use]
     pub fn is_changing(&self) -> bool {

@@ -7,13 +7,17 @@ use crate::api::route::{Context, Handled};
 use crate::api::{Call, HttpReply};
 use crate::ids::{ServerId, Uuid};
 use crate::node::Published;
+use crate::node::autopilot::State;
 
 /// Version of Raft's protocol that clients know: servers are known by their identity.
 const PROTOCOL_VERSION: &str = "3";
 
 pub(in crate::api) fn configuration(context: &Context<'_>) -> Handled {
     context.params.check_datacenter(context.about())?;
-    answer_cluster(context, ClusterCall::RaftConfiguration { stale: context.params.has("stale") })
+    let stale = context.params.has("stale");
+    let call = ClusterCall::RaftConfiguration { stale };
+    // Only the leader's own machine knows how far the others are.
+    if stale { answer_cluster(context, call) } else { Ok(context.ask(Call::Cluster(call))) }
 }
 
 pub(in crate::api) fn remove_peer(context: &Context<'_>) -> Handled {
@@ -43,8 +47,13 @@ pub(in crate::api) fn transfer_leader(context: &Context<'_>) -> Handled {
     Ok(context.ask(Call::Cluster(ClusterCall::TransferLeader { id })))
 }
 
-/// The members of the group, as this server knows them.
-pub(in crate::api) fn render_configuration(published: &Published) -> HttpReply {
+/// The members of the group, as this server knows them, and how far each of them is if autopilot says so.
+#[must_use]
+pub fn render_raft_configuration(published: &Published, state: Option<&State>) -> HttpReply {
+    let last_index = |id: ServerId| {
+        let server = state?.servers.iter().find(|server| server.id == id)?;
+        Some(server.last_index.0)
+    };
     let mut json = Json::with_capacity(1_024);
     json.open(b'{');
     json.key("Servers");
@@ -64,11 +73,15 @@ pub(in crate::api) fn render_configuration(published: &Published) -> HttpReply {
         json.string(PROTOCOL_VERSION);
         json.key("Voter");
         json.flag(server.voter);
+        if let Some(index) = last_index(*id) {
+            json.key("LastIndex");
+            json.number(index);
+        }
         json.close(b'}');
     }
     json.close(b']');
     json.key("Index");
-    json.number(published.lease.applied.0);
+    json.number(published.lease.membership_index.0);
     json.close(b'}');
     HttpReply::json(200, json.into_bytes())
 }
