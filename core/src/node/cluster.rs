@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 
 use crate::Text;
 use crate::coordinate::Coordinate;
@@ -29,6 +30,18 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Members that came, changed or went since `before`: what was known of each, and what is known now.
+    pub fn changes_since<'a>(
+        &'a self,
+        before: &'a Cluster,
+    ) -> impl Iterator<Item = (Option<&'a Member>, Option<&'a Member>)> {
+        before.lan.diff(&self.lan).chain(before.wan.diff(&self.wan)).map(|change| match change {
+            DiffItem::Add(_, now) => (None, Some(now)),
+            DiffItem::Update { old: (_, before), new: (_, now) } => (Some(before), Some(now)),
+            DiffItem::Remove(_, before) => (Some(before), None),
+        })
+    }
+
     /// The live or former member of the datacenter's pool that has this identity.
     #[must_use]
     pub fn by_id(&self, id: ServerId) -> Option<&Member> {

@@ -9,11 +9,11 @@ use proconsul_core::agent::Probe;
 use proconsul_core::api::HttpReply;
 use proconsul_core::boundary::{Input, Outbox, Output};
 use proconsul_core::ids::{OpId, RequestId};
-use proconsul_core::node::{Lease, Published};
+use proconsul_core::node::Published;
 use proconsul_core::wal;
 use tokio::sync::{mpsc, oneshot};
 
-use super::End;
+use super::{End, report};
 use crate::bulk::BulkJob;
 use crate::gate::GateItem;
 use crate::ports::{GossipPort, Prober, Resolver, Spawn, Wire};
@@ -96,7 +96,7 @@ impl Hands {
                 Output::GossipAnswer { pool, caller, bytes } => self.gossip.answer(pool, caller, bytes),
                 Output::Resolve { op, name } => self.resolve(op, name),
                 Output::Publish(published) => {
-                    report_leader(&self.published.load().lease, &published);
+                    report::changes(&self.published.load(), &published);
                     self.published.store(published);
                 }
                 Output::Reply { id, reply } => {
@@ -140,18 +140,5 @@ impl Hands {
             // A node that has stopped needs no outcome.
             let _ = done.send(Input::Resolved { op, result });
         }));
-    }
-}
-
-/// Tells the operator of a change of leadership.
-fn report_leader(before: &Lease, now: &Published) {
-    if before.leader == now.lease.leader {
-        return;
-    }
-    let term = now.lease.term.0;
-    match now.lease.leader {
-        Some(_) if now.lease.is_leader => tracing::info!(node = %now.about.node, term, "New leader elected"),
-        Some(leader) => tracing::info!(id = %leader, term, "New leader elected"),
-        None => tracing::warn!(term, "No leader is known"),
     }
 }

@@ -4,6 +4,7 @@
 
 mod hands;
 mod inputs;
+mod report;
 
 use std::sync::Arc;
 
