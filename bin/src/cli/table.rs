@@ -4,8 +4,8 @@ use clap::{ArgMatches, Command};
 
 use super::Terminal;
 use crate::commands::{
-    agent, autopilot, catalog, event, info, keyring, kv, kv_tree, maint, members, membership, raft, services,
-    usage, validate, version,
+    agent, autopilot, catalog, event, info, keygen, keyring, kv, kv_tree, maint, members, membership, raft,
+    rtt, services, usage, validate, version,
 };
 
 /// What a command does.
@@ -193,6 +193,13 @@ static AVAILABLE: &[Entry] = &[
         action: Action::Run { command: membership::join_command, run: membership::join },
     },
     Entry {
+        path: "keygen",
+        arguments: "",
+        summary: "Makes a key for gossip",
+        about: "Prints a new random key, for encrypt in the configuration or for keyring -install.\n\n    $ PROGRAM keygen\n",
+        action: Action::Run { command: keygen::command, run: keygen::run },
+    },
+    Entry {
         path: "keyring",
         arguments: "[options]",
         summary: "Manages the keys of gossip",
@@ -264,6 +271,16 @@ static AVAILABLE: &[Entry] = &[
         summary: "Counts services and their instances",
         about: "Prints how many services and instances are registered.\n\n    $ PROGRAM operator usage instances\n",
         action: Action::Run { command: usage::instances_command, run: usage::instances },
+    },
+    Entry {
+        path: "rtt",
+        arguments: "[options] NODE [NODE]",
+        summary: "Estimates the round trip between nodes",
+        about: "Prints how long a packet from one node to another and back is believed to take, from the\n\
+                network coordinates that agents find for themselves. The second node is the agent's own\n\
+                unless it is named. With -wan, between servers of any datacenters:\n\n\
+                \x20   $ PROGRAM rtt web-1 web-2\n    $ PROGRAM rtt -wan server-1.dc1 server-1.dc2\n",
+        action: Action::Run { command: rtt::command, run: rtt::run },
     },
     group("services", "Registers and removes services of an agent"),
     Entry {
@@ -360,13 +377,11 @@ static LATER: &[Entry] = &[
     later("intention delete", "Deletes an intention"),
     later("intention get", "Shows an intention"),
     later("intention match", "Lists the intentions of a service"),
-    later("keygen", "Makes a key for gossip"),
     later("lock", "Runs a command under a lock"),
     later("login", "Logs in by an auth method"),
     later("logout", "Destroys a token made by login"),
     later("monitor", "Shows the agent's log"),
     later("reload", "Makes the agent read its configuration again"),
-    later("rtt", "Estimates the round trip between nodes"),
     group("snapshot", "Saves and restores the cluster's state"),
     later("snapshot inspect", "Describes a snapshot"),
     later("snapshot restore", "Restores a snapshot"),

@@ -166,5 +166,6 @@ fn about(config: &Config, id: Uuid, address: Text, agent: &agent::Config) -> Abo
         config_json: Text::new(crate::config::report::debug(config).to_string()),
         node_meta: agent.node_meta.clone(),
         tagged_addresses: agent.tagged_addresses.clone(),
+        disable_coordinates: !config.gossip.coordinates,
     }
 }

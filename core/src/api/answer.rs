@@ -24,7 +24,7 @@ pub fn answer(published: &Published, read: &Read, now: Now) -> Answer {
     if !may_answer(published, read, now) {
         return Answer::Enter;
     }
-    let found = published.view.evaluate(&read.query);
+    let found = read.evaluate(&published.view);
     if read.blocking.is_some_and(|blocking| blocking.index >= found.index) {
         return Answer::Enter;
     }

@@ -66,11 +66,12 @@ pub(super) fn deregister(context: &Context<'_>) -> Handled {
 }
 
 /// Why a body was refused.
-enum Bad {
+pub(super) enum Bad {
     /// It cannot be read: 400.
     Decode(DecodeError),
     /// It breaks a rule of the catalog: 500, as Consul answers.
     Rule(String),
+    /// For any other reason.
     Reply(HttpReply),
 }
 
@@ -106,7 +107,8 @@ fn rule(text: impl Into<String>) -> Bad {
     Bad::Rule(text.into())
 }
 
-fn object(body: &[u8]) -> Result<Object, Bad> {
+/// The object that a body is.
+pub(super) fn object(body: &[u8]) -> Result<Object, Bad> {
     let failed = |why: String| Bad::Reply(HttpReply::text(400, format!("Request decode failed: {why}")));
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(failed("EOF".into()));

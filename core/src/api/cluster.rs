@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::operator::{autopilot, raft, usage};
 use super::render::indented;
 use super::route::{Context, Handled};
-use super::{Call, HttpReply, Read, Write, status};
+use super::{Call, HttpReply, Read, Write, coordinate, status};
 use crate::Text;
 use crate::coordinate::Coordinate;
 use crate::gossip::{KeysChange, Pool, UserEvent};
@@ -88,6 +88,8 @@ pub enum ClusterCall {
     AutopilotHealth,
     /// `/v1/operator/autopilot/state`; answered by the leader.
     AutopilotState,
+    /// `/v1/coordinate/datacenters`
+    CoordinateDatacenters,
 }
 
 /// Who can answer a call.
@@ -112,6 +114,7 @@ impl ClusterCall {
             | ClusterCall::Fire(_)
             | ClusterCall::Events(_) => Place::Agent,
             ClusterCall::Keys { .. }
+            | ClusterCall::CoordinateDatacenters
             | ClusterCall::StatusLeader
             | ClusterCall::StatusPeers
             | ClusterCall::RaftConfiguration { stale: true }
@@ -156,6 +159,7 @@ pub fn render_cluster(published: &Published, call: &ClusterCall) -> HttpReply {
         ClusterCall::RaftConfiguration { .. } => raft::render_raft_configuration(published, None),
         ClusterCall::Usage { stale } => usage::render(published, *stale),
         ClusterCall::AutopilotConfiguration { .. } => autopilot::render_configuration(published),
+        ClusterCall::CoordinateDatacenters => coordinate::render_datacenters(published),
         ClusterCall::Join { .. }
         | ClusterCall::Leave
         | ClusterCall::ForceLeave { .. }

@@ -8,11 +8,13 @@ mod catalog;
 mod cluster;
 #[cfg(test)]
 mod cluster_test;
+mod coordinate;
 mod event;
 mod filter;
 mod health;
 mod kv;
 mod membership;
+mod near;
 mod operator;
 mod params;
 pub mod render;
@@ -143,6 +145,8 @@ pub struct Read {
     pub max_stale: Option<Duration>,
     /// How it is rendered.
     pub shape: Shape,
+    /// Rows on nodes that are near this one come first; empty: in the order of their names.
+    pub near: Text,
 }
 
 impl Read {
@@ -156,6 +160,7 @@ impl Read {
             filter: Text::default(),
             max_stale: None,
             shape: Shape::default(),
+            near: Text::default(),
         }
     }
 }

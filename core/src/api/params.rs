@@ -15,6 +15,9 @@ pub const WAIT_DEFAULT: Duration = Duration::from_secs(300);
 /// How long a blocking query waits at most (Consul: `max_query_time`).
 pub const WAIT_MAX: Duration = Duration::from_secs(600);
 
+/// Stands for the node of the agent that was asked (`?near=`).
+const OWN_NODE: &str = "_agent";
+
 /// Characters that stay as they are in a query string (Go: `url.QueryEscape`).
 const QUERY_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
@@ -102,6 +105,11 @@ impl<'a> Params<'a> {
         self.check_datacenter(about)?;
         read.blocking = self.blocking()?;
         read.filter = self.get("filter").unwrap_or("").trim().into();
+        read.near = match self.get("near") {
+            None => Text::default(),
+            Some(OWN_NODE) => about.node.clone(),
+            Some(node) => node.into(),
+        };
         Ok(read)
     }
 

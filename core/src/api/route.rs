@@ -8,8 +8,8 @@ use super::answer::{Answer, answer};
 use super::filter::{self, Fields, Filter, FilterError};
 use super::params::{self, Params};
 use super::{
-    Authorizer, Call, ContentType, HttpReply, Permission, Read, Request, Resource, agent, catalog, event,
-    health, kv, membership, operator, session, status,
+    Authorizer, Call, ContentType, HttpReply, Permission, Read, Request, Resource, agent, catalog,
+    coordinate, event, health, kv, membership, operator, session, status,
 };
 use crate::Text;
 use crate::node::{About, Published};
@@ -204,6 +204,10 @@ static ENDPOINTS: &[Endpoint] = &[
     endpoint("/v1/catalog/datacenters", GET, Resource::None, catalog::datacenters),
     endpoint("/v1/catalog/register", PUT, Resource::Node, catalog::register),
     endpoint("/v1/catalog/deregister", PUT, Resource::Node, catalog::deregister),
+    endpoint("/v1/coordinate/datacenters", GET, Resource::None, coordinate::datacenters),
+    endpoint("/v1/coordinate/nodes", GET, Resource::Node, coordinate::nodes),
+    endpoint("/v1/coordinate/node/", GET, Resource::Node, coordinate::node),
+    endpoint("/v1/coordinate/update", PUT, Resource::Node, coordinate::update),
     endpoint("/v1/session/create", PUT, Resource::Session, session::create),
     endpoint("/v1/session/destroy/", PUT, Resource::Session, session::destroy),
     endpoint("/v1/session/renew/", PUT, Resource::Session, session::renew),

@@ -76,4 +76,6 @@ pub struct About {
     pub node_meta: std::collections::BTreeMap<Text, Text>,
     /// Tagged addresses of the node.
     pub tagged_addresses: std::collections::BTreeMap<Text, Text>,
+    /// Whether clients are refused network coordinates.
+    pub disable_coordinates: bool,
 }

@@ -208,7 +208,7 @@ impl Node {
             return self.answer_catalog(now, &job.origin, Some(catalog));
         }
         let (Origin::Client(request), Work::Read(read, renew)) = (job.origin, job.work) else { return };
-        let found = self.store.evaluate(&read.query);
+        let found = read.evaluate(&self.store);
         if renew.is_some() && !found.exists {
             return self.reply(request, unknown_session(renew));
         }
@@ -239,7 +239,7 @@ impl Node {
         }
         for group in self.parked.concerned(&touched) {
             let read = self.parked.read(group);
-            let found = self.store.evaluate(&read.query);
+            let found = read.evaluate(&self.store);
             let reply = api::render_rows(&self.about, read, &found, self.meta(now, found.index));
             for request in self.parked.wake(group, found.index, found.watch) {
                 self.reply(request, reply.clone());

@@ -94,6 +94,9 @@ const SERVICE_NODE: Fields = &[
 pub(super) const HEALTH: Fields =
     &[("Node", Struct(NODE)), ("Service", Struct(SERVICE)), ("Checks", List(CHECK))];
 
+/// Where a node is.
+const COORDINATE: Fields = &[("Node", Text), ("Segment", Text)];
+
 /// A member of the cluster.
 pub(crate) const MEMBER: Fields = &[
     ("Name", Text),
@@ -146,9 +149,8 @@ pub(crate) fn of_query(query: &Query) -> Option<Fields> {
         | Query::Session(_)
         | Query::NodeSessions(_)
         | Query::Sessions
-        | Query::Services { .. }
-        | Query::Coordinates
-        | Query::NodeCoordinates(_) => None,
+        | Query::Services { .. } => None,
+        Query::Coordinates | Query::NodeCoordinates(_) => Some(COORDINATE),
         Query::Nodes { .. } => Some(NODE),
         Query::ServiceNodes(_) => Some(SERVICE_NODE),
         Query::Node(_) => Some(SERVICE),

@@ -101,12 +101,12 @@ fn filtered(read: &Read, rows: &Rows) -> Result<Rows, FilterError> {
     let Some(fields) = filter::of_query(&read.query) else { return Ok(rows.clone()) };
     let filter = Filter::parse(&read.filter, fields)?;
     Ok(match rows {
-        Rows::Kv(_)
-        | Rows::KvTree(_)
-        | Rows::KvKeys(_)
-        | Rows::Sessions(_)
-        | Rows::Services(_)
-        | Rows::Coordinates(_) => rows.clone(),
+        Rows::Kv(_) | Rows::KvTree(_) | Rows::KvKeys(_) | Rows::Sessions(_) | Rows::Services(_) => {
+            rows.clone()
+        }
+        Rows::Coordinates(located) => Rows::Coordinates(kept(located, |row| {
+            filter.keeps(&written(|json| node_coordinate(json, &row.node, &row.coordinate)))
+        })),
         Rows::Nodes(nodes) => {
             Rows::Nodes(kept(nodes, |node| filter.keeps(&written(|json| rows::node(json, node)))))
         }
