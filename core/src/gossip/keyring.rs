@@ -117,9 +117,12 @@ impl fmt::Debug for Key {
 /// Why a ring does not change. The texts are those that Consul's operators know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum KeyRefused {
-    /// There is no ring: gossip is not sealed.
-    #[error("Keyring is empty (encryption not enabled)")]
+    /// There is no ring to change: gossip is not sealed.
+    #[error("No keyring to modify (encryption not enabled)")]
     NotEnabled,
+    /// There is no ring to list.
+    #[error("Keyring is empty (encryption not enabled)")]
+    Empty,
     /// The key to seal with is not installed.
     #[error("Requested key is not in the keyring")]
     NotInstalled,
@@ -471,7 +474,7 @@ mod tests {
         let mut none = Keyring::default();
         assert_eq!(
             none.install(key(1, 16)).unwrap_err().to_string(),
-            "Keyring is empty (encryption not enabled)"
+            "No keyring to modify (encryption not enabled)"
         );
         assert!(none.is_empty());
         assert_eq!((none.primary(), ring.primary()), (None, Some(&key(1, 16))));

@@ -57,7 +57,7 @@ impl Gossip {
             KeysChange::Install(key) => self.ring.install(key.clone()),
             KeysChange::Use(key) => self.ring.use_key(key),
             KeysChange::Remove(key) => self.ring.remove(key),
-            KeysChange::List if self.ring.is_empty() => Err(super::KeyRefused::NotEnabled),
+            KeysChange::List if self.ring.is_empty() => Err(super::KeyRefused::Empty),
             KeysChange::List => Ok(false),
         };
         if changed.map_err(|error| error.to_string())? {
