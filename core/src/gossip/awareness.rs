@@ -28,6 +28,11 @@ impl Awareness {
         self.score
     }
 
+    /// Whether this member had better not judge others.
+    pub fn is_unwell(self) -> bool {
+        self.score >= SCORE_MAX / 2
+    }
+
     /// A timeout, stretched by the score.
     pub fn scale(self, timeout: Duration) -> Duration {
         timeout * (self.score + 1)

@@ -16,6 +16,10 @@ use crate::cx::Cx;
 /// take the member's voice away.
 const INCARNATION_LEAP_MAX: u32 = 1 << 24;
 
+/// So many members are known at most, failed and left ones included: whoever can send packets that nobody seals could
+/// fill the memory otherwise.
+pub(super) const MEMBERS_MAX: usize = 65_536;
+
 /// Why two members cannot be in one pool.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Misfit {
@@ -66,7 +70,10 @@ impl Gossip {
             return;
         };
         if slot == self.me {
-            return self.refute(cx, incarnation);
+            if self.leaving.is_no() {
+                self.refute(cx, incarnation);
+            }
+            return;
         }
         let now = cx.mono();
         match entry.state {
@@ -146,11 +153,14 @@ impl Gossip {
         };
         let now = cx.mono();
         let late = now.since(suspicion.deadline());
-        if self.config.lifeguard && !suspicion.prolonged && late > self.config.profile.probe_timeout {
-            // This member was stopped. Objections may lie unread at its door: they are heard first.
-            suspicion.prolong(now + self.config.profile.probe_interval);
+        let stopped = late > self.config.profile.probe_timeout;
+        if self.config.lifeguard && !suspicion.prolonged && (stopped || self.awareness.is_unwell()) {
+            // Objections may lie unread at the door of a member that was stopped, and one that gets no answers is no
+            // good judge: it leaves the verdict to others for a while.
+            let patience = if stopped { self.config.profile.probe_interval } else { suspicion.length_min() };
+            suspicion.prolong(now + patience);
             let deadline = suspicion.deadline();
-            self.awareness.apply(1);
+            self.awareness.apply(i32::from(stopped));
             return self.arm(cx, Timer::Suspicion(slot), deadline);
         }
         let entry = self.table.at(slot);
@@ -202,7 +212,7 @@ impl Gossip {
             self.stats.dropped.malformed += 1;
             return None;
         };
-        if alive.incarnation > INCARNATION_LEAP_MAX {
+        if alive.incarnation > INCARNATION_LEAP_MAX || self.table.len() >= MEMBERS_MAX {
             self.stats.dropped.malformed += 1;
             return None;
         }

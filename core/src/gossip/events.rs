@@ -23,9 +23,22 @@ pub(super) struct Events {
     /// Times up to this one are over for this member.
     ignored: u64,
     seen: BTreeMap<u64, Vec<UserEvent>>,
+    /// Whether this member has exchanged state with another one.
+    belongs: bool,
 }
 
 impl Events {
+    /// Whether this member knows nothing of the pool's past yet. What it hears by the way may be old; with the first
+    /// exchange of state it learns which events are none of its business.
+    pub fn is_newcomer(&self) -> bool {
+        !self.belongs
+    }
+
+    /// This member has exchanged state with another one, or knew the pool from the start.
+    pub fn belong(&mut self) {
+        self.belongs = true;
+    }
+
     /// Events up to this time are not delivered any more.
     pub fn ignore_until(&mut self, time: u64) {
         self.ignored = self.ignored.max(time);
@@ -75,7 +88,14 @@ impl Gossip {
         Ok(event.ltime)
     }
 
-    /// An event was heard of, by broadcast or in an exchange of state.
+    /// An event was heard of by broadcast.
+    pub(super) fn on_event_told(&mut self, cx: &mut Cx<'_, Effect>, event: &packet::Event<'_>) {
+        if !self.events.is_newcomer() {
+            self.on_event(cx, event);
+        }
+    }
+
+    /// An event was fired here, or heard of.
     pub(super) fn on_event(&mut self, cx: &mut Cx<'_, Effect>, event: &packet::Event<'_>) {
         let sane = event.name.len() + event.payload.len() <= EVENT_BYTES_MAX
             && [event.node_filter, event.service_filter, event.tag_filter]

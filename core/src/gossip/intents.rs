@@ -34,7 +34,7 @@ struct Intent {
 }
 
 impl Intents {
-    /// Keeps an intent about an unknown member. False: a newer one is known.
+    /// Keeps an intent about an unknown member. False: a newer one is known, or there are too many.
     fn keep(&mut self, name: &str, intent: Intent) -> bool {
         if self.recent.get(name).is_some_and(|known| known.time >= intent.time) {
             return false;
@@ -42,10 +42,12 @@ impl Intents {
         if self.recent.len() >= RECENT_MAX {
             self.recent.retain(|_, known| intent.heard.since(known.heard) < RECENT);
         }
-        if self.recent.len() < RECENT_MAX {
+        // What is not kept is not passed on either: it would go round for ever.
+        let room = self.recent.len() < RECENT_MAX || self.recent.contains_key(name);
+        if room {
             self.recent.insert(name.into(), intent);
         }
-        true
+        room
     }
 
     /// Whether an operator had the member forgotten after that time.

@@ -17,6 +17,8 @@ use crate::time::Mono;
 const KNOWN_MAX: usize = 256;
 /// So many of them are tried at once.
 const REJOIN_AT_ONCE: usize = 3;
+/// About so long after a join, state is exchanged once more.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// They are saved at most this often.
 const SAVE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -114,6 +116,9 @@ impl Gossip {
             let time = self.intents.clock.tick();
             let name = self.config.name.clone();
             self.on_join_intent(cx, time, &name);
+            // When many join at once, the first exchange misses those that come a moment later.
+            let soon = SECOND_LOOK / 2 + self.rng.duration_below(SECOND_LOOK);
+            self.arm(cx, Timer::PushPull, cx.mono() + soon);
         }
         match (purpose, outcome) {
             (Purpose::Join { ticket, to }, outcome) => {

@@ -1,6 +1,10 @@
 //! Changing the keys of the whole pool: every member is asked, and whoever was away learns it when it exchanges state.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use super::Gossip;
+use super::join::Purpose;
 use super::keyring::{Key, Keyring, KeysChange, KeysReport};
 use super::packet::{Ask, Ring};
 use super::types::Effect;
@@ -8,6 +12,9 @@ use crate::cx::Cx;
 
 /// So many keys fit a ring: the answer to a question must fit a datagram.
 const KEYS_MAX: usize = 32;
+
+/// A ring is asked for at most this often.
+const ASK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A change of keys that somebody waits for.
 #[derive(Debug)]
@@ -90,6 +97,20 @@ impl Gossip {
         let after = self.ring.list();
         if after != before {
             cx.emit(Effect::SaveKeys(after));
+        }
+    }
+
+    /// A datagram could not be opened. If it came from a member, the keys may have changed without us: its ring is
+    /// asked for, because a member that opens no pings is soon taken for failed.
+    pub(super) fn on_unopened(&mut self, cx: &mut Cx<'_, Effect>, from: SocketAddr) {
+        let (count, asked) = self.unopened;
+        let now = cx.mono();
+        if self.stats.dropped.seal == count || asked.is_some_and(|at| now.since(at) < ASK_INTERVAL) {
+            return;
+        }
+        self.unopened = (self.stats.dropped.seal, Some(now));
+        if self.table.iter().any(|(_, entry)| entry.state.is_alive() && entry.info.address == from) {
+            self.exchange(cx, from, false, Purpose::PushPull);
         }
     }
 

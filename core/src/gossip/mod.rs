@@ -77,7 +77,7 @@ use self::queries::Queries;
 use self::suspicion::Suspicion;
 use self::table::{Slot, Table};
 use crate::Text;
-use crate::coordinate::Coordinate;
+use crate::coordinate::{Coordinate, Vivaldi};
 use crate::cx::{self, Cx};
 use crate::rng::Rng;
 use crate::time::{Mono, Now};
@@ -114,9 +114,11 @@ pub struct Gossip {
     ring: Keyring,
     /// Lamport time of the last change of the ring; zero: as configured.
     ring_time: u64,
+    /// Packets that could not be opened when the ring was asked for last, and when.
+    unopened: (u64, Option<Mono>),
     keys_wanted: BTreeMap<u64, KeysWanted>,
     leaving: Leaving,
-    vivaldi: Coordinate,
+    vivaldi: Vivaldi,
     stats: Stats,
 }
 
@@ -131,7 +133,9 @@ impl Gossip {
     /// [`Effect::Member`]. Members with the same roster share it in memory until their beliefs differ.
     #[must_use]
     pub fn with_members(pool: Pool, config: Config, members: &Roster, rng: Rng, now: Now) -> Gossip {
-        Gossip::with_table(pool, config, members.0.clone(), Vec::new(), rng, now)
+        let mut gossip = Gossip::with_table(pool, config, members.0.clone(), Vec::new(), rng, now);
+        gossip.events.belong();
+        gossip
     }
 
     fn with_table(
@@ -166,9 +170,10 @@ impl Gossip {
             conflicts: Conflicts::default(),
             ring: Keyring::new(config.keys.clone()),
             ring_time: 0,
+            unopened: (0, None),
             keys_wanted: BTreeMap::new(),
             leaving: Leaving::No,
-            vivaldi: Coordinate::default(),
+            vivaldi: Vivaldi::new(rng.fork(1)),
             stats: Stats::default(),
             table,
             rng,
@@ -191,7 +196,7 @@ impl Gossip {
         self.stats.packets_received += 1;
         self.stats.bytes_received += bytes.len() as u64;
         let Some((body, sealed)) = self.open(bytes, PACKET_BYTES_MAX) else {
-            return;
+            return self.on_unopened(cx, from);
         };
         for message in (Messages { rest: &body[1..] }) {
             let Ok(message) = message else {
@@ -262,7 +267,7 @@ impl Gossip {
     /// Where this member is in the space of round-trip times.
     #[must_use]
     pub fn coordinate(&self) -> &Coordinate {
-        &self.vivaldi
+        self.vivaldi.get()
     }
 
     /// Counters and gauges.
@@ -302,7 +307,7 @@ impl Gossip {
             Message::Dead { incarnation, name, from } => self.on_dead(cx, incarnation, name, from),
             Message::Join { time, name } => self.on_join_intent(cx, time, name),
             Message::Leave { time, name, prune } => self.on_leave_intent(cx, time, name, prune),
-            Message::Event(event) => self.on_event(cx, &event),
+            Message::Event(event) => self.on_event_told(cx, &event),
             Message::Query { time, id, from, address, ask } => {
                 self.on_query(cx, queries::Question { time, id, from, address, ask }, sealed);
             }

@@ -191,7 +191,7 @@ impl Gossip {
     /// Somebody asks whether `target` is here.
     pub(super) fn on_ping(&mut self, cx: &mut Cx<'_, Effect>, from: SocketAddr, seq: u32, target: &str) {
         if target == self.config.name {
-            let coordinate = self.config.coordinates.then(|| self.vivaldi.clone());
+            let coordinate = self.config.coordinates.then(|| self.vivaldi.get().clone());
             self.send(cx, from, &Message::Ack { seq, coordinate });
         }
     }
@@ -260,7 +260,7 @@ impl Gossip {
         {
             let rtt = cx.mono().since(probe.sent);
             let name = probe.name.clone();
-            let _ = (&coordinate, &name, rtt);
+            self.vivaldi.update(&coordinate, &name, rtt);
         }
         self.on_sign_of_life(cx);
     }
@@ -314,14 +314,19 @@ impl Gossip {
         }
     }
 
+    /// Suspects a member, and lets it know first of all (Lifeguard's buddy system).
     fn accuse(&mut self, cx: &mut Cx<'_, Effect>, slot: Slot, refused: bool) {
         let entry = self.table.at(slot);
         let (name, incarnation) = (entry.info.name.clone(), entry.incarnation);
-        let own_name = self.config.name.clone();
+        let (own_name, to) = (self.config.name.clone(), entry.info.address);
         self.on_suspect(cx, incarnation, &name, &own_name, refused);
+        if self.config.lifeguard {
+            let suspect = Message::Suspect { incarnation, name: &name, from: &own_name, refused };
+            self.send(cx, to, &suspect);
+        }
     }
 
-    /// Pings a member; when it is suspected it is told so first of all (Lifeguard's buddy system).
+    /// Pings a member; when it is suspected it is told so as well (Lifeguard's buddy system).
     fn ping(&mut self, cx: &mut Cx<'_, Effect>, slot: Slot, seq: u32) {
         let entry = self.table.at(slot);
         let (name, to) = (entry.info.name.clone(), entry.info.address);

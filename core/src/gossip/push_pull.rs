@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::claims::Misfit;
+use super::claims::{MEMBERS_MAX, Misfit};
+use super::broadcast::Queue;
 use super::join::Purpose;
 use super::keyring::Key;
 use super::member::{MemberInfo, Millis, State};
@@ -16,6 +17,9 @@ use super::types::{CallError, Effect};
 use super::{Gossip, Timer};
 use crate::Text;
 use crate::cx::Cx;
+
+/// A pool of so many members may be coming together just now.
+const POOL_IN_THE_MAKING: usize = 64;
 
 /// Why an exchange came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,8 +100,8 @@ impl Gossip {
             });
             return self.on_ping_call(cx, seq, result);
         }
-        let alone = self.table.alive() <= 1;
-        let outcome = self.on_exchange(cx, &purpose, alone, result);
+        let newcomer = self.events.is_newcomer();
+        let outcome = self.on_exchange(cx, &purpose, newcomer, result);
         self.on_exchanged(cx, purpose, outcome);
     }
 
@@ -125,6 +129,7 @@ impl Gossip {
     /// Takes over what another member knows. Does the same whatever the order and the number of times.
     pub(super) fn merge(&mut self, cx: &mut Cx<'_, Effect>, exchange: &Exchange<'_>, sealed: bool) {
         self.stats.merges += 1;
+        self.events.belong();
         if !(self.intents.clock.witness(exchange.member_time)
             && self.events.clock.witness(exchange.event_time)
             && self.queries.clock.witness(exchange.query_time))
@@ -182,7 +187,9 @@ impl Gossip {
         };
         let age = Duration::from_secs(u64::from(row.age));
         let kept = self.kept_for(&info, row.state == State::Left || row.leaving);
-        if age >= kept
+        let full = self.table.len() >= MEMBERS_MAX;
+        if full
+            || age >= kept
             || self.intents.was_pruned(row.alive.name, row.intent_time)
             || self.misfit(&info).is_some()
         {
@@ -199,7 +206,7 @@ impl Gossip {
         &mut self,
         cx: &mut Cx<'_, Effect>,
         purpose: &Purpose,
-        alone: bool,
+        newcomer: bool,
         result: Result<Bytes, CallError>,
     ) -> Result<Text, NoExchange> {
         let bytes = result?;
@@ -210,11 +217,15 @@ impl Gossip {
                     self.refuse(cx, &misfit);
                     return Err(NoExchange::Misfit(misfit.to_string().into()));
                 }
-                if alone && purpose.is_join() {
+                if newcomer && purpose.is_join() {
                     // What happened before this member came is not its business.
                     self.events.ignore_until(exchange.event_time);
                 }
                 self.merge(cx, &exchange, sealed);
+                if newcomer && purpose.is_join() && self.table.len() > POOL_IN_THE_MAKING {
+                    // All of this was news to this member only. In a small pool others may be newcomers as well.
+                    self.queue = Queue::default();
+                }
                 Ok(exchange.from.into())
             }
             Some(Answer::Refused { reason, taken_by }) => {

@@ -56,6 +56,7 @@ impl Gossip {
         self.drop_suspicion(cx, slot);
         self.queue.cancel(Topic::Member(slot));
         if let Some(entry) = self.table.remove(slot) {
+            self.vivaldi.forget(&entry.info.name);
             cx.emit(Effect::Member(MemberChange::Reaped(entry.member())));
         }
     }

@@ -18,7 +18,8 @@ pub(super) struct Bounds {
     pub max: Duration,
     /// So many confirmations are enough.
     pub confirmations: u32,
-    /// Remaining time once enough members were refused a connection.
+    /// Remaining time once enough members were refused a connection, and at least after any confirmation: voices that
+    /// come late and together must leave time to object.
     pub refused: Duration,
 }
 
@@ -30,7 +31,7 @@ pub(super) struct Suspicion {
     /// Who suspects it, and whether a connection was refused to them.
     voices: Vec<(Text, bool)>,
     deadline: Mono,
-    /// Whether it was prolonged because this member itself had been stopped.
+    /// Whether it was prolonged because this member itself is not well.
     pub prolonged: bool,
 }
 
@@ -43,6 +44,11 @@ impl Suspicion {
     /// When it becomes certainty.
     pub fn deadline(&self) -> Mono {
         self.deadline
+    }
+
+    /// How long it lasts at least.
+    pub fn length_min(&self) -> Duration {
+        self.bounds.min
     }
 
     /// Puts the end off, once: whoever was stopped has not heard the objections yet.
@@ -60,18 +66,19 @@ impl Suspicion {
             Some((_, known)) => *known = true,
             None => {
                 let counts = self.confirmations() < self.bounds.confirmations;
-                if !counts && !(refused && refusals < REFUSALS_NEEDED) {
+                if !(counts || refused && refusals < REFUSALS_NEEDED) {
                     return false;
                 }
                 self.voices.push((from.into(), refused));
             }
         }
+        let soonest = now + self.bounds.refused;
         let mut deadline = self.begun + duration(&self.bounds, self.confirmations());
         if refusals < REFUSALS_NEEDED && self.refusals() >= REFUSALS_NEEDED {
-            deadline = deadline.min(now + self.bounds.refused);
+            deadline = deadline.min(soonest);
         }
         if !self.prolonged {
-            self.deadline = self.deadline.min(deadline.max(now));
+            self.deadline = self.deadline.min(deadline.max(soonest));
         }
         true
     }

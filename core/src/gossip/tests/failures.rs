@@ -139,3 +139,48 @@ fn a_flood_of_news_leaves_at_the_budgets_rate() {
     let budget = u64::from(config(0).profile.bytes_per_second);
     assert!(rate < budget * 11 / 10 + 2_000, "{rate} bytes per second");
 }
+
+/// The experiment of Lifeguard's section V.A: a tenth of the members send and receive in short windows only, while
+/// their timers run on. Returns how often a member that was well was said to have failed, and how often at another
+/// member that was well.
+fn false_alarms(lifeguard: bool, blocked: Duration, windows: u32) -> (usize, usize) {
+    const MEMBERS: usize = 50;
+    let is_slow = |host: usize| host % 10 == 3;
+    let mut net = Net::new(129);
+    for host in 0..MEMBERS {
+        let mut config = config(host);
+        config.lifeguard = lifeguard;
+        net.add(config);
+    }
+    net.join_all();
+    net.run_until(5, "all know all", |net| net.all_alive(MEMBERS));
+    for _ in 0..windows {
+        for slow in (0..MEMBERS).filter(|host| is_slow(*host)) {
+            net.hosts[slow].life = Life::Blocked;
+        }
+        net.run_for(blocked);
+        for slow in (0..MEMBERS).filter(|host| is_slow(*host)) {
+            net.go_on(slow);
+        }
+        net.run_for(Duration::from_millis(300));
+    }
+    let (mut alarms, mut among_well) = (0, 0);
+    for at in 0..MEMBERS {
+        for of in (0..MEMBERS).filter(|of| !is_slow(*of)) {
+            let history = net.hosts[at].history.get(&format!("m{of}"));
+            let failed = history.into_iter().flatten().filter(|status| **status == Status::Failed).count();
+            alarms += failed;
+            among_well += if is_slow(at) { 0 } else { failed };
+        }
+    }
+    (alarms, among_well)
+}
+
+#[test]
+fn with_lifeguard_slow_members_raise_a_twentieth_of_the_false_alarms() {
+    let blocked = Duration::from_secs(16);
+    let (with, among_well) = false_alarms(true, blocked, 4);
+    let (without, _) = false_alarms(false, blocked, 4);
+    assert!(without > 100 && with * 20 <= without, "{with} with, {without} without");
+    assert_eq!(among_well, 0, "members that are well do not believe it");
+}

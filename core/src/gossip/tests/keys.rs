@@ -107,6 +107,17 @@ fn a_member_that_was_cut_off_learns_the_new_ring() {
 }
 
 #[test]
+fn a_member_that_missed_a_new_key_asks_for_it_before_it_is_taken_for_failed() {
+    let mut net = pool(208, 5, &[1]);
+    net.side[4] = 1;
+    change(&mut net, 0, KeysChange::Install(key(2)));
+    change(&mut net, 0, KeysChange::Use(key(2)));
+    net.side[4] = 0;
+    net.run_until(12, "it has the new key", |net| net.hosts[4].keys == [key(2), key(1)]);
+    net.run_until(30, "all are well", |net| net.all_alive(5));
+}
+
+#[test]
 fn whoever_shares_no_key_stays_outside() {
     let mut net = pool(206, 3, &[1]);
     let stranger = net.add(sealed(3, &[9]));

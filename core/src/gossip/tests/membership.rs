@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::net::{Life, Net, address, config, hurried};
-use crate::gossip::{EventTooBig, Status, UserEvent, tag};
+use crate::gossip::{EventTooBig, MemberInfo, Roster, Status, UserEvent, tag};
 use crate::ids::Uuid;
 
 fn event(name: &str, id: u128) -> UserEvent {
@@ -59,6 +59,22 @@ fn a_member_that_leaves_is_left_everywhere_and_never_failed() {
     for at in (0..20).filter(|at| *at != 4) {
         assert!(!net.hosts[at].history["m4"].contains(&Status::Failed));
     }
+}
+
+#[test]
+fn simulated_members_know_each_other_from_the_start_and_share_what_they_know() {
+    let infos = (0..3).map(|host| {
+        let config = config(host);
+        std::sync::Arc::new(MemberInfo::new(config.name, config.address, config.tags))
+    });
+    let roster = Roster::new(infos);
+    let mut net = Net::new(19);
+    for host in 0..3 {
+        net.add_known(config(host), &roster);
+    }
+    assert!(net.all_alive(3));
+    net.kill(1);
+    net.run_until(15, "it has failed", |net| net.all_say(1, Status::Failed));
 }
 
 #[test]

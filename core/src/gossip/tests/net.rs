@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::cx::{self, Cx};
 use crate::gossip::{
-    CallError, Config, Effect, Gossip, Key, KeysReport, Member, Pool, Profile, State, Status, UserEvent, tag,
+    CallError, Config, Effect, Gossip, Key, KeysReport, Member, Pool, Profile, Roster, State, Status, UserEvent, tag,
 };
 use crate::ids::Uuid;
 use crate::rng::Rng;
@@ -26,6 +26,8 @@ pub enum Life {
     Silent,
     /// The process is stopped; what comes waits for it.
     Stopped,
+    /// What comes and what goes waits, while the process works: the anomaly of Lifeguard's experiments.
+    Blocked,
 }
 
 pub struct Host {
@@ -37,6 +39,7 @@ pub struct Host {
     timers: Timers<cx::Timer>,
     armed: Mono,
     backlog: Vec<Arrival>,
+    outbox: Vec<Effect>,
     pub known: Vec<SocketAddr>,
     pub keys: Vec<Key>,
     pub events: Vec<UserEvent>,
@@ -131,9 +134,19 @@ impl Net {
     }
 
     pub fn add(&mut self, config: Config) -> usize {
+        let rng = self.rng.fork(self.hosts.len() as u64);
+        let gossip = Gossip::new(self.pool, config.clone(), Vec::new(), rng, self.clock());
+        self.add_gossip(config, gossip)
+    }
+
+    pub fn add_known(&mut self, config: Config, roster: &Roster) -> usize {
+        let rng = self.rng.fork(self.hosts.len() as u64);
+        let gossip = Gossip::with_members(self.pool, config.clone(), roster, rng, self.clock());
+        self.add_gossip(config, gossip)
+    }
+
+    fn add_gossip(&mut self, config: Config, gossip: Gossip) -> usize {
         let host = self.hosts.len();
-        let gossip =
-            Gossip::new(self.pool, config.clone(), Vec::new(), self.rng.fork(host as u64), self.clock());
         self.hosts.push(Host {
             gossip,
             life: Life::Up,
@@ -141,6 +154,7 @@ impl Net {
             timers: Timers::default(),
             armed: Mono::NEVER,
             backlog: Vec::new(),
+            outbox: Vec::new(),
             known: Vec::new(),
             keys: config.keys.clone(),
             events: Vec::new(),
@@ -172,6 +186,7 @@ impl Net {
         at.life = Life::Up;
         at.left = false;
         at.backlog.clear();
+        at.outbox.clear();
         at.history.clear();
         self.act(host, Gossip::start);
     }
@@ -188,6 +203,9 @@ impl Net {
     pub fn go_on(&mut self, host: usize) {
         self.hosts[host].life = Life::Up;
         self.deliver(host, Arrival::Wake);
+        for effect in std::mem::take(&mut self.hosts[host].outbox) {
+            self.carry_out(host, effect);
+        }
         for arrival in std::mem::take(&mut self.hosts[host].backlog) {
             self.deliver(host, arrival);
         }
@@ -257,7 +275,8 @@ impl Net {
 
     fn deliver(&mut self, host: usize, arrival: Arrival) {
         match (self.hosts[host].life, &arrival) {
-            (Life::Up, _) => {}
+            (Life::Up, _) | (Life::Blocked, Arrival::Wake) => {}
+            (Life::Blocked, _) => return self.hosts[host].backlog.push(arrival),
             (Life::Stopped, Arrival::Wake) => return,
             (Life::Stopped, _) => return self.hosts[host].backlog.push(arrival),
             (Life::Killed, Arrival::Call { caller, .. }) => {
@@ -286,6 +305,10 @@ impl Net {
     }
 
     fn carry_out(&mut self, host: usize, effect: Effect) {
+        let leaves = matches!(effect, Effect::Datagram { .. } | Effect::Call { .. } | Effect::Answer { .. });
+        if leaves && self.hosts[host].life == Life::Blocked {
+            return self.hosts[host].outbox.push(effect);
+        }
         match effect {
             Effect::Datagram { to, bytes } => {
                 self.hosts[host].bytes_sent += bytes.len() as u64;
