@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::claims::{MEMBERS_MAX, Misfit};
 use super::broadcast::Queue;
+use super::claims::{MEMBERS_MAX, Misfit};
 use super::join::Purpose;
 use super::keyring::Key;
 use super::member::{MemberInfo, Millis, State};

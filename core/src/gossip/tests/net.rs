@@ -9,7 +9,8 @@ use bytes::Bytes;
 
 use crate::cx::{self, Cx};
 use crate::gossip::{
-    CallError, Config, Effect, Gossip, Key, KeysReport, Member, Pool, Profile, Roster, State, Status, UserEvent, tag,
+    CallError, Config, Effect, Gossip, Key, KeysReport, Member, Pool, Profile, Roster, State, Status,
+    UserEvent, tag,
 };
 use crate::ids::Uuid;
 use crate::rng::Rng;
