@@ -221,3 +221,194 @@ pub fn may_hear(raft: &Raft, own_group: Option<Uuid>, from: ServerId, their_grou
         (Some(_) | None, _) => raft.membership().servers.contains_key(&from),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use imbl::OrdMap;
+
+    use super::*;
+    use crate::ids::{LogIndex, Term};
+    use crate::node::About;
+    use crate::raft::{Entry, HardState, Limits, Payload, Recovered, Timing};
+    use crate::store::Store;
+    use crate::time::{Mono, Now};
+    use crate::timers::Timers;
+
+    /// Server 2 with what it sees.
+    struct Bench {
+        forming: Forming,
+        raft: Raft,
+        store: Store,
+        about: About,
+        members: OrdMap<Text, Member>,
+        now: Now,
+        timers: Timers<Timer>,
+    }
+
+    fn server(number: u128, tags: &[(&str, &str)]) -> Member {
+        let id = Uuid(number).to_string();
+        let own = [
+            (tag::ROLE, tag::ROLE_SERVER),
+            (tag::DATACENTER, "dc1"),
+            (tag::ID, id.as_str()),
+            (tag::PORT, "8300"),
+        ];
+        let tags: BTreeMap<Text, Text> =
+            own.iter().chain(tags).map(|(key, value)| (Text::new(key), Text::new(value))).collect();
+        Member {
+            name: Text::new(format!("s{number}")),
+            address: format!("10.0.0.{number}:8301").parse().expect("an address"),
+            tags: Arc::new(tags),
+            status: Status::Alive,
+        }
+    }
+
+    fn expecting(number: u128) -> Member {
+        server(number, &[(tag::EXPECT, "3")])
+    }
+
+    fn raft_of(recovered: Recovered) -> Raft {
+        let config = raft::Config { id: Uuid(2), timing: Timing::default(), limits: Limits::default() };
+        Raft::new(config, recovered, Rng::from_seed(1), Now::default())
+    }
+
+    impl Bench {
+        fn new(plan: Plan, joins: bool, members: impl IntoIterator<Item = Member>) -> Bench {
+            Bench {
+                forming: Forming::new(plan, joins, Rng::from_seed(3)),
+                raft: raft_of(Recovered::default()),
+                store: Store::new(),
+                about: About { datacenter: "dc1".into(), ..About::default() },
+                members: members.into_iter().map(|member| (member.name.clone(), member)).collect(),
+                now: Now { mono: Mono(1), ..Now::default() },
+                timers: Timers::default(),
+            }
+        }
+
+        /// Whom it wants to found a group with after this call.
+        fn call(
+            &mut self,
+            act: impl FnOnce(&mut Forming, &mut Cx<'_, Effect>, &Facts<'_>),
+        ) -> Option<Vec<u128>> {
+            let mut effects = Vec::new();
+            let mut cx = Cx { now: self.now, timers: &mut self.timers, effects: &mut effects };
+            let facts =
+                Facts { store: &self.store, members: &self.members, raft: &self.raft, about: &self.about };
+            act(&mut self.forming, &mut cx, &facts);
+            assert!(effects.len() <= 1);
+            effects.pop().map(|Effect::Found(group)| group.servers.keys().map(|id| id.0).collect())
+        }
+
+        fn look(&mut self) -> Option<Vec<u128>> {
+            self.call(Forming::look)
+        }
+    }
+
+    #[test]
+    fn settings_come_down_to_a_plan() {
+        for (bootstrap, expect, plan, warned) in [
+            (false, 0, Plan::Wait, false),
+            (true, 0, Plan::Alone, false),
+            (false, 1, Plan::Alone, false),
+            (false, 2, Plan::Expect(2), true),
+            (false, 3, Plan::Expect(3), false),
+            (false, 4, Plan::Expect(4), true),
+        ] {
+            assert_eq!(Plan::new(bootstrap, expect), plan);
+            assert_eq!(plan.warning().is_some(), warned, "{plan:?}");
+        }
+    }
+
+    #[test]
+    fn the_lowest_of_those_that_are_expected_founds_the_group() {
+        let left = Member { status: Status::Left, ..expecting(3) };
+        let bootstrap = server(5, &[(tag::BOOTSTRAP, "1")]);
+        let group = server(5, &[(tag::GROUP, "x"), (tag::EXPECT, "3")]);
+        let replica = server(3, &[(tag::EXPECT, "3"), (tag::READ_REPLICA, "1")]);
+        let other = server(3, &[(tag::EXPECT, "5")]);
+        let abroad = server(3, &[(tag::EXPECT, "3"), (tag::DATACENTER, "dc2")]);
+        let [two, three, four, one] = [expecting(2), expecting(3), expecting(4), expecting(1)];
+        let cases: [(&str, Vec<Member>, Option<Vec<u128>>); 12] = [
+            ("three are there", vec![two.clone(), three.clone(), four.clone()], Some(vec![2, 3, 4])),
+            ("two are there", vec![two.clone(), three.clone()], None),
+            ("one of them has left", vec![two.clone(), left, four.clone()], None),
+            ("more are there", vec![two.clone(), three.clone(), four.clone(), expecting(5)], Some(vec![2, 3, 4])),
+            ("another one is lower", vec![one, two.clone(), three.clone()], None),
+            ("one founds alone", vec![two.clone(), three.clone(), four.clone(), bootstrap], None),
+            ("there is a group", vec![two.clone(), three.clone(), four.clone(), group], None),
+            ("one never votes", vec![two.clone(), replica, four.clone()], None),
+            ("one expects more", vec![two.clone(), other, four.clone()], None),
+            ("one is elsewhere", vec![two.clone(), abroad, four.clone()], None),
+            ("one was told nothing", vec![two.clone(), server(3, &[]), four.clone()], None),
+            ("nobody is there", vec![], None),
+        ];
+        for (what, members, wanted) in cases {
+            assert_eq!(Bench::new(Plan::Expect(3), true, members).look(), wanted, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_founder_asks_again_until_it_has_a_log() {
+        let mut bench = Bench::new(Plan::Expect(3), false, [2, 3, 4].map(expecting));
+        assert!(bench.look().is_some());
+        assert_eq!(bench.look(), None, "asked already");
+        for _ in 0..10 {
+            let (at, timer) = bench.timers.next().map(|(at, timer)| (at, timer.clone())).expect("armed");
+            assert_eq!(timer, Timer::Forming);
+            assert!(at.since(bench.now.mono) <= RETRY_MAX + RETRY_MAX / 2);
+            bench.now.mono = at;
+            bench.timers.cancel(&timer);
+            assert!(bench.call(Forming::on_timer).is_some());
+        }
+        let member = raft::Member { address: "10.0.0.2:8300".into(), voter: true };
+        let membership = Membership { servers: [(Uuid(2), member)].into() };
+        let entry = Entry { term: Term(1), index: LogIndex(1), payload: Payload::Membership(membership) };
+        let hard = HardState { term: Term(1), vote: None };
+        bench.raft = raft_of(Recovered { hard, entries: vec![entry], ..Recovered::default() });
+        assert_eq!(bench.look(), None);
+        assert!(bench.timers.next().is_none(), "never again");
+    }
+
+    #[test]
+    fn one_that_founds_alone_looks_around_first() {
+        let own = || server(2, &[(tag::BOOTSTRAP, "1")]);
+        let mut bench = Bench::new(Plan::Alone, false, [own()]);
+        assert_eq!(bench.call(Forming::start), Some(vec![2]));
+        let mut bench = Bench::new(Plan::Alone, true, [own()]);
+        assert_eq!(bench.call(Forming::start), None, "it may meet a group");
+        assert_eq!(bench.call(Forming::on_joined), Some(vec![2]));
+        let mut bench = Bench::new(Plan::Alone, true, [own()]);
+        bench.call(Forming::start);
+        assert_eq!(bench.call(Forming::on_timer), Some(vec![2]), "nobody answers");
+        for other in [server(1, &[(tag::GROUP, "x")]), server(1, &[(tag::BOOTSTRAP, "1")])] {
+            let mut bench = Bench::new(Plan::Alone, true, [own(), other]);
+            bench.call(Forming::start);
+            assert_eq!(bench.call(Forming::on_joined), None);
+        }
+    }
+
+    #[test]
+    fn groups_that_meet_do_not_hear_each_other() {
+        let (ours, theirs) = (Some(Uuid(70)), Some(Uuid(71)));
+        let blank = raft_of(Recovered::default());
+        assert!(may_hear(&blank, None, Uuid(9), theirs));
+        let member = raft::Member { address: "10.0.0.2:8300".into(), voter: true };
+        let membership = Membership { servers: [(Uuid(2), member.clone()), (Uuid(3), member)].into() };
+        let entry = Entry { term: Term(1), index: LogIndex(1), payload: Payload::Membership(membership) };
+        let hard = HardState { term: Term(1), vote: None };
+        let raft = raft_of(Recovered { hard, entries: vec![entry], ..Recovered::default() });
+        for (own, from, group, heard) in [
+            (ours, 9, ours, true),
+            (ours, 3, theirs, false),
+            (ours, 3, None, true),
+            (ours, 9, None, false),
+            (None, 3, ours, true),
+            (None, 9, ours, false),
+        ] {
+            assert_eq!(may_hear(&raft, own, Uuid(from), group), heard, "{own:?} {from} {group:?}");
+        }
+    }
+}

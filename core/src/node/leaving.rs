@@ -122,3 +122,102 @@ fn is_member_of_several(raft: &Raft) -> bool {
     let servers = &raft.membership().servers;
     servers.contains_key(&raft.id()) && servers.len() > 1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{LogIndex, Term, Uuid};
+    use crate::raft::{
+        self, Entry, HardState, Limits, Member, Membership, MembershipChange, Payload, Recovered, Timing,
+    };
+    use crate::rng::Rng;
+    use crate::time::{Mono, Now};
+    use crate::timers::Timers;
+
+    const NOW: Now = Now { mono: Mono(1_000_000_000_000), wall: crate::time::Wall(0) };
+
+    /// Server 1 of a group of these.
+    fn raft_of(voters: &[u128]) -> Raft {
+        let config = raft::Config { id: Uuid(1), timing: Timing::default(), limits: Limits::default() };
+        let member = Member { address: "10.0.0.1:8300".into(), voter: true };
+        let servers = voters.iter().map(|number| (Uuid(*number), member.clone())).collect();
+        let payload = Payload::Membership(Membership { servers });
+        let entry = Entry { term: Term(1), index: LogIndex(1), payload };
+        let hard = HardState { term: Term(1), vote: None };
+        let entries = if voters.is_empty() { Vec::new() } else { vec![entry] };
+        Raft::new(config, Recovered { hard, entries, ..Recovered::default() }, Rng::from_seed(1), NOW)
+    }
+
+    fn act<T>(
+        raft: &mut Raft,
+        timers: &mut Timers<Timer>,
+        act: impl FnOnce(&mut Raft, &mut Cx<'_, raft::Effect>) -> T,
+    ) -> T {
+        let mut effects = Vec::new();
+        let result = act(raft, &mut Cx { now: NOW, timers, effects: &mut effects });
+        while !effects.is_empty() {
+            for effect in std::mem::take(&mut effects) {
+                if let raft::Effect::Persist { token, .. } = effect {
+                    raft.on_persisted(&mut Cx { now: NOW, timers, effects: &mut effects }, token);
+                }
+            }
+        }
+        result
+    }
+
+    fn leave(
+        leaving: &mut Leaving,
+        timers: &mut Timers<Timer>,
+        act: impl FnOnce(&mut Leaving, &mut Cx<'_, Effect>),
+    ) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        act(leaving, &mut Cx { now: NOW, timers, effects: &mut effects });
+        effects
+    }
+
+    #[test]
+    fn a_client_or_a_lone_server_tells_gossip_and_goes() {
+        for voters in [&[][..], &[1]] {
+            let (mut raft, mut timers, mut leaving) = (raft_of(voters), Timers::default(), Leaving::default());
+            act(&mut raft, &mut timers, |raft, cx| raft.start(cx));
+            assert!(!leaving.is_under_way());
+            let effects = leave(&mut leaving, &mut timers, |leaving, cx| leaving.begin(cx, &raft));
+            assert_eq!(effects, [Effect::LeaveGossip]);
+            assert!(leaving.is_under_way());
+            assert_eq!(leave(&mut leaving, &mut timers, |leaving, cx| leaving.begin(cx, &raft)), []);
+            let effects = leave(&mut leaving, &mut timers, |leaving, cx| leaving.on_gossip_left(cx, &raft));
+            assert_eq!(effects, [Effect::Done]);
+            assert!(timers.deadline(&Timer::Leaving).is_none());
+        }
+    }
+
+    #[test]
+    fn a_follower_waits_until_the_group_has_let_it_go() {
+        let (mut timers, mut leaving) = (Timers::default(), Leaving::default());
+        let raft = raft_of(&[1, 2, 3]);
+        let effects = leave(&mut leaving, &mut timers, |leaving, cx| leaving.begin(cx, &raft));
+        assert_eq!(effects, [Effect::LeaveGossip]);
+        assert_eq!(leave(&mut leaving, &mut timers, |leaving, cx| leaving.on_gossip_left(cx, &raft)), []);
+        assert_eq!(timers.deadline(&Timer::Leaving), Some(NOW.mono + REMOVAL_MAX));
+        assert_eq!(leave(&mut leaving, &mut timers, |leaving, cx| leaving.follow(cx, &raft)), []);
+        let raft = raft_of(&[2, 3]);
+        assert_eq!(leave(&mut leaving, &mut timers, |leaving, cx| leaving.follow(cx, &raft)), [Effect::Done]);
+    }
+
+    #[test]
+    fn a_leader_hands_over_first_but_not_for_ever() {
+        let (mut raft, mut timers, mut leaving) = (raft_of(&[1]), Timers::default(), Leaving::default());
+        act(&mut raft, &mut timers, |raft, cx| raft.start(cx));
+        let (id, address) = (Uuid(2), crate::Text::new("10.0.0.2:8300"));
+        for change in [MembershipChange::AddNonVoter { id, address }, MembershipChange::Promote { id }] {
+            act(&mut raft, &mut timers, |raft, cx| raft.propose_membership(cx, change)).expect("it leads");
+        }
+        let effects = leave(&mut leaving, &mut timers, |leaving, cx| leaving.begin(cx, &raft));
+        assert_eq!(effects, [Effect::TransferLeadership]);
+        assert_eq!(leave(&mut leaving, &mut timers, |leaving, cx| leaving.follow(cx, &raft)), []);
+        let effects = leave(&mut leaving, &mut timers, |leaving, cx| leaving.on_timer(cx, &raft));
+        assert_eq!(effects, [Effect::LeaveGossip]);
+        let effects = leave(&mut leaving, &mut timers, |leaving, cx| leaving.on_gossip_left(cx, &raft));
+        assert_eq!(effects, [Effect::Done], "nobody is there to remove it");
+    }
+}
