@@ -335,7 +335,11 @@ mod tests {
             ("three are there", vec![two.clone(), three.clone(), four.clone()], Some(vec![2, 3, 4])),
             ("two are there", vec![two.clone(), three.clone()], None),
             ("one of them has left", vec![two.clone(), left, four.clone()], None),
-            ("more are there", vec![two.clone(), three.clone(), four.clone(), expecting(5)], Some(vec![2, 3, 4])),
+            (
+                "more are there",
+                vec![two.clone(), three.clone(), four.clone(), expecting(5)],
+                Some(vec![2, 3, 4]),
+            ),
             ("another one is lower", vec![one, two.clone(), three.clone()], None),
             ("one founds alone", vec![two.clone(), three.clone(), four.clone(), bootstrap], None),
             ("there is a group", vec![two.clone(), three.clone(), four.clone(), group], None),

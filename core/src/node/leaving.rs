@@ -178,7 +178,8 @@ mod tests {
     #[test]
     fn a_client_or_a_lone_server_tells_gossip_and_goes() {
         for voters in [&[][..], &[1]] {
-            let (mut raft, mut timers, mut leaving) = (raft_of(voters), Timers::default(), Leaving::default());
+            let (mut raft, mut timers, mut leaving) =
+                (raft_of(voters), Timers::default(), Leaving::default());
             act(&mut raft, &mut timers, |raft, cx| raft.start(cx));
             assert!(!leaving.is_under_way());
             let effects = leave(&mut leaving, &mut timers, |leaving, cx| leaving.begin(cx, &raft));
