@@ -208,7 +208,7 @@ impl Node {
             store: restored.store,
             applied,
             agent,
-            duties: Duties::new(config.tombstone_ttl, config.autopilot.clone(), rng.fork(4)),
+            duties: Duties::new(config.tombstone_ttl, config.autopilot.clone(), rng.fork(8)),
             jobs: Jobs::default(),
             parked: Parked::default(),
             checkpointing: Checkpointing::new(config.checkpoints),
