@@ -29,10 +29,10 @@ pub enum Process {
 }
 
 impl Host {
-    /// A machine with power and without a process. `server` is who it is to its peers.
+    /// A machine with power and without a process. `agent` is who it is to its peers.
     #[must_use]
-    pub fn new(id: HostId, name: &str, server: Option<ServerId>, clock: SimClock, fabric: Fabric) -> Host {
-        fabric.add_host(id, server);
+    pub fn new(id: HostId, name: &str, agent: Option<ServerId>, clock: SimClock, fabric: Fabric) -> Host {
+        fabric.add_host(id, agent);
         Host { id, name: name.to_owned(), fabric, clock, node: None, state: Process::Down }
     }
 

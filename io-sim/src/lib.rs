@@ -17,6 +17,10 @@ pub mod clock;
 #[cfg(madsim)]
 pub mod disk;
 #[cfg(madsim)]
+mod frames;
+#[cfg(madsim)]
+pub mod gossip;
+#[cfg(madsim)]
 pub mod host;
 #[cfg(madsim)]
 pub mod net;

@@ -1,9 +1,10 @@
 //! The network between hosts: which links are up, how good they are, which hosts have power and a running process.
 //!
-//! Two things travel on it, each in its own file: frames between servers ([`crate::wire`]) and byte streams between
-//! clients and servers ([`crate::stream`]).
+//! Three things travel on it, each in its own file: frames between agents ([`crate::wire`]), datagrams and calls of
+//! gossip ([`crate::gossip`]), and byte streams between clients and servers ([`crate::stream`]).
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -15,8 +16,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::DuplexStream;
 use tokio::sync::{Notify, mpsc};
 
+use crate::frames::Frames;
+use crate::gossip::GossipInbox;
 use crate::trace::Trace;
-use crate::wire::Frames;
 
 /// A simulated machine: servers and clients are numbered together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -29,16 +31,16 @@ impl std::fmt::Display for HostId {
 }
 
 impl HostId {
-    /// The address of a port on this host.
+    /// The address that it begins with.
     #[must_use]
-    pub fn address(self, port: u16) -> String {
-        format!("10.0.0.{}:{port}", self.0)
+    pub fn ip(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + self.0)
     }
 
-    /// The host that an address made by [`HostId::address`] belongs to.
+    /// A port on this host, by the address that it begins with.
     #[must_use]
-    pub fn of_address(address: &str) -> Option<HostId> {
-        address.strip_prefix("10.0.0.")?.split(':').next()?.parse().ok().map(HostId)
+    pub fn address(self, port: u16) -> String {
+        format!("{}:{port}", self.ip())
     }
 }
 
@@ -94,23 +96,35 @@ pub(crate) struct State {
     pub(crate) rng: Rng,
     quality: LinkQuality,
     links: BTreeMap<(HostId, HostId), LinkQuality>,
-    /// How many faults cut each direction of a link.
-    cut: BTreeMap<(HostId, HostId), u32>,
+    /// Directions of links that are cut.
+    cut: BTreeMap<(HostId, HostId), Cut>,
+    cuts: u64,
     hosts: BTreeMap<HostId, HostNet>,
     pub(crate) frames: Frames,
 }
 
+/// One direction of a link is cut.
+struct Cut {
+    /// By so many faults.
+    faults: u32,
+    /// Tells it from other times that the link was cut.
+    number: u64,
+}
+
 /// What the network knows of a host.
-#[derive(Default)]
 pub(crate) struct HostNet {
+    /// Its address.
+    pub(crate) ip: Ipv4Addr,
     /// Counts starts; tells the sockets of one process from those of the next.
     pub(crate) life: u64,
     pub(crate) running: bool,
     /// How often the power failed; whatever was connected before does not say goodbye.
     pub(crate) power_losses: u64,
     pub(crate) powered: bool,
+    /// Which agent its process is.
     pub(crate) server: Option<ServerId>,
     pub(crate) inbox: Option<mpsc::UnboundedSender<WireEvent>>,
+    pub(crate) gossip: Option<GossipInbox>,
     pub(crate) accept: Option<mpsc::UnboundedSender<DuplexStream>>,
 }
 
@@ -134,6 +148,7 @@ impl Fabric {
                 quality,
                 links: BTreeMap::new(),
                 cut: BTreeMap::new(),
+                cuts: 0,
                 hosts: BTreeMap::new(),
                 frames: Frames::new(datagrams),
             }),
@@ -146,25 +161,62 @@ impl Fabric {
         fabric
     }
 
-    /// Puts a host on the network, powered, without a process. `server` is who it is to its peers.
-    pub fn add_host(&self, host: HostId, server: Option<ServerId>) {
-        let net = HostNet { powered: true, server, ..HostNet::default() };
+    /// Puts a host on the network, powered, without a process. `agent` is who it is to its peers.
+    pub fn add_host(&self, host: HostId, agent: Option<ServerId>) {
+        let net = HostNet {
+            ip: host.ip(),
+            life: 0,
+            running: false,
+            power_losses: 0,
+            powered: true,
+            server: agent,
+            inbox: None,
+            gossip: None,
+            accept: None,
+        };
         let before = self.lock().hosts.insert(host, net);
         assert!(before.is_none(), "{host} is on the network already");
     }
 
+    /// A host's address.
+    #[must_use]
+    pub fn ip(&self, host: HostId) -> Ipv4Addr {
+        self.lock().host(host).ip
+    }
+
+    /// Gives a host another address: what goes to the former one reaches nobody.
+    ///
+    /// # Panics
+    /// It has a process, which would not notice; or another host has this address.
+    pub fn readdress(&self, host: HostId, ip: Ipv4Addr) {
+        let mut state = self.lock();
+        assert!(state.host_of_ip(IpAddr::V4(ip)).is_none_or(|other| other == host), "{ip} is taken");
+        let net = state.host_mut(host);
+        assert!(!net.running, "{host} is stopped before it gets another address");
+        net.ip = ip;
+    }
+
     /// Cuts one direction of a link. What is cut twice is mended when it has been mended twice.
     pub fn cut(&self, from: HostId, to: HostId) {
-        *self.lock().cut.entry((from, to)).or_default() += 1;
+        let mut state = self.lock();
+        state.cuts += 1;
+        let number = state.cuts;
+        let cut = state.cut.entry((from, to)).or_insert(Cut { faults: 0, number });
+        cut.faults += 1;
+        if cut.faults == 1 {
+            state.watch_cut(from, to, number);
+        }
+        drop(state);
+        self.notify();
     }
 
     /// Takes back one cut. What had been waiting arrives in its order, or its connections turn out to have been given
     /// up meanwhile.
     pub fn mend(&self, from: HostId, to: HostId) {
         let mut state = self.lock();
-        let Some(cuts) = state.cut.get_mut(&(from, to)) else { return };
-        *cuts -= 1;
-        if *cuts == 0 {
+        let Some(cut) = state.cut.get_mut(&(from, to)) else { return };
+        cut.faults -= 1;
+        if cut.faults == 0 {
             state.cut.remove(&(from, to));
             state.release_stalled(from, to);
         }
@@ -214,6 +266,7 @@ impl Fabric {
         let net = state.host_mut(host);
         net.running = false;
         net.inbox = None;
+        net.gossip = None;
         net.accept = None;
         match death {
             Death::Process => {}
@@ -274,12 +327,31 @@ impl State {
         self.hosts.get_mut(&host).unwrap_or_else(|| panic!("{host} is not on the network"))
     }
 
-    pub(crate) fn knows(&self, host: HostId) -> bool {
-        self.hosts.contains_key(&host)
+    /// Whether a host's process is the one that was started with this life's number.
+    pub(crate) fn is_alive(&self, host: HostId, life: u64) -> bool {
+        let net = self.host(host);
+        net.running && net.life == life
+    }
+
+    pub(crate) fn host_of_ip(&self, ip: IpAddr) -> Option<HostId> {
+        self.hosts.iter().find(|(_, net)| IpAddr::V4(net.ip) == ip).map(|(host, _)| *host)
+    }
+
+    /// The host that an address with a port belongs to.
+    pub(crate) fn host_at(&self, address: &str) -> Option<HostId> {
+        self.host_of_ip(address.parse::<SocketAddr>().ok()?.ip())
+    }
+
+    pub(crate) fn host_of_agent(&self, agent: ServerId) -> Option<HostId> {
+        self.hosts.iter().find(|(_, net)| net.server == Some(agent)).map(|(host, _)| *host)
     }
 
     pub(crate) fn is_cut(&self, from: HostId, to: HostId) -> bool {
         self.cut.contains_key(&(from, to))
+    }
+
+    pub(crate) fn is_same_cut(&self, from: HostId, to: HostId, number: u64) -> bool {
+        self.cut.get(&(from, to)).is_some_and(|cut| cut.number == number)
     }
 
     pub(crate) fn quality(&self, from: HostId, to: HostId) -> LinkQuality {

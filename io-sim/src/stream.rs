@@ -73,7 +73,7 @@ impl Fabric {
     }
 
     /// Takes as long as so many bytes need from one host to another.
-    async fn cross(&self, from: HostId, to: HostId, len: usize) {
+    pub(crate) async fn cross(&self, from: HostId, to: HostId, len: usize) {
         self.wait_until(|state| !state.is_cut(from, to)).await;
         let latency = self.lock().connected_latency(from, to, len);
         sim_sleep(latency).await;
