@@ -20,7 +20,6 @@ use proconsul_core::wal;
 use proconsul_io_real::bulk;
 use proconsul_io_real::driver::{End, Lanes, Observer, drive};
 use proconsul_io_real::gate::Gate;
-use proconsul_io_real::gossip::NoGossip;
 use proconsul_io_real::http;
 use proconsul_io_real::log_writer::{open_log, write_log};
 use proconsul_io_real::ports::{Checkpoints as _, Clock, Loaded};
@@ -76,7 +75,7 @@ async fn run(at: Surroundings) -> Result<End, String> {
     let lanes = Lanes {
         clock,
         wire: Box::new(at.fabric.wire(at.host, at.life)),
-        gossip: Box::new(NoGossip),
+        gossip: Box::new(at.fabric.gossip(at.host, at.life, 8301, None)),
         resolver: Arc::new(SimResolver::default()),
         prober: Arc::new(at.prober.clone()),
         spawn: Arc::new(SimSpawn),
