@@ -421,6 +421,8 @@ impl Node {
             }
         }
         if !self.about.server {
+            // Also when nothing is held: a deadline that stays in the past would be all that the node ever does.
+            self.servers.forgive(now.mono);
             self.retry_held(now);
         }
     }

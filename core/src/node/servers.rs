@@ -93,7 +93,7 @@ impl Servers {
     /// Whom to ask now; `None` when every living server has failed to answer within the last second, or there is
     /// none.
     pub fn choose(&mut self, now: Mono, rng: &mut Rng) -> Option<ServerId> {
-        self.avoided.retain(|_, until| *until > now);
+        self.forgive(now);
         if let Some((id, until)) = self.chosen
             && now < until
             && self.known.get(&id).is_some_and(|known| known.alive)
@@ -116,6 +116,11 @@ impl Servers {
     /// A server did not answer: others first.
     pub fn avoid(&mut self, id: ServerId, now: Mono) {
         self.avoided.insert(id, now + PENALTY);
+    }
+
+    /// Servers that have been avoided for long enough are as good as others again.
+    pub fn forgive(&mut self, now: Mono) {
+        self.avoided.retain(|_, until| *until > now);
     }
 
     /// When the first of the avoided servers may be asked again.
@@ -164,6 +169,15 @@ mod tests {
         servers.avoid(second, Mono(2));
         assert_eq!(servers.choose(Mono(3), &mut rng), None);
         assert_eq!(servers.choose(servers.next_deadline().expect("a penalty"), &mut rng), Some(first));
+    }
+
+    #[test]
+    fn regression_a_penalty_that_is_over_sets_no_deadline() {
+        let mut servers = Servers::default();
+        servers.avoid(Uuid(1), Mono(0));
+        let over = servers.next_deadline().expect("a penalty");
+        servers.forgive(over);
+        assert_eq!(servers.next_deadline(), None, "the node would wake for it without end");
     }
 
     #[test]
