@@ -16,6 +16,7 @@ use proconsul_core::ids::Uuid;
 use proconsul_io_real::driver::End;
 use proconsul_io_real::engine::{Engine, Parts, StartError, random};
 use proconsul_io_real::files::{DataDir, DataDirError};
+use proconsul_io_real::gate::Gate;
 use proconsul_io_real::gossip::{self, Sockets};
 use proconsul_io_real::http;
 use proconsul_io_real::probe::SocketProber;
@@ -30,6 +31,9 @@ use crate::config::{Config, Listen};
 
 /// How long a leave may take (Consul's documentation, «consul leave»).
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How often it is looked whether a recovery has had its effect.
+const POLL: Duration = Duration::from_millis(100);
 
 /// Why the daemon cannot start. One line for the operator.
 #[derive(Debug, Error)]
@@ -185,7 +189,7 @@ impl Daemon {
             runtime: runtime.handle().clone(),
         })?;
         if let Some(recovery) = recovery {
-            recovery.done()?;
+            runtime.spawn(put_aside(recovery, engine.gate.clone()));
         }
         // Before anybody can know that the agent is up, and not before: a long recovery can be interrupted.
         let signals = Signals::catch()?;
@@ -235,6 +239,25 @@ impl Daemon {
             let _ = std::fs::remove_file(path);
         }
         end
+    }
+}
+
+/// Puts `peers.json` aside once the group's first leader has written the new members into the log. Until then a restart
+/// needs the file again.
+async fn put_aside(recovery: Recovery, gate: Gate) {
+    // Nothing is applied before that leader's first entry, which holds the members.
+    let before = gate.published().lease.applied;
+    while gate.published().lease.applied == before {
+        tokio::select! {
+            () = gate.closed() => return,
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+    match recovery.done() {
+        Ok(()) => tracing::info!(
+            "the members in raft/peers.json are those of the Raft group; the file was put aside"
+        ),
+        Err(error) => tracing::error!("{error}"),
     }
 }
 
