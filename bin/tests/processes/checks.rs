@@ -38,7 +38,7 @@ fn a_tcp_check_from_a_file_follows_its_listener() {
         if check["Status"] == "critical" && !output.is_empty() { Ok(()) } else { Err(check.to_string()) }
     });
     instances(&agent, 0);
-    let absent = dns::services(agent.ports.dns, name).expect("an answer");
+    let absent = dns::services(agent.dns(), name).expect("an answer");
     assert_eq!((absent.code, absent.ports), (3, vec![]));
 
     let (list, index) = http.get_at(HEALTH);
@@ -52,7 +52,7 @@ fn a_tcp_check_from_a_file_follows_its_listener() {
     assert_eq!(woken[0]["Service"]["Port"], port, "the blocked query ends with the change");
     assert!(after > index);
     wait_for("DNS knows it", || {
-        let found = dns::services(agent.ports.dns, name)?;
+        let found = dns::services(agent.dns(), name)?;
         if found.ports == [port] && found.code == 0 { Ok(()) } else { Err(format!("{found:?}")) }
     });
 
@@ -65,7 +65,7 @@ fn a_tcp_check_from_a_file_follows_its_listener() {
     let (woken, _) = blocked.join().expect("an answer");
     assert_eq!(woken, serde_json::json!([]), "the blocked query ends with the change");
     wait_for("DNS forgets it", || {
-        let found = dns::services(agent.ports.dns, name)?;
+        let found = dns::services(agent.dns(), name)?;
         if found.ports.is_empty() { Ok(()) } else { Err(format!("{found:?}")) }
     });
 }

@@ -6,7 +6,12 @@
 
 mod checks;
 mod cli;
+mod discovery;
+mod events;
+mod failover;
 mod kills;
+mod leaving;
+mod moving;
 mod refusals;
 mod restarts;
 mod signals;

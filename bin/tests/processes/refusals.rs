@@ -142,3 +142,20 @@ fn data_of_a_newer_version_is_refused() {
     overwrite(&file, 0, &header);
     says(agent.refusal().line(), &["wal-", "newer version", "start the newer version again"]);
 }
+
+#[test]
+fn wrong_ways_to_form_a_cluster_are_refused_with_the_reason() {
+    for (arguments, reason) in [
+        (&["-bootstrap"][..], "'bootstrap = true' requires 'server = true'"),
+        (&["-bootstrap-expect=3"], "'bootstrap_expect > 0' requires 'server = true'"),
+        (&["-server", "-bootstrap", "-bootstrap-expect=3"], "mutually exclusive"),
+        (&["-dev", "-bootstrap-expect=3"], "not allowed in dev mode"),
+        (&["-server", "-bootstrap-expect=-1"], "bootstrap_expect cannot be -1"),
+        (&["-server", "-encrypt=short"], "encrypt"),
+    ] {
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["-data-dir", "data"]).collect();
+        let agent = Agent::new(&arguments);
+        let refusal = agent.refusal();
+        assert!(refusal.text().contains(reason), "{arguments:?}: {refusal:?}");
+    }
+}

@@ -19,9 +19,9 @@ pub const WITHIN: Duration = Duration::from_secs(60);
 pub struct Layout {
     /// The program.
     pub binary: PathBuf,
-    /// Servers `s1`, `s2`, …; as many are expected before they elect a leader.
+    /// Servers `server-1`, `server-2`, …; as many are expected before they elect a leader.
     pub servers: usize,
-    /// Client agents `c1`, `c2`, ….
+    /// Client agents `client-1`, `client-2`, ….
     pub clients: usize,
     /// More arguments for every agent.
     pub arguments: Vec<String>,
@@ -44,8 +44,8 @@ impl Cluster {
     /// If there are no addresses or directories.
     pub fn prepare(layout: &Layout) -> io::Result<Cluster> {
         let mut network = Network::claim()?;
-        let names = (1..=layout.servers).map(|number| format!("s{number}"));
-        let names = names.chain((1..=layout.clients).map(|number| format!("c{number}")));
+        let names = (1..=layout.servers).map(|number| format!("server-{number}"));
+        let names = names.chain((1..=layout.clients).map(|number| format!("client-{number}")));
         let named: Vec<_> = names.map(|name| (name, network.address())).collect();
         let join: Vec<String> =
             named.iter().take(layout.servers).map(|(_, address)| address.to_string()).collect();

@@ -197,6 +197,10 @@ impl Agent {
         (Ipv4Addr::LOCALHOST, self.ports.http).into()
     }
 
+    pub fn dns(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.ports.dns).into()
+    }
+
     pub fn http(&self) -> Http {
         Http::new(self.address())
     }

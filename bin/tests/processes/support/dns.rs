@@ -1,6 +1,6 @@
 //! The little of DNS that it takes to ask for SRV records (RFC 1035, RFC 2782).
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 const SRV: u16 = 33;
@@ -13,8 +13,8 @@ pub struct Services {
     pub ports: Vec<u16>,
 }
 
-/// Asks the DNS server on this port of 127.0.0.1.
-pub fn services(server: u16, name: &str) -> Result<Services, String> {
+/// Asks the DNS server at this address.
+pub fn services(server: SocketAddr, name: &str) -> Result<Services, String> {
     let mut query = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
         query.push(u8::try_from(label.len()).expect("a short label"));
@@ -26,7 +26,7 @@ pub fn services(server: u16, name: &str) -> Result<Services, String> {
     let exchange = || -> std::io::Result<Vec<u8>> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         socket.set_read_timeout(Some(Duration::from_secs(2)))?;
-        socket.connect((Ipv4Addr::LOCALHOST, server))?;
+        socket.connect(server)?;
         socket.send(&query)?;
         let mut answer = vec![0; 2048];
         let length = socket.recv(&mut answer)?;

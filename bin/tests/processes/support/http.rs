@@ -39,6 +39,15 @@ impl Http {
         json(&self.ok("GET", path, ""))
     }
 
+    /// The body of an answer with status 200, where others are possible for a while.
+    pub fn try_get(&mut self, path: &str) -> Result<Value, String> {
+        match self.request("GET", path, "") {
+            Ok(answer) if answer.status == 200 => Ok(json(&answer)),
+            Ok(answer) => Err(format!("{}: {}", answer.status, String::from_utf8_lossy(&answer.body))),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// The body and `X-Consul-Index`.
     pub fn get_at(&mut self, path: &str) -> (Value, u64) {
         let answer = self.ok("GET", path, "");

@@ -1,16 +1,18 @@
 //! Agents, requests and waiting.
 
 mod agent;
+pub mod cluster;
 pub mod dns;
 mod http;
 
 use std::time::{Duration, Instant};
 
 pub use agent::{Agent, BINARY};
+pub use cluster::Cluster;
 pub use http::Http;
 
 /// The longest wait for a condition. It is only ever reached when something is broken.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Tries until it succeeds, and returns what came out.
 ///

@@ -35,7 +35,7 @@ async fn one(program: &Program, effort: &Effort) -> Result<String, Box<dyn Error
     let mut cluster = super::servers(program, &[]).await?;
     let quiet = vec!["-log-level=warn".to_owned()];
     for number in 1..=effort.agents.saturating_sub(3) {
-        cluster.add(&program.binary, &format!("c{number}"), quiet.clone())?.start()?;
+        cluster.add(&program.binary, &format!("client-{number}"), quiet.clone())?.start()?;
     }
     for agent in &cluster.agents[3..] {
         cluster.until("a client agent answers", async || get(agent.http(), "/v1/agent/self").await).await?;
