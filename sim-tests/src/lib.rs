@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod cluster;
 pub mod draw;
+pub mod gossip;
 pub mod http;
 pub mod log;
 pub mod nemesis;
