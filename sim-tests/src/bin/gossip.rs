@@ -127,7 +127,9 @@ fn print_lifeguard(anomaly: &str, lasts: &str, [off, on]: &[lifeguard::Row; 2]) 
 }
 
 fn run_cut(seeds: u64) {
-    println!("| cut | removals of healthy | healthy removed | longest removal | suspicion | cut off, found |");
+    println!(
+        "| cut | removals of healthy | healthy removed | longest removal | suspicion | cut off, found |"
+    );
     println!("|---|---|---|---|---|---|");
     for cut in [Cut::Inbound, Cut::Outbound, Cut::Half(0)] {
         for seed in 0..seeds {
@@ -146,7 +148,9 @@ fn run_cut(seeds: u64) {
 }
 
 fn run_load(_: u64) {
-    println!("| work | members | datagrams/s | sent B/s | received B/s | streams sent B/s | received B/s | peak B in 1 s |");
+    println!(
+        "| work | members | datagrams/s | sent B/s | received B/s | streams sent B/s | received B/s | peak B in 1 s |"
+    );
     println!("|---|---|---|---|---|---|---|---|");
     for work in [Work::Idle, Work::Churn, Work::Storm] {
         for members in [10, 100, 1_000, 5_000] {
@@ -175,9 +179,7 @@ fn run_kill(seeds: u64) {
         let row = kill::run(50, life, 0..runs, Duration::from_secs(60));
         let times: Vec<String> =
             [50, 90, 99, 100].iter().map(|at| seconds(row.everywhere.percentile(*at))).collect();
-        let quick = (1..=100)
-            .filter(|at| row.everywhere.percentile(*at) <= Duration::from_secs(6))
-            .count();
+        let quick = (1..=100).filter(|at| row.everywhere.percentile(*at) <= Duration::from_secs(6)).count();
         println!(
             "| {life:?} | {} of {runs} | {}, {} | {} | {quick} % |",
             row.everywhere.len(),
@@ -189,7 +191,9 @@ fn run_kill(seeds: u64) {
 }
 
 fn run_events(seeds: u64) {
-    println!("| members | cut off | delivered of expected | repeated | connected: median, max | cut off, after healing: median, max |");
+    println!(
+        "| members | cut off | delivered of expected | repeated | connected: median, max | cut off, after healing: median, max |"
+    );
     println!("|---|---|---|---|---|---|");
     for (members, cut_off) in [(100, 5), (1_000, 20)] {
         for seed in 0..seeds {

@@ -318,10 +318,7 @@ impl Net {
         let result = act(&mut host.gossip, &mut Cx { now, timers: &mut host.timers, effects: &mut effects });
         while let Some(timer) = host.timers.pop_due(now.mono) {
             let cx::Timer::Gossip(_, timer) = timer else { unreachable!("only gossip runs here") };
-            host.gossip.on_timer(
-                &mut Cx { now, timers: &mut host.timers, effects: &mut effects },
-                timer,
-            );
+            host.gossip.on_timer(&mut Cx { now, timers: &mut host.timers, effects: &mut effects }, timer);
         }
         if let Some((deadline, _)) = host.timers.next()
             && (deadline < host.armed || host.armed <= now.mono)
