@@ -331,7 +331,8 @@ mod tests {
         let other = server(3, &[(tag::EXPECT, "5")]);
         let abroad = server(3, &[(tag::EXPECT, "3"), (tag::DATACENTER, "dc2")]);
         let [two, three, four, one] = [expecting(2), expecting(3), expecting(4), expecting(1)];
-        let cases: [(&str, Vec<Member>, Option<Vec<u128>>); 12] = [
+        type Case = (&'static str, Vec<Member>, Option<Vec<u128>>);
+        let cases: [Case; 12] = [
             ("three are there", vec![two.clone(), three.clone(), four.clone()], Some(vec![2, 3, 4])),
             ("two are there", vec![two.clone(), three.clone()], None),
             ("one of them has left", vec![two.clone(), left, four.clone()], None),
