@@ -11,7 +11,7 @@ use super::types::Effect;
 use crate::cx::Cx;
 
 /// So many keys fit a ring: the answer to a question must fit a datagram.
-const KEYS_MAX: usize = 32;
+const KEYS_MAX: usize = 24;
 
 /// A ring is asked for at most this often.
 const ASK_INTERVAL: Duration = Duration::from_secs(5);

@@ -317,7 +317,13 @@ impl Gossip {
 
     /// Tells everybody, and starts to, if nothing was being told.
     fn broadcast(&mut self, cx: &mut Cx<'_, Effect>, topic: Topic, message: &Message<'_>) {
-        self.queue.push(topic, Bytes::from(encode(message, Vec::with_capacity(64))));
+        let message = encode(message, Vec::with_capacity(64));
+        if message.len() >= BODY_BYTES_MAX {
+            // Only packets that were not made by a member hold such messages: they would wait for room for ever.
+            self.stats.dropped.oversized += 1;
+            return;
+        }
+        self.queue.push(topic, Bytes::from(message));
         if self.deadline(cx, Timer::Gossip).is_none() {
             let soonest = cx.mono() + GATHER;
             let next = self

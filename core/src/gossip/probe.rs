@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::join::Purpose;
-use super::member::State;
+use super::member::{State, is_good_name};
 use super::packet::{Message, Request, encode, label};
 use super::round::Round;
 use super::table::Slot;
@@ -205,6 +205,10 @@ impl Gossip {
         target: &str,
         address: SocketAddr,
     ) {
+        if !is_good_name(target) {
+            self.stats.dropped.malformed += 1;
+            return;
+        }
         if self.probes.relays.len() >= RELAYS_MAX {
             return;
         }

@@ -104,6 +104,20 @@ fn absurd_counts_and_lengths_cost_nothing() {
 }
 
 #[test]
+fn names_that_fill_a_packet_are_not_passed_on() {
+    let mut lone = Lone::new(Vec::new());
+    lone.hear(&alive(1, "a"));
+    let long = "x".repeat(1_380);
+    lone.hear(&Message::PingRequest { seq: 1, target: &long, address: address(3) });
+    lone.hear(&Message::Suspect { incarnation: 1, name: "a", from: &long, refused: false });
+    lone.hear(&Message::Leave { time: 3, name: &long, prune: false });
+    let asked = crate::gossip::packet::Ask::Where(long[..1_360].into());
+    lone.hear(&Message::Query { time: 1, id: 2, from: "a", address: address(1), ask: asked });
+    let dropped = lone.gossip.stats().dropped;
+    assert_eq!((dropped.malformed, dropped.oversized), (1, 3));
+}
+
+#[test]
 fn times_and_incarnations_that_nobody_reached_are_not_followed() {
     let mut lone = Lone::new(Vec::new());
     lone.hear(&alive(1, "a"));
