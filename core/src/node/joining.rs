@@ -91,8 +91,8 @@ pub enum Step {
         /// What came of it.
         outcome: Result<usize, String>,
     },
-    /// Try again then.
-    Wait(Pool, Mono),
+    /// Try again then, and tell the operator why.
+    Wait(Pool, Mono, String),
     /// All attempts are used up.
     GiveUp(String),
 }
@@ -219,7 +219,10 @@ impl Joining {
             return vec![Step::GiveUp(format!("cannot join the cluster after {failures} attempts: {error}"))];
         }
         let sooner = FIRST_RETRY.saturating_mul(1 << (*failures - 1).min(16));
-        vec![Step::Wait(pool, now + policy.interval.min(sooner))]
+        let wait = policy.interval.min(sooner);
+        let why =
+            format!("could not join the cluster, attempt {failures}: {error}; trying again in {wait:?}");
+        vec![Step::Wait(pool, now + wait, why)]
     }
 }
 
@@ -267,10 +270,16 @@ mod tests {
         let mut joining = Joining::new([(Pool::Lan, policy(&["10.0.0.1"], Some(2)))].into());
         joining.attempt(Pool::Lan);
         let first = joining.on_joined(Mono(0), 1, 0, Some("refused"));
-        assert_eq!(first, [Step::Wait(Pool::Lan, Mono(0) + FIRST_RETRY)]);
+        assert!(
+            matches!(&first[..], [Step::Wait(Pool::Lan, at, _)] if *at == Mono(0) + FIRST_RETRY),
+            "{first:?}"
+        );
         joining.attempt(Pool::Lan);
         let second = joining.on_joined(Mono(0), 2, 0, None);
-        assert_eq!(second, [Step::Wait(Pool::Lan, Mono(0) + FIRST_RETRY * 2)]);
+        assert!(
+            matches!(&second[..], [Step::Wait(Pool::Lan, at, _)] if *at == Mono(0) + FIRST_RETRY * 2),
+            "{second:?}"
+        );
         joining.attempt(Pool::Lan);
         let third = joining.on_joined(Mono(0), 3, 0, Some("refused"));
         assert_eq!(third, [Step::GiveUp("cannot join the cluster after 3 attempts: refused".into())]);

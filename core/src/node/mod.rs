@@ -145,6 +145,8 @@ pub struct Node {
     lookups: Vec<(OpId, Text)>,
     /// Why the agent cannot go on.
     give_up: Option<String>,
+    /// What the operator is to be told at the end of this step.
+    warnings: Vec<String>,
     touched: Vec<WatchKey>,
     replies: Vec<(RequestId, api::HttpReply)>,
     frames: Vec<(ServerId, PeerMessage)>,
@@ -245,6 +247,7 @@ impl Node {
             wan_effects: Vec::new(),
             lookups: Vec::new(),
             give_up: None,
+            warnings: Vec::new(),
             touched: Vec::new(),
             replies: Vec::new(),
             frames: Vec::new(),
@@ -403,6 +406,7 @@ impl Node {
                 return;
             }
         }
+        out.0.extend(self.warnings.drain(..).map(|text| Output::Warn(Text::new(text))));
         if let Some(reason) = self.give_up.take() {
             return self.halt(reason, out);
         }

@@ -191,7 +191,10 @@ impl Node {
                     };
                     self.reply(RequestId(client), reply);
                 }
-                joining::Step::Wait(pool, at) => self.timers.set(crate::cx::Timer::Join(pool), at),
+                joining::Step::Wait(pool, at, why) => {
+                    self.warnings.push(why);
+                    self.timers.set(crate::cx::Timer::Join(pool), at);
+                }
                 joining::Step::GiveUp(reason) => self.give_up = Some(reason),
             }
         }
