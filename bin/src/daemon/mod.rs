@@ -32,6 +32,8 @@ use crate::config::{Config, Listen};
 /// How long a leave may take (Consul's documentation, «consul leave»).
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// For how long connections are kept after a leave.
+const FAREWELL: Duration = Duration::from_millis(250);
 /// How often it is looked whether a recovery has had its effect.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -233,6 +235,10 @@ impl Daemon {
     /// Stops the node, then the front-ends, and says how the node ended.
     pub fn stop(self) -> End {
         let end = self.engine.stop();
+        if end == End::Left {
+            // Whoever asked for it over HTTP is told: the answer is on its way.
+            self.runtime.block_on(tokio::time::sleep(FAREWELL));
+        }
         self.runtime.shutdown_background();
         for path in self.sockets {
             // A socket file that stays behind is replaced by the next start.

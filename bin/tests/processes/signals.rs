@@ -53,6 +53,20 @@ fn a_termination_ends_it_at_once_with_queries_open() {
 }
 
 #[test]
+fn a_client_agent_answers_without_servers_and_leaves_when_it_is_terminated() {
+    let mut agent = Agent::new(&["-data-dir", "data"]);
+    agent.spawn();
+    let mut http = agent.http();
+    wait_for("it answers", || match http.request("GET", "/v1/agent/services", "") {
+        Ok(answer) if answer.status == 200 => Ok(()),
+        other => Err(format!("{other:?}\n{}", agent.log())),
+    });
+    let status = agent.signal(Signal::TERM);
+    assert_eq!(status.code(), Some(0), "it has left");
+    assert!(agent.log().contains("The agent has left the cluster"));
+}
+
+#[test]
 fn a_hang_up_does_not_end_it() {
     let mut agent = Agent::dev();
     agent.send(Signal::HUP);

@@ -111,7 +111,7 @@ fn the_cluster_on_one_machine_works_as_it_is_written() {
     let network = format!("127.{}.{}.", 1 + id % 250, 1 + id / 250 % 250);
     let tour = chapter("A cluster on one machine").remove(0).replace("127.0.0.", &network);
     // Whatever happens, no agent is left behind.
-    let tour = format!("trap 'kill -9 $(jobs -p) 2>/dev/null' EXIT\n{tour}");
+    let tour = format!("trap 'kill -9 $(jobs -p) 2>/dev/null || true' EXIT\n{tour}");
     let output = Command::new("timeout")
         .args(["90", "bash", "-euo", "pipefail", "-c", &tour])
         .current_dir(dir.path())
