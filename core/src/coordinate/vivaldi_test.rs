@@ -21,7 +21,7 @@ impl Plane {
 
     fn truth(&self, a: usize, b: usize) -> f64 {
         let ((ax, ay, ah), (bx, by, bh)) = (self.places[a], self.places[b]);
-        ((ax - bx).powi(2) + (ay - by).powi(2)).sqrt() + ah + bh
+        ((ax - bx) * (ax - bx) + (ay - by) * (ay - by)).sqrt() + ah + bh
     }
 
     /// Each node measures one random other, so often; jitter is a share of the round trip that is added at random.
