@@ -1,5 +1,7 @@
 //! `/v1/coordinate`: where nodes are in the space of round-trip times.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::catalog::{Bad, object};
@@ -11,6 +13,7 @@ use super::{Call, HttpReply};
 use crate::Text;
 use crate::agent::decode::Object;
 use crate::coordinate::{Coordinate, DIMENSIONS};
+use crate::gossip::tag;
 use crate::node::Published;
 use crate::store::query::Query;
 
@@ -116,29 +119,49 @@ fn coordinate(mut body: Object) -> Result<Coordinate, Bad> {
 
 /// The servers of each datacenter, with their coordinates among all datacenters. Each is named as in its own one.
 pub(super) fn render_datacenters(published: &Published) -> HttpReply {
-    let about = &published.about;
+    let (about, cluster) = (&published.about, &published.cluster);
+    let mut areas: BTreeMap<&str, BTreeMap<&str, Coordinate>> = BTreeMap::new();
+    // Until the first measurement a server is at the origin.
+    areas.entry(&about.datacenter).or_default().insert(&about.node, Coordinate::default());
+    for member in cluster.wan.values() {
+        let datacenter = member.tag(tag::DATACENTER);
+        let node = member.name.strip_suffix(datacenter).and_then(|name| name.strip_suffix('.'));
+        let area = areas.entry(datacenter).or_default();
+        if let (Some(node), Some(coordinate)) = (node, cluster.wan_coordinates.get(&member.name)) {
+            area.insert(node, coordinate.clone());
+        }
+    }
     let mut json = Json::with_capacity(400);
     json.open(b'[');
-    json.open(b'{');
-    json.key("Datacenter");
-    json.string(&about.datacenter);
-    json.key("AreaID");
-    json.string("wan");
-    json.key("Coordinates");
-    json.open(b'[');
-    node_coordinate(&mut json, &about.node, &published.cluster.wan_coordinate);
-    json.close(b']');
-    json.close(b'}');
+    for (datacenter, servers) in areas {
+        json.next();
+        json.open(b'{');
+        json.key("Datacenter");
+        json.string(datacenter);
+        json.key("AreaID");
+        json.string("wan");
+        json.key("Coordinates");
+        json.open(b'[');
+        for (node, coordinate) in servers {
+            json.next();
+            node_coordinate(&mut json, node, &coordinate);
+        }
+        json.close(b']');
+        json.close(b'}');
+    }
     json.close(b']');
     HttpReply::json(200, json.into_bytes())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::api::Routed;
     use crate::api::api_test::{World, text};
-    use crate::node::About;
+    use crate::gossip::{Member, Status};
+    use crate::node::{About, Cluster};
     use crate::store::command::Command;
 
     const GOOD: &str = r#"{"Vec":[0.1,0,0,0,0,0,0,-2],"Error":1.5,"Adjustment":0,"Height":1e-05}"#;
@@ -214,6 +237,41 @@ mod tests {
         assert_eq!((&areas[0]["Datacenter"], &areas[0]["AreaID"]), (&"dc1".into(), &"wan".into()));
         assert_eq!(areas[0]["Coordinates"][0]["Node"], "conf-node");
         assert_eq!(world.get("/v1/coordinate/nodes?segment=a").status, 400);
+    }
+
+    #[test]
+    fn servers_are_listed_by_datacenter_as_far_as_it_is_known_where_they_are() {
+        let mut world = World::new();
+        let mut cluster = Cluster::default();
+        for (name, datacenter, height) in
+            [("conf-node.dc1", "dc1", Some(0.25)), ("b.dc1", "dc1", None), ("c.d.dc2", "dc2", Some(0.5))]
+        {
+            let member = Member {
+                name: name.into(),
+                address: "10.0.0.1:8302".parse().unwrap(),
+                tags: Arc::new([(tag::DATACENTER.into(), datacenter.into())].into()),
+                status: Status::Alive,
+            };
+            cluster.wan.insert(name.into(), member);
+            if let Some(height) = height {
+                let coordinate = Coordinate { height, ..Coordinate::default() };
+                cluster.wan_coordinates.insert(name.into(), coordinate);
+            }
+        }
+        world.published.cluster = cluster.into();
+        let areas = world.json("/v1/coordinate/datacenters");
+        let listed: Vec<(String, String, f64)> = areas
+            .as_array()
+            .into_iter()
+            .flatten()
+            .flat_map(|area| area["Coordinates"].as_array().unwrap().iter().map(move |row| (area, row)))
+            .map(|(area, row)| {
+                let text = |value: &Value| value.as_str().unwrap().to_owned();
+                (text(&area["Datacenter"]), text(&row["Node"]), row["Coord"]["Height"].as_f64().unwrap())
+            })
+            .collect();
+        let expected = [("dc1", "conf-node", 0.25), ("dc2", "c.d", 0.5)];
+        assert_eq!(listed, expected.map(|(dc, node, height)| (dc.to_owned(), node.to_owned(), height)));
     }
 
     #[test]

@@ -119,6 +119,8 @@ pub struct Gossip {
     keys_wanted: BTreeMap<u64, KeysWanted>,
     leaving: Leaving,
     vivaldi: Vivaldi,
+    /// Where the others say they are, as far as they were asked; kept in the pool of servers only.
+    located: BTreeMap<Text, Coordinate>,
     stats: Stats,
 }
 
@@ -174,6 +176,7 @@ impl Gossip {
             keys_wanted: BTreeMap::new(),
             leaving: Leaving::No,
             vivaldi: Vivaldi::new(rng.fork(1)),
+            located: BTreeMap::new(),
             stats: Stats::default(),
             table,
             rng,
@@ -268,6 +271,12 @@ impl Gossip {
     #[must_use]
     pub fn coordinate(&self) -> &Coordinate {
         self.vivaldi.get()
+    }
+
+    /// Where other members of the pool of servers said they are when they were last probed.
+    #[must_use]
+    pub fn located(&self) -> &BTreeMap<Text, Coordinate> {
+        &self.located
     }
 
     /// Counters and gauges.

@@ -264,7 +264,9 @@ impl Gossip {
         {
             let rtt = cx.mono().since(probe.sent);
             let name = probe.name.clone();
-            self.vivaldi.update(&coordinate, &name, rtt);
+            if self.vivaldi.update(&coordinate, &name, rtt) && self.pool == super::Pool::Wan {
+                self.located.insert(name, coordinate);
+            }
         }
         self.on_sign_of_life(cx);
     }

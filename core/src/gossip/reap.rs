@@ -57,6 +57,7 @@ impl Gossip {
         self.queue.cancel(Topic::Member(slot));
         if let Some(entry) = self.table.remove(slot) {
             self.vivaldi.forget(&entry.info.name);
+            self.located.remove(&entry.info.name);
             cx.emit(Effect::Member(MemberChange::Reaped(entry.member())));
         }
     }

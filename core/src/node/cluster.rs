@@ -23,8 +23,8 @@ pub struct Cluster {
     pub wan: OrdMap<Text, Member>,
     /// This agent's own coordinate in the datacenter.
     pub coordinate: Coordinate,
-    /// This server's own coordinate among datacenters.
-    pub wan_coordinate: Coordinate,
+    /// Where servers are among all datacenters, by their names in that pool; those of which it is known.
+    pub wan_coordinates: OrdMap<Text, Coordinate>,
     /// The newest user events that this agent acted on, oldest first.
     pub events: Arc<VecDeque<UserEvent>>,
 }

@@ -6,8 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use imbl::OrdMap;
+
 use super::Node;
 use super::peer::{Ask, PeerMessage, Serve};
+use crate::Text;
 use crate::api::{ClusterCall, Forwarded};
 use crate::coordinate::Coordinate;
 use crate::cx::Timer;
@@ -79,11 +82,11 @@ impl Node {
     /// This agent's turn to say where it is has come.
     pub(super) fn locate(&mut self, now: Now) {
         let coordinate = self.lan.coordinate().clone();
-        let wan = self.wan.as_ref().map(|wan| wan.coordinate().clone()).unwrap_or_default();
-        if self.cluster.coordinate != coordinate || self.cluster.wan_coordinate != wan {
+        let wan = self.servers_located();
+        if self.cluster.coordinate != coordinate || self.cluster.wan_coordinates != wan {
             let cluster = Arc::make_mut(&mut self.cluster);
             cluster.coordinate = coordinate.clone();
-            cluster.wan_coordinate = wan;
+            cluster.wan_coordinates = wan;
             self.publish = true;
         }
         let agents = self.cluster.lan.values().filter(|member| member.status == Status::Alive).count();
@@ -104,6 +107,17 @@ impl Node {
         if let Some(to) = to {
             self.frames.push((to, PeerMessage::Ask { id: self.jobs.id().0, ask }));
         }
+    }
+
+    /// Where this server and others are among all datacenters.
+    fn servers_located(&self) -> OrdMap<Text, Coordinate> {
+        let Some((wan, config)) = self.wan.as_ref().zip(self.config.wan.as_ref()) else {
+            return OrdMap::new();
+        };
+        let mut located: OrdMap<Text, Coordinate> =
+            wan.located().iter().map(|(name, coordinate)| (name.clone(), coordinate.clone())).collect();
+        located.insert(config.name.clone(), wan.coordinate().clone());
+        located
     }
 }
 
