@@ -349,6 +349,11 @@ fn a_client_agent_answers_nothing_from_the_state_that_it_does_not_have() {
         "/v1/status/peers",
         "/v1/operator/raft/configuration?stale",
         "/v1/operator/autopilot/configuration",
+        "/v1/operator/autopilot/health",
+        "/v1/operator/autopilot/state",
+        "/v1/operator/usage?stale",
+        "/v1/coordinate/nodes?stale",
+        "/v1/coordinate/datacenters",
     ] {
         let call = called(&world, "GET", target, "");
         assert!(Forwarded::try_from(call).is_ok(), "{target} cannot be forwarded");
@@ -362,6 +367,10 @@ fn what_stands_for_the_asked_agent_is_resolved_before_it_is_forwarded() {
         panic!("another call")
     };
     assert_eq!(spec.node, "conf-node");
+    let Call::Read(read) = called(&world, "GET", "/v1/health/service/web?near=_agent", "") else {
+        panic!("another call")
+    };
+    assert_eq!(read.near, "conf-node");
     let refused = world.get("/v1/kv/a?dc=nowhere");
     assert_eq!((refused.status, text(&refused)), (500, "No path to datacenter"));
 }
