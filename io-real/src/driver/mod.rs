@@ -21,7 +21,7 @@ use crate::log_writer::Logged;
 use crate::ports::{Clock, GossipPort, Prober, Resolver, Spawn, Wire};
 
 use self::hands::Hands;
-use self::inputs::Inputs;
+use self::inputs::{Heard, Inputs, Ports};
 
 /// Sees every step; for auditors and traces. Production has none.
 pub trait Observer: Send {
@@ -110,7 +110,11 @@ pub async fn drive(mut node: Node, lanes: Lanes) -> End {
     }
     loop {
         let deadline = node.next_deadline().map(|(at, _)| at);
-        let input = inputs.next(&mut hands, deadline, node.admission().requests > 0).await;
+        let ports = Ports { wire: &mut *hands.wire, gossip: &mut *hands.gossip };
+        let input = match inputs.next(ports, deadline, node.admission().requests > 0).await {
+            Heard::Input(input) => input,
+            Heard::Gate(item) => hands.admit(item),
+        };
         let stopping = matches!(input, Input::Stop);
         let now = clock.now();
         if let Some(observer) = &mut observer {
