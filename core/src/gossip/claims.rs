@@ -2,6 +2,7 @@
 //! same incarnation death beats suspicion beats life. Only the member itself raises its incarnation.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::broadcast::Topic;
 use super::member::{Entry, MemberInfo, Millis, State};
@@ -15,6 +16,9 @@ use crate::cx::Cx;
 /// An incarnation this far beyond the known one was never reached by refuting: it is forged, and believing it would
 /// take the member's voice away.
 const INCARNATION_LEAP_MAX: u32 = 1 << 24;
+
+/// About so long after others could not reach it a member exchanges state.
+const MISSED_SOON: Duration = Duration::from_secs(2);
 
 /// So many members are known at most, failed and left ones included: whoever can send packets that nobody seals could
 /// fill the memory otherwise.
@@ -245,6 +249,11 @@ impl Gossip {
         // To be suspected is a sign that something is wrong here.
         self.awareness.apply(1);
         self.announce(cx);
+        // Others could not reach it: it may have missed what they said.
+        let soon = cx.mono() + MISSED_SOON + self.rng.duration_below(MISSED_SOON * 2);
+        if self.deadline(cx, Timer::PushPull).is_some_and(|at| at > soon) {
+            self.arm(cx, Timer::PushPull, soon);
+        }
     }
 
     fn on_alive_known(&mut self, cx: &mut Cx<'_, Effect>, slot: Slot, alive: &Alive<'_>) {

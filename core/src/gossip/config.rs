@@ -115,7 +115,7 @@ impl Profile {
             push_pull_interval: Duration::from_secs(30),
             suspicion_mult: 4,
             suspicion_max_mult: 6,
-            refused_timeout: Duration::from_secs(1),
+            refused_timeout: Duration::from_millis(1_500),
             indirect_checks: 3,
             retransmit_mult: 4,
             call_timeout: Duration::from_secs(10),

@@ -39,6 +39,11 @@ impl Events {
         self.belongs = true;
     }
 
+    /// Events up to this time were none of this member's business.
+    pub fn ignored(&self) -> u64 {
+        self.ignored
+    }
+
     /// Events up to this time are not delivered any more.
     pub fn ignore_until(&mut self, time: u64) {
         self.ignored = self.ignored.max(time);

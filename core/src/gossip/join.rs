@@ -27,6 +27,8 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) enum Purpose {
     /// The regular exchange.
     PushPull,
+    /// A comparison before it.
+    Compare { to: SocketAddr },
     /// Somebody asked to join.
     Join { ticket: u64, to: SocketAddr },
     /// An address from before the restart.
@@ -138,7 +140,7 @@ impl Gossip {
             (Purpose::PushPull | Purpose::Reconnect, Err(NoExchange::Misfit(reason))) => {
                 cx.emit(Effect::Warn(format!("exchange of state was refused: {reason}").into()));
             }
-            (Purpose::PushPull | Purpose::Reconnect, _) => {}
+            (Purpose::PushPull | Purpose::Reconnect | Purpose::Compare { .. }, _) => {}
             (Purpose::Probe(_), _) => unreachable!("a ping is no exchange"),
         }
     }

@@ -10,7 +10,7 @@
 //! | finding failures | `probe`, `round`, `awareness`, `suspicion` |
 //! | what is claimed of members, and who wins | `claims`, `conflict` |
 //! | telling everybody | `broadcast`, `pacing`, `packet` |
-//! | exchanging everything | `push_pull`, `join` |
+//! | exchanging everything | `push_pull`, `digest`, `join` |
 //! | coming and going | `intents`, `leave`, `reap` |
 //! | events and questions | `events`, `queries`, `keys`, `keyring` |
 
@@ -19,6 +19,7 @@ mod broadcast;
 mod claims;
 mod config;
 mod conflict;
+mod digest;
 mod events;
 mod intents;
 mod join;

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::digest::Digest;
 use super::keyring::{Key, KeysChange, SEAL_BYTES};
 use super::member::State;
 use super::types::{Pool, UserEvent};
@@ -139,6 +140,10 @@ pub(super) enum Request<'a> {
     Ping(&'a str),
     /// This is all I know; tell me all you know.
     Exchange(#[serde(borrow)] Exchange<'a>),
+    /// Do we know the same?
+    Compare(Digest),
+    /// This is what I know of the members in these parts, and of all else; tell me the same.
+    Parts(u64, #[serde(borrow)] Exchange<'a>),
 }
 
 /// The answer over a stream.
@@ -156,6 +161,10 @@ pub(super) enum Answer<'a> {
         /// Where the member is that has the asker's name.
         taken_by: Option<SocketAddr>,
     },
+    /// We know the same.
+    Same,
+    /// We do not: the members in these parts differ, or something else.
+    Differs(u64),
 }
 
 /// All that a member knows.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::broadcast::Queue;
 use super::claims::{MEMBERS_MAX, Misfit};
+use super::digest::{ALL, part_of};
 use super::join::Purpose;
 use super::keyring::Key;
 use super::member::{MemberInfo, Millis, State};
@@ -61,31 +62,48 @@ impl Gossip {
                 let answer = if target == self.config.name { Answer::Pong } else { Answer::NotMe };
                 self.answer(cx, caller, &answer, None);
             }
-            Request::Exchange(exchange) => {
-                // An answer that is sealed with our key might not be readable for one that missed a change of keys.
-                let theirs =
-                    exchange.ring.as_ref().and_then(|ring| ring.keys.first()).filter(|_| sealed).cloned();
-                let known = theirs.filter(|key| self.ring.keys().any(|ours| ours == key));
-                match self.sender_misfit(cx, &exchange) {
-                    Some(misfit) => {
-                        self.refuse(cx, &misfit);
-                        let reason = misfit.to_string();
-                        let answer = Answer::Refused { reason: &reason, taken_by: misfit.taken_by() };
-                        self.answer(cx, caller, &answer, known.as_ref());
-                    }
-                    None => {
-                        self.merge(cx, &exchange, sealed);
-                        // After the merge, so that the asker finds its own row in the answer and can contradict it.
-                        let body = self.full_state(
-                            cx,
-                            |exchange, body| encode(&Answer::Exchange(exchange), body),
-                            false,
-                        );
-                        self.answer_body(cx, caller, &body, known.as_ref());
-                    }
-                }
+            Request::Exchange(exchange) => self.on_exchange_asked(cx, caller, ALL, &exchange, sealed),
+            Request::Parts(parts, exchange) => self.on_exchange_asked(cx, caller, parts, &exchange, sealed),
+            Request::Compare(digest) => {
+                let key = self.shared_key(digest.ring.as_ref(), sealed);
+                let answer = self.difference(&digest).map_or(Answer::Same, Answer::Differs);
+                self.answer(cx, caller, &answer, key.as_ref());
             }
         }
+    }
+
+    fn on_exchange_asked(
+        &mut self,
+        cx: &mut Cx<'_, Effect>,
+        caller: u64,
+        parts: u64,
+        exchange: &Exchange<'_>,
+        sealed: bool,
+    ) {
+        let key = self.shared_key(exchange.ring.as_ref(), sealed);
+        match self.sender_misfit(cx, exchange) {
+            Some(misfit) => {
+                self.refuse(cx, &misfit);
+                let reason = misfit.to_string();
+                let answer = Answer::Refused { reason: &reason, taken_by: misfit.taken_by() };
+                self.answer(cx, caller, &answer, key.as_ref());
+            }
+            None => {
+                self.merge(cx, exchange, sealed);
+                // After the merge, so that the asker finds its own row in the answer and can contradict it.
+                let asker = exchange.from;
+                let answer = |exchange: Exchange<'_>, body| encode(&Answer::Exchange(exchange), body);
+                let body = self.state_of(cx, parts, asker, answer, false);
+                self.answer_body(cx, caller, &body, key.as_ref());
+            }
+        }
+    }
+
+    /// The key that another member seals with, if we have it: an answer that is sealed with our own might not be
+    /// readable for one that missed a change of keys.
+    fn shared_key(&self, ring: Option<&Ring>, sealed: bool) -> Option<Key> {
+        let theirs = ring?.keys.first().filter(|_| sealed)?;
+        self.ring.keys().find(|ours| *ours == theirs).cloned()
     }
 
     /// A call that was made by [`Effect::Call`] ended.
@@ -99,6 +117,9 @@ impl Gossip {
                     .is_some_and(|(body, _)| decode_whole(&body[1..]) == Some(Answer::Pong))
             });
             return self.on_ping_call(cx, seq, result);
+        }
+        if let Purpose::Compare { to } = purpose {
+            return self.on_compared(cx, to, result);
         }
         let newcomer = self.events.is_newcomer();
         let outcome = self.on_exchange(cx, &purpose, newcomer, result);
@@ -116,13 +137,35 @@ impl Gossip {
             self.table.random(&mut self.rng, 1, |slot, entry| slot != me && entry.state == State::Alive);
         if let Some(slot) = partner.first() {
             let to = self.table.at(*slot).info.address;
-            self.exchange(cx, to, false, Purpose::PushPull);
+            let salt = self.rng.next_u64();
+            let digest = self.digest(salt);
+            let body = encode(&Request::Compare(digest), vec![label(self.pool)]);
+            self.call(cx, to, &body, self.config.profile.call_timeout, Purpose::Compare { to });
         }
+    }
+
+    /// Another member has compared what we know with what it knows.
+    fn on_compared(&mut self, cx: &mut Cx<'_, Effect>, to: SocketAddr, result: Result<Bytes, CallError>) {
+        let Ok(bytes) = result else {
+            return;
+        };
+        let answer = self.open(&bytes, STREAM_BYTES_MAX);
+        let parts = match answer.as_ref().and_then(|(body, _)| decode_whole::<Answer<'_>>(&body[1..])) {
+            Some(Answer::Same) => return,
+            Some(Answer::Differs(parts)) => parts,
+            Some(_) | None => ALL,
+        };
+        let own = self.config.name.clone();
+        let request = |exchange: Exchange<'_>, body| encode(&Request::Parts(parts, exchange), body);
+        let body = self.state_of(cx, parts, &own, request, false);
+        self.call(cx, to, &body, self.config.profile.call_timeout, Purpose::PushPull);
     }
 
     /// Sends everything to that address and asks for everything.
     pub(super) fn exchange(&mut self, cx: &mut Cx<'_, Effect>, to: SocketAddr, join: bool, purpose: Purpose) {
-        let body = self.full_state(cx, |exchange, body| encode(&Request::Exchange(exchange), body), join);
+        let own = self.config.name.clone();
+        let request = |exchange: Exchange<'_>, body| encode(&Request::Exchange(exchange), body);
+        let body = self.state_of(cx, ALL, &own, request, join);
         self.call(cx, to, &body, self.config.profile.call_timeout, purpose);
     }
 
@@ -236,7 +279,7 @@ impl Gossip {
                 let reason: String = reason.chars().take(512).collect();
                 Err(NoExchange::Misfit(reason.into()))
             }
-            Some(Answer::Pong | Answer::NotMe) | None => {
+            Some(Answer::Pong | Answer::NotMe | Answer::Same | Answer::Differs(_)) | None => {
                 self.stats.dropped.malformed += 1;
                 Err(NoExchange::Unreadable)
             }
@@ -260,15 +303,25 @@ impl Gossip {
         self.misfit(&info)
     }
 
-    /// All that this member knows, as the body that `encode` makes of it. Costs time in proportion to the pool.
-    fn full_state(
+    /// What this member knows, of members only those in these parts, itself and `asker`, as the body that `encode`
+    /// makes of it. Costs time in proportion to the pool.
+    fn state_of(
         &self,
         cx: &Cx<'_, Effect>,
+        parts: u64,
+        asker: &str,
         encode: impl FnOnce(Exchange<'_>, Vec<u8>) -> Vec<u8>,
         join: bool,
     ) -> Vec<u8> {
         let now = cx.mono();
-        let members = self.table.iter().map(|(_, entry)| {
+        let asked = |name: &str| {
+            parts == ALL
+                || parts & (1 << part_of(name)) != 0
+                || name == self.config.name.as_str()
+                || name == asker
+        };
+        let told = self.table.iter().filter(|(_, entry)| asked(&entry.info.name));
+        let members = told.map(|(_, entry)| {
             let info = &entry.info;
             let age = if entry.state.is_alive() { 0 } else { entry.since.age(now).as_secs() };
             Row {
@@ -284,19 +337,23 @@ impl Gossip {
                 age: u32::try_from(age).unwrap_or(u32::MAX),
             }
         });
-        // A ring does not leave unsealed.
-        let sealed = !self.ring.is_empty() && self.config.verify_outgoing;
         let exchange = Exchange {
             join,
             from: &self.config.name,
             member_time: self.intents.clock.time(),
             event_time: self.events.clock.time(),
             query_time: self.queries.clock.time(),
-            ring: sealed.then(|| Ring { time: self.ring_time, keys: self.ring.list() }),
+            ring: self.ring_to_tell(),
             members: members.collect(),
             events: self.events.recent().map(Event::of).collect(),
         };
         encode(exchange, vec![label(self.pool)])
+    }
+
+    /// The ring, for another member. It does not leave unsealed.
+    pub(super) fn ring_to_tell(&self) -> Option<Ring> {
+        let sealed = !self.ring.is_empty() && self.config.verify_outgoing;
+        sealed.then(|| Ring { time: self.ring_time, keys: self.ring.list() })
     }
 
     fn answer(&mut self, cx: &mut Cx<'_, Effect>, caller: u64, answer: &Answer<'_>, key: Option<&Key>) {

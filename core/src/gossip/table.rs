@@ -4,6 +4,7 @@
 //! with its origin until they differ, so that a process may hold thousands of members that all know each other.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
@@ -122,6 +123,16 @@ impl Table {
         let entry = self.at_mut(slot);
         entry.leaving = leaving;
         entry.intent_time = time;
+    }
+
+    /// Everybody with an identity, in the order of identities and round in a circle, beginning after this member, which
+    /// comes last; nobody, when it has none.
+    pub fn circle_after(&self, slot: Slot) -> impl Iterator<Item = Slot> + '_ {
+        let circle = self.at(slot).info.id.map(|id| {
+            let after = self.by_id.range((Bound::Excluded(id), Bound::Unbounded));
+            after.chain(self.by_id.range(..=id)).map(|(_, slot)| *slot)
+        });
+        circle.into_iter().flatten()
     }
 
     /// How many slots there are, vacant ones included.

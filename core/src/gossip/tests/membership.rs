@@ -251,6 +251,7 @@ fn whoever_was_cut_off_gets_events_later_and_a_newcomer_gets_no_old_ones() {
     assert!(net.hosts[4].events.is_empty());
     net.side[4] = 0;
     net.run_until(90, "it has the event", |net| net.hosts[4].events.len() == 1);
+    net.run_until(30, "all are well again", |net| net.all_alive(5));
     let host = net.add(config(5));
     net.act(host, |gossip, cx| gossip.join(cx, vec![address(0)], 1));
     net.run_until(5, "it knows all", |net| net.all_alive(6));
