@@ -133,6 +133,8 @@ impl Gossip {
         if !self.is_still(slot, &name) {
             return;
         }
+        // The first one may just have been lost.
+        self.ping(cx, slot, seq);
         let (me, address) = (self.me, self.table.at(slot).info.address);
         let count = self.config.profile.indirect_checks;
         let helpers = self.table.random(&mut self.rng, count, |helper, entry| {
@@ -244,6 +246,8 @@ impl Gossip {
         }
         let (name, address) = (entry.info.name.clone(), entry.info.address);
         let seq = self.probes.seq();
+        // Twice: that one packet is lost must not look like a proof.
+        self.ping(cx, slot, seq);
         self.ping(cx, slot, seq);
         let patience = self.config.profile.probe_timeout / 2;
         let body = encode(&Request::Ping(&name), vec![label(self.pool)]);
@@ -267,8 +271,9 @@ impl Gossip {
         if probe.stage == Stage::Over {
             return;
         }
-        // Only the target itself tells its coordinate, so this is the way there and back.
+        // Only the target itself tells its coordinate, so this is the way there and back of the only ping so far.
         if let Some(coordinate) = coordinate
+            && probe.stage == Stage::Direct
             && self.config.coordinates
         {
             let rtt = cx.mono().since(probe.sent);
