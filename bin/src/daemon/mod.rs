@@ -237,7 +237,7 @@ impl Daemon {
         let end = self.engine.stop();
         if end == End::Left {
             // Whoever asked for it over HTTP is told: the answer is on its way.
-            self.runtime.block_on(tokio::time::sleep(FAREWELL));
+            self.runtime.block_on(async { tokio::time::sleep(FAREWELL).await });
         }
         self.runtime.shutdown_background();
         for path in self.sockets {
