@@ -2,6 +2,7 @@
 
 mod cluster;
 mod world;
+mod worlds;
 
 use std::time::Duration;
 

@@ -13,6 +13,7 @@ use crate::api::{Authorizer, Call, HttpReply, Request};
 use crate::gossip::tag;
 use crate::ids::Uuid;
 use crate::raft::{Member, Timing};
+use crate::rng::Rng;
 use crate::store::AutopilotSettings;
 use crate::time::Wall;
 
@@ -56,6 +57,8 @@ pub struct World {
     callers: BTreeMap<u64, (usize, Pool, u64)>,
     replies: BTreeMap<RequestId, HttpReply>,
     pub halted: Vec<String>,
+    /// Which datagrams are lost, and how many of all.
+    losing: (Rng, f64),
 }
 
 fn pair(a: usize, b: usize) -> (usize, usize) {
@@ -153,6 +156,7 @@ impl World {
             callers: BTreeMap::new(),
             replies: BTreeMap::new(),
             halted: Vec::new(),
+            losing: (Rng::from_seed(0), 0.0),
         };
         for agent in 0..plan.servers + plan.clients {
             world.add(plan, agent);
@@ -175,6 +179,40 @@ impl World {
         self.agents.iter().position(|agent| agent.id == id)
     }
 
+    fn is_lost(&mut self) -> bool {
+        let (rng, part) = &mut self.losing;
+        (rng.below(1_000_000) as f64) < *part * 1_000_000.0
+    }
+
+    /// From now on this part of all datagrams is lost.
+    pub fn lose(&mut self, seed: u64, part: f64) {
+        self.losing = (Rng::from_seed(seed), part);
+    }
+
+    /// From now on two agents hear nothing of each other. Connections last a while and are lost then.
+    pub fn cut(&mut self, a: usize, b: usize) {
+        self.cut.insert(pair(a, b));
+        if self.connected.remove(&pair(a, b)) {
+            let (id_a, id_b) = (self.agents[a].id, self.agents[b].id);
+            self.later(a, Input::PeerDown { peer: id_b });
+            self.later(b, Input::PeerDown { peer: id_a });
+        }
+    }
+
+    /// Starts a new process of an agent that died. It has kept nothing.
+    pub fn restart(&mut self, plan: &Plan, agent: usize) {
+        self.next += 1;
+        let seed = crate::rng::Rng::from_seed(self.next).next_u64().to_le_bytes().repeat(4);
+        let seed = <[u8; 32]>::try_from(seed).expect("four times eight bytes");
+        let mut node =
+            Node::new(config(plan, agent), Restored::default(), seed, self.now).expect("nothing to restore");
+        let published = node.first_publication(self.now);
+        let mut out = Outbox::default();
+        node.start(self.now, &mut out);
+        self.agents[agent] = Agent { node, id: id(agent), alive: true, published, left: false };
+        self.perform(agent, out);
+    }
+
     fn reaches(&self, from: usize, to: usize) -> bool {
         !self.cut.contains(&pair(from, to))
     }
@@ -194,6 +232,7 @@ impl World {
                 Output::Datagram { pool, to, bytes } => {
                     if let Some(to) = self.at(to)
                         && self.reaches(from, to)
+                        && !self.is_lost()
                     {
                         self.later(to, Input::Datagram { pool, from: address(from, 8301), bytes });
                     }

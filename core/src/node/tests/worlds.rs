@@ -1,0 +1,226 @@
+//! Random worlds: servers and client agents under loss, cuts and deaths, and what must hold of them while that lasts and
+//! once it is over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::super::*;
+use super::world::{Plan, World, founders, name};
+use crate::agent::Call as AgentCall;
+use crate::agent::definition::service_from_request;
+use crate::api::{Call, ClusterCall};
+use crate::gossip::{Status, UserEvent};
+use crate::ids::Uuid;
+use crate::rng::Rng;
+use crate::store::model::Health;
+
+const SERVERS: usize = 3;
+const CLIENTS: usize = 4;
+/// Time in which faults happen.
+const FAULTS: Duration = Duration::from_secs(90);
+/// Within this long after the last fault everything must be in order: members that were cut off are tried every 30 s, the
+/// catalog is compared with gossip every 60 s and removes what is unknown at the second look.
+const HEALING: Duration = Duration::from_secs(200);
+
+/// A run and what is known of it.
+struct Run {
+    world: World,
+    plan: Plan,
+    rng: Rng,
+    /// Who leads in each term, as far as it was seen.
+    leaders: BTreeMap<u64, usize>,
+    /// Ids of services by client agent.
+    services: BTreeMap<usize, BTreeSet<Text>>,
+    /// Events fired at a moment when nothing was wrong, by agents that lived on.
+    fired: Vec<Text>,
+    /// Agents that died at any time.
+    died: BTreeSet<usize>,
+    next: u64,
+}
+
+impl Run {
+    fn new(seed: u64) -> Run {
+        let forming = FormingPolicy::Found(founders(SERVERS));
+        let plan = Plan { servers: SERVERS, clients: CLIENTS, forming };
+        let mut world = World::new(&plan);
+        let all = SERVERS + CLIENTS;
+        world.until("all see all", Duration::from_secs(60), |world| {
+            world.leader().is_some()
+                && (0..all).all(|agent| world.published(agent).cluster.lan.len() == all)
+        });
+        world.lose(seed ^ 0x5eed, 0.02);
+        let services = (SERVERS..all).map(|agent| (agent, BTreeSet::new())).collect();
+        Run {
+            world,
+            plan,
+            rng: Rng::from_seed(seed),
+            leaders: BTreeMap::new(),
+            services,
+            fired: Vec::new(),
+            died: BTreeSet::new(),
+            next: 0,
+        }
+    }
+
+    fn name(&mut self, what: &str) -> Text {
+        self.next += 1;
+        Text::new(format!("{what}-{}", self.next))
+    }
+
+    /// What must hold at every moment.
+    fn audit(&mut self) {
+        for server in (0..SERVERS).filter(|server| self.world.is_alive(*server)) {
+            let lease = &self.world.published(server).lease;
+            if lease.is_leader {
+                let known = *self.leaders.entry(lease.term.0).or_insert(server);
+                assert_eq!(known, server, "two leaders in term {}", lease.term.0);
+            }
+        }
+        for agent in 0..SERVERS + CLIENTS {
+            let events = &self.world.published(agent).cluster.events;
+            let ids: BTreeSet<Uuid> = events.iter().map(|event| event.id).collect();
+            assert_eq!(ids.len(), events.len(), "agent {agent} has seen an event twice");
+        }
+        assert!(self.world.halted.is_empty(), "{:?}", self.world.halted);
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let end = self.world.now.mono + time;
+        while self.world.now.mono < end {
+            self.world.pass(Duration::from_millis(100));
+            self.audit();
+        }
+    }
+
+    fn register(&mut self, agent: usize) {
+        let service = self.name("web");
+        let body = format!(r#"{{ "ID": "{service}", "Name": "web", "Port": 80 }}"#);
+        let definition = Box::new(service_from_request(body.as_bytes()).expect("a definition"));
+        let call = AgentCall::RegisterService { definition, replace_existing_checks: false };
+        assert_eq!(self.world.ask(agent, Call::Agent(call)).status, 200);
+        self.services.get_mut(&agent).expect("a client agent").insert(service);
+    }
+
+    fn deregister(&mut self, agent: usize) {
+        let Some(service) = self.services.get_mut(&agent).and_then(BTreeSet::pop_first) else { return };
+        let call = AgentCall::DeregisterService { id: service };
+        assert_eq!(self.world.ask(agent, Call::Agent(call)).status, 200);
+    }
+
+    fn fire(&mut self, agent: usize) {
+        let event = UserEvent {
+            id: Uuid::default(),
+            name: self.name("deploy"),
+            payload: Bytes::new(),
+            node_filter: Text::default(),
+            service_filter: Text::default(),
+            tag_filter: Text::default(),
+            ltime: 0,
+        };
+        self.fired.push(event.name.clone());
+        assert_eq!(self.world.ask(agent, Call::Cluster(ClusterCall::Fire(event))).status, 200);
+    }
+
+    /// Something happens.
+    fn act(&mut self) {
+        let all = SERVERS + CLIENTS;
+        let client = SERVERS + self.rng.below(CLIENTS as u64) as usize;
+        match self.rng.below(10) {
+            0..=2 if self.world.is_alive(client) => self.register(client),
+            3 if self.world.is_alive(client) => self.deregister(client),
+            4 if self.world.is_alive(client) => self.fire(client),
+            5 if self.world.is_alive(client) => {
+                self.died.insert(client);
+                self.world.kill(client);
+            }
+            6 if !self.world.is_alive(client) => {
+                // It keeps nothing: it comes back without services.
+                self.services.insert(client, BTreeSet::new());
+                self.world.restart(&self.plan, client);
+            }
+            // One server of three, once: they keep nothing, so they must not come back as if they did.
+            7 if self.died.iter().all(|agent| *agent >= SERVERS) && self.rng.below(4) == 0 => {
+                let server = self.rng.below(SERVERS as u64) as usize;
+                self.died.insert(server);
+                self.world.kill(server);
+            }
+            8 => {
+                let (a, b) = (self.rng.below(all as u64) as usize, self.rng.below(all as u64) as usize);
+                if a != b {
+                    self.world.cut(a, b);
+                }
+            }
+            _ => self.world.cut.clear(),
+        }
+        let pause = Duration::from_millis(200) + self.rng.duration_below(Duration::from_secs(5));
+        self.pass(pause);
+    }
+
+    fn heal(&mut self) {
+        self.world.cut.clear();
+        self.world.lose(0, 0.0);
+    }
+
+    /// What must hold in the end, or what is missing yet.
+    fn disorder(&self) -> Option<String> {
+        let all = SERVERS + CLIENTS;
+        let Some(leader) = self.world.leader() else { return Some("nobody leads".to_owned()) };
+        let view = &self.world.published(leader).view;
+        for agent in 0..all {
+            let alive = self.world.is_alive(agent);
+            for witness in (0..all).filter(|witness| self.world.is_alive(*witness)) {
+                let status = self.world.published(witness).cluster.lan.get(&name(agent)).map(|m| m.status);
+                if alive != (status == Some(Status::Alive)) {
+                    return Some(format!("{witness} believes {agent} {status:?}, alive: {alive}"));
+                }
+            }
+            let health = view.check(&name(agent), SERF_HEALTH).map(|check| check.status);
+            if alive != (health == Some(Health::Passing)) {
+                return Some(format!("the catalog says {health:?} of {agent}, alive: {alive}"));
+            }
+            let services: BTreeSet<Text> = view
+                .node_services(&name(agent))
+                .iter()
+                .map(|service| service.id.clone())
+                .filter(|id| id != SERVICE)
+                .collect();
+            if let Some(expected) = self.services.get(&agent).filter(|_| alive)
+                && services != *expected
+            {
+                return Some(format!("the catalog has {services:?} of {agent}, it has {expected:?}"));
+            }
+        }
+        let lasting = (0..all).filter(|agent| !self.died.contains(agent));
+        for agent in lasting {
+            let seen = &self.world.published(agent).cluster.events;
+            for event in &self.fired {
+                if !seen.iter().any(|known| known.name == *event) {
+                    return Some(format!("{agent} has not seen {event}"));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Runs a world to its end.
+fn run(seed: u64) {
+    let mut run = Run::new(seed);
+    let end = run.world.now.mono + FAULTS;
+    while run.world.now.mono < end {
+        run.act();
+    }
+    run.heal();
+    let limit = run.world.now.mono + HEALING;
+    while let Some(disorder) = run.disorder() {
+        assert!(run.world.now.mono < limit, "seed {seed}: {HEALING:?} after the last fault: {disorder}");
+        run.pass(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn after_any_faults_members_catalog_and_events_come_to_agree_with_what_is() {
+    for seed in 0..16 {
+        run(seed);
+    }
+}
