@@ -45,8 +45,7 @@ impl Run {
         let mut world = World::new(&plan);
         let all = SERVERS + CLIENTS;
         world.until("all see all", Duration::from_secs(60), |world| {
-            world.leader().is_some()
-                && (0..all).all(|agent| world.published(agent).cluster.lan.len() == all)
+            world.leader().is_some() && (0..all).all(|agent| world.published(agent).cluster.lan.len() == all)
         });
         world.lose(seed ^ 0x5eed, 0.02);
         let services = (SERVERS..all).map(|agent| (agent, BTreeSet::new())).collect();
