@@ -177,9 +177,9 @@ fn commands_ask_what_they_should_and_print_what_they_got() {
             "GET /v1/agent/members?segment=_all token=t0",
             "",
             0,
-            "Node  Address        Status  Type    Build  Protocol  DC   Segment\n\
-             s1    10.0.0.1:8301  alive   server  1.0.0  2         dc1  <all>\n\
-             c1    10.0.0.9:8301  failed  client  1.0.0  2         dc1  <default>\n",
+            "Node  Address        Status  Type    Build  Protocol  DC   Partition  Segment\n\
+             s1    10.0.0.1:8301  alive   server  1.0.0  2         dc1  default    <all>\n\
+             c1    10.0.0.9:8301  failed  client  1.0.0  2         dc1  default    <default>\n",
         ),
         (
             &["members", "-wan", "-status=left"],

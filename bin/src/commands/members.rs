@@ -72,7 +72,7 @@ pub fn run(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
         let heads = ["Node", "Address", "Status", "Tags"].map(str::to_owned).to_vec();
         std::iter::once(heads).chain(members.iter().map(|m| detailed(m))).collect()
     } else {
-        let heads = ["Node", "Address", "Status", "Type", "Build", "Protocol", "DC", "Segment"]
+        let heads = ["Node", "Address", "Status", "Type", "Build", "Protocol", "DC", "Partition", "Segment"]
             .map(str::to_owned)
             .to_vec();
         std::iter::once(heads).chain(members.iter().map(|m| plain(m))).collect()
@@ -113,7 +113,8 @@ fn plain(member: &Value) -> Vec<String> {
     let segment = if segment.is_empty() { "<default>" } else { segment };
     let build = tag("build").split(':').next().unwrap_or_default();
     let mut row = head(member);
-    row.extend([kind, build, tag("vsn"), tag("dc"), segment].map(str::to_owned));
+    // Consul Enterprise has other partitions than the one.
+    row.extend([kind, build, tag("vsn"), tag("dc"), "default", segment].map(str::to_owned));
     row
 }
 

@@ -176,7 +176,7 @@ mod tests {
             (format!(r#"[{good},"10.0.0.2:8300"]"#), "entry 2: \"10.0.0.2:8300\" is an address alone"),
             (format!("[{good},3]"), "entry 2: it must be an object"),
             (format!(r#"[{good},{{"address":"10.0.0.2:8300"}}]"#), "entry 2: id is missing"),
-            (format!(r#"[{{"id":"x","address":"10.0.0.1:8300"}}]"#), "entry 1: id \"x\" is no UUID"),
+            (r#"[{"id":"x","address":"10.0.0.1:8300"}]"#.to_owned(), "entry 1: id \"x\" is no UUID"),
             (format!(r#"[{{"id":"{own}"}}]"#), "entry 1: address is missing"),
             (format!(r#"[{{"id":"{own}","address":"10.0.0.1"}}]"#), "not of the form IP:PORT"),
             (format!(r#"[{{"id":"{own}","address":"10.0.0.1:1","non_voter":1}}]"#), "non_voter must be"),
