@@ -412,7 +412,7 @@ impl Node {
         }
         self.wake_parked(now);
         self.begin_checkpoint(out);
-        self.arm_waits();
+        self.arm_waits(now);
         for (op, name) in self.lookups.drain(..) {
             out.push(Output::Resolve { op, name });
         }
@@ -434,10 +434,10 @@ impl Node {
         }
     }
 
-    fn arm_waits(&mut self) {
+    fn arm_waits(&mut self, now: Now) {
         let local = self.local_waits.iter().map(|wait| wait.until).min();
         let event = self.event_waits.iter().map(|wait| wait.until).min();
-        let penalty = self.servers.next_deadline().filter(|_| !self.about.server && self.jobs.len() > 0);
+        let penalty = self.servers.next_deadline(now.mono).filter(|_| !self.about.server && self.jobs.len() > 0);
         let deadlines = [
             (Timer::Parked, [self.parked.next_deadline(), local, event].into_iter().flatten().min()),
             (Timer::Hold, [self.jobs.next_deadline(), penalty].into_iter().flatten().min()),

@@ -19,6 +19,9 @@ use crate::time::{Mono, Now};
 /// A blocking query waits up to so much of its wait longer, so that many do not give up at once.
 pub(super) const WAIT_JITTER_DIVISOR: u32 = 16;
 
+/// A former leader has so long to answer for what it was asked once another one is known.
+const FORMER_LEADER_GRACE: Duration = Duration::from_millis(500);
+
 impl Node {
     pub(super) fn on_request(&mut self, now: Now, id: RequestId, request: Request) {
         let origin = Origin::Client(id);
@@ -350,9 +353,11 @@ impl Node {
         });
         for id in retried {
             let job = self.jobs.take(id).expect("just listed");
-            // A command that was sent to a former leader may have taken effect: it is never sent twice.
-            if matches!((&job.stage, &job.work), (Stage::Asked(_), Work::Propose(..))) {
-                self.jobs.put(id, job);
+            // A command that was sent to a former leader may have taken effect: it is never sent twice. The answer of one
+            // that handed over may be on its way; one that died will not give any.
+            if matches!(job.stage, Stage::Asked(_)) && !job.work.is_repeatable() {
+                let give_up = job.give_up.min(now.mono + FORMER_LEADER_GRACE);
+                self.jobs.put(id, Job { give_up, ..job });
             } else {
                 self.advance(now, id, job);
             }
@@ -367,13 +372,20 @@ impl Node {
             let job = self.jobs.take(id).expect("just listed");
             if sent && !job.work.is_repeatable() {
                 self.answer_lost(now, job, "connection lost");
-            } else if self.about.server {
-                self.jobs.put(id, Job { stage: Stage::Held, ..job });
             } else {
-                self.advance(now, id, job);
+                self.ask_again(now, id, job, peer);
             }
         }
         self.drop_guest(peer);
+    }
+
+    /// Whoever was asked has not done it. Asks the next one, or waits until there is another one to ask.
+    fn ask_again(&mut self, now: Now, id: JobId, job: Job, asked: ServerId) {
+        if self.about.server && self.raft.leader().is_none_or(|leader| leader == asked) {
+            self.jobs.put(id, Job { stage: Stage::Held, ..job });
+        } else {
+            self.advance(now, id, job);
+        }
     }
 
     /// A server is not well any more. Those of its answers that may be given twice are asked of others.
@@ -409,6 +421,9 @@ impl Node {
 
     pub(super) fn on_jobs_expired(&mut self, now: Now) {
         while let Some(job) = self.jobs.take_expired(now.mono) {
+            if let Stage::Asked(silent) = job.stage {
+                self.servers.avoid(silent, now.mono);
+            }
             let nobody = if self.about.server { "No cluster leader" } else { "No known Consul servers" };
             match (&job.origin, &job.work) {
                 _ if matches!(job.stage, Stage::Asked(_)) && !job.work.is_repeatable() => {
@@ -498,6 +513,7 @@ impl Node {
     }
 
     fn on_answer(&mut self, now: Now, peer: ServerId, id: JobId, answer: PeerAnswer) {
+        self.servers.on_answer(peer);
         let Some(job) = self.jobs.take(id) else { return };
         if job.stage != Stage::Asked(peer) {
             return self.jobs.put(id, job);
@@ -518,7 +534,7 @@ impl Node {
                 Work::Propose(..) => self.answer_write(now, job, Err("No cluster leader")),
                 _ => self.answer_reply(&job, HttpReply::text(500, "No cluster leader")),
             },
-            PeerAnswer::NotLeader => self.jobs.put(id, Job { stage: Stage::Held, ..job }),
+            PeerAnswer::NotLeader => self.ask_again(now, id, job, peer),
             PeerAnswer::Unknown => {
                 self.answer_write(now, job, Err("leadership lost while committing log"));
             }

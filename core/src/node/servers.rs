@@ -9,8 +9,11 @@ use crate::ids::{ServerId, Uuid};
 use crate::rng::Rng;
 use crate::time::Mono;
 
-/// A server that did not answer is asked again after this long, or when no other is left.
+/// A server that did not answer is not asked for this long, twice as long each time until it answers. If there is no
+/// other one it is asked again after the first penalty.
 const PENALTY: Duration = Duration::from_secs(1);
+/// The longest penalty is the first one doubled so many times.
+const DOUBLINGS_MAX: u32 = 5;
 /// A client agent stays with one server for this long, then draws anew, so that load evens out (Consul: two to three
 /// minutes).
 const STICKY: Duration = Duration::from_secs(120);
@@ -34,8 +37,10 @@ pub struct Servers {
     known: BTreeMap<ServerId, Known>,
     /// Whom this agent asks, and until when it stays with it.
     chosen: Option<(ServerId, Mono)>,
-    /// Servers that did not answer, and until when they are avoided.
-    avoided: BTreeMap<ServerId, Mono>,
+    /// Servers that did not answer: since when, and until when they are avoided.
+    avoided: BTreeMap<ServerId, (Mono, Mono)>,
+    /// How often each server in a row did not answer.
+    failures: BTreeMap<ServerId, u32>,
 }
 
 impl Servers {
@@ -108,25 +113,46 @@ impl Servers {
             .map(|(id, _)| *id)
             .collect();
         let count = u64::try_from(usable.len()).expect("few servers");
-        let id = if count == 0 { return None } else { usable[rng.below(count) as usize] };
+        if count == 0 {
+            return self.least_avoided(now);
+        }
+        let id = usable[rng.below(count) as usize];
         self.chosen = Some((id, now + STICKY + rng.duration_below(STICKY / 2)));
         Some(id)
     }
 
+    /// The living server whose penalty ends first, if the first part of it is over.
+    fn least_avoided(&self, now: Mono) -> Option<ServerId> {
+        let may = |id: &ServerId| self.known.get(id).is_some_and(|known| known.alive);
+        let over = self.avoided.iter().filter(|(id, (since, _))| may(id) && *since + PENALTY <= now);
+        over.min_by_key(|(id, (_, until))| (*until, **id)).map(|(id, _)| *id)
+    }
+
     /// A server did not answer: others first.
     pub fn avoid(&mut self, id: ServerId, now: Mono) {
-        self.avoided.insert(id, now + PENALTY);
+        let failures = self.failures.entry(id).or_default();
+        self.avoided.insert(id, (now, now + PENALTY * (1 << (*failures).min(DOUBLINGS_MAX))));
+        *failures += 1;
+    }
+
+    /// A server answered.
+    pub fn on_answer(&mut self, id: ServerId) {
+        if !self.failures.is_empty() {
+            self.failures.remove(&id);
+            self.avoided.remove(&id);
+        }
     }
 
     /// Servers that have been avoided for long enough are as good as others again.
     pub fn forgive(&mut self, now: Mono) {
-        self.avoided.retain(|_, until| *until > now);
+        self.avoided.retain(|_, (_, until)| *until > now);
     }
 
-    /// When the first of the avoided servers may be asked again.
+    /// When the next of the avoided servers may be asked again.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<Mono> {
-        self.avoided.values().min().copied()
+    pub fn next_deadline(&self, now: Mono) -> Option<Mono> {
+        let steps = self.avoided.values().flat_map(|(since, until)| [*since + PENALTY, *until]);
+        steps.filter(|at| *at > now).min()
     }
 }
 
@@ -168,16 +194,29 @@ mod tests {
         assert_ne!(second, first);
         servers.avoid(second, Mono(2));
         assert_eq!(servers.choose(Mono(3), &mut rng), None);
-        assert_eq!(servers.choose(servers.next_deadline().expect("a penalty"), &mut rng), Some(first));
+        servers.avoid(first, Mono(3));
+        let again = Mono(3) + PENALTY;
+        assert_eq!(servers.choose(again, &mut rng), Some(second), "the one that has failed less");
+        servers.avoid(second, again);
+        assert_eq!(servers.choose(again, &mut rng), Some(first), "it has waited for longer");
+    }
+
+    #[test]
+    fn a_server_whose_penalty_is_over_is_asked_again() {
+        let (mut servers, mut rng) = (Servers::default(), Rng::from_seed(1));
+        assert!(upsert(&mut servers, member("a", 1, 1, Status::Alive)));
+        servers.avoid(Uuid(1), Mono(1));
+        let first = Uuid(1);
+        assert_eq!(servers.choose(servers.next_deadline(Mono(1)).expect("a penalty"), &mut rng), Some(first));
     }
 
     #[test]
     fn regression_a_penalty_that_is_over_sets_no_deadline() {
         let mut servers = Servers::default();
         servers.avoid(Uuid(1), Mono(0));
-        let over = servers.next_deadline().expect("a penalty");
+        let over = servers.next_deadline(Mono(1)).expect("a penalty");
         servers.forgive(over);
-        assert_eq!(servers.next_deadline(), None, "the node would wake for it without end");
+        assert_eq!(servers.next_deadline(over), None, "the node would wake for it without end");
     }
 
     #[test]

@@ -26,7 +26,7 @@ fn defects_of_the_store_are_found() {
     {
         is_found_within(bug, 4);
     }
-    is_found_within(Bug::IndexGoesBack, 64);
+    is_found_within(Bug::IndexGoesBack, 192);
 }
 
 #[test]

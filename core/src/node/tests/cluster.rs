@@ -153,3 +153,21 @@ fn a_leader_that_leaves_hands_over_and_is_removed() {
     let next = world.leader().expect("another one");
     world.until("its node is gone", MINUTE, |world| world.published(next).view.node(&name(leader)).is_none());
 }
+
+#[test]
+fn regression_a_write_that_reached_nobody_is_asked_of_the_next_leader_at_once() {
+    let mut world = formed(3, 0);
+    world.ask(0, put("a", "1"));
+    let leader = world.leader().expect("formed");
+    let follower = (leader + 1) % 3;
+    let gone = world.published(leader).about.id;
+    world.step(follower, Input::PeerDown { peer: gone });
+    world.isolate(leader);
+    let write = world.begin(follower, put("a", "2"));
+    world.until("another leader", MINUTE, |world| {
+        world.published(follower).lease.leader.is_some_and(|leader| leader != gone)
+    });
+    world.step(follower, Input::PeerDown { peer: gone });
+    world.until("the reply", Duration::from_secs(1), |world| world.reply(write).is_some());
+    assert_eq!(&world.reply(write).expect("just seen").body[..], b"true");
+}

@@ -199,6 +199,13 @@ impl World {
         }
     }
 
+    /// From now on an agent hears nobody, and nobody it; connections do not show it.
+    pub fn isolate(&mut self, agent: usize) {
+        for other in 0..self.agents.len() {
+            self.cut.insert(pair(agent, other));
+        }
+    }
+
     /// Starts a new process of an agent that died. It has kept nothing.
     pub fn restart(&mut self, plan: &Plan, agent: usize) {
         self.next += 1;
