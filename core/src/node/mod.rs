@@ -437,7 +437,8 @@ impl Node {
     fn arm_waits(&mut self, now: Now) {
         let local = self.local_waits.iter().map(|wait| wait.until).min();
         let event = self.event_waits.iter().map(|wait| wait.until).min();
-        let penalty = self.servers.next_deadline(now.mono).filter(|_| !self.about.server && self.jobs.len() > 0);
+        let penalty =
+            self.servers.next_deadline(now.mono).filter(|_| !self.about.server && self.jobs.len() > 0);
         let deadlines = [
             (Timer::Parked, [self.parked.next_deadline(), local, event].into_iter().flatten().min()),
             (Timer::Hold, [self.jobs.next_deadline(), penalty].into_iter().flatten().min()),
