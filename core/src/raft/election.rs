@@ -14,6 +14,8 @@ use crate::planted::{Bug, planted};
 /// When the leader's connection closes, followers ask for votes after a random part of this, so that one of them is
 /// usually elected before the next one asks.
 const SUSPICION_SPREAD: Duration = Duration::from_millis(50);
+/// After a split vote candidates try again within this part of the election timeout.
+const SPLIT_SPREAD_DIVISOR: u32 = 4;
 
 /// Votes for a candidate so far.
 #[derive(Clone, Debug, Default)]
@@ -239,11 +241,13 @@ impl Raft {
         if hold > Duration::ZERO && self.suspect {
             let spread = self.rng.duration_below(SUSPICION_SPREAD);
             self.hasten_election(cx, hold.min(self.timing.lease) + spread);
-        } else if is_lost && matches!(self.state, State::Candidate(_)) {
+        } else if matches!(self.state, State::Candidate(_)) {
             // The vote was split, or this log is behind. Somebody will have to try again; waiting for a whole
-            // timeout decides nothing, some randomness does.
-            let spread = self.rng.duration_below(self.timing.election);
-            self.hasten_election(cx, spread);
+            // timeout decides nothing, some randomness does. Of three servers, one of them dead, a single refusal
+            // is a split vote already, though it may still be won: such a candidate waits a little first.
+            let spread = self.rng.duration_below(self.timing.election / SPLIT_SPREAD_DIVISOR);
+            let first = if is_lost { Duration::ZERO } else { SUSPICION_SPREAD };
+            self.hasten_election(cx, first + spread);
         }
     }
 
