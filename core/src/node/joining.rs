@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     fn policy(addresses: &[&str], attempts_max: Option<u32>) -> JoinPolicy {
-        let addresses = addresses.iter().map(|text| Text::new(text)).collect();
+        let addresses = addresses.iter().map(Text::new).collect();
         JoinPolicy { addresses, interval: Duration::from_secs(30), attempts_max, default_port: 8301 }
     }
 

@@ -9,7 +9,10 @@ use proconsul_sim_tests::gossip::net::Life;
 use proconsul_sim_tests::gossip::times::{Times, seconds};
 use proconsul_sim_tests::gossip::{cut, events, keys, kill, spread};
 
-const EXPERIMENTS: [(&str, fn(u64)); 7] = [
+/// Its name, and what runs it with so many seeds.
+type Experiment = (&'static str, fn(u64));
+
+const EXPERIMENTS: [Experiment; 7] = [
     ("spread", run_spread),
     ("lifeguard", run_lifeguard),
     ("cut", run_cut),
