@@ -1,6 +1,6 @@
 //! Connections with other agents: frames of Raft, forwarded requests and snapshots over one port.
 //!
-//! [`handshake`] begins a connection, [`frames`] cuts it into frames, [`link`] queues and runs one, and [`TcpWire`]
+//! `handshake` begins a connection, `frames` cuts it into frames, `link` queues and runs one, and [`TcpWire`]
 //! knows which there are. All but the last are generic over the stream.
 
 mod frames;
