@@ -6,9 +6,11 @@ use serde_json::json;
 use super::super::definition::{check_from_request, service_from_config, service_from_request};
 use super::super::{Probe, ProbeKind};
 use super::*;
+use crate::agent::definition::CheckKind;
 use crate::rng::Rng;
 use crate::store::Store;
 use crate::store::command::{Command, Deregistration, Refusal, Registration};
+use crate::store::model::{Check, Service};
 use crate::time::Mono;
 use crate::timers::Timers;
 
