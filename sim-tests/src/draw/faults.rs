@@ -6,7 +6,13 @@ use super::{Draw, Theme};
 use crate::plan::{Fault, Target, TimedFault, Way};
 
 impl Draw {
-    pub(super) fn faults(&mut self, theme: Theme, servers: u8, safety_ms: u64, drift_max: i64) -> Vec<TimedFault> {
+    pub(super) fn faults(
+        &mut self,
+        theme: Theme,
+        servers: u8,
+        safety_ms: u64,
+        drift_max: i64,
+    ) -> Vec<TimedFault> {
         let count = if theme == Theme::Mixed { self.between(2, 10) } else { self.between(6, 16) };
         // The first seconds are for electing a leader in peace; a few faults come then all the same.
         let mut faults: Vec<TimedFault> = (0..count)
