@@ -14,6 +14,7 @@ pub mod dns;
 pub mod duration;
 pub mod gossip;
 pub mod ids;
+pub mod marks;
 pub mod node;
 pub mod planted;
 pub mod raft;

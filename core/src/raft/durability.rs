@@ -6,6 +6,7 @@ use super::effect::{Effect, PersistToken};
 use super::message::Message;
 use super::types::{Entry, HardState, Record};
 use crate::ids::{LogIndex, ServerId};
+use crate::marks::{self, Mark};
 
 /// How many messages wait for the disk at most. A message beyond that is dropped, as a network may drop it.
 pub(super) const WITHHELD_MAX: usize = 4_096;
@@ -98,6 +99,7 @@ impl Durability {
 
     /// Keeps a message back until the present term and vote are durable.
     pub(super) fn withhold(&mut self, to: ServerId, message: Message) {
+        marks::hit(Mark::MessageWithheld);
         if self.withheld.len() < WITHHELD_MAX {
             self.withheld.push_back((self.hard, to, message));
         }

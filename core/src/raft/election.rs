@@ -9,6 +9,7 @@ use super::types::{HardState, Timer};
 use super::{Raft, State};
 use crate::cx::Cx;
 use crate::ids::{ServerId, Term};
+use crate::marks::{self, Mark};
 use crate::planted::{Bug, planted};
 
 /// When the leader's connection closes, followers ask for votes after a random part of this, so that one of them is
@@ -125,6 +126,9 @@ impl Raft {
             Duration::ZERO,
             "a candidate is free to vote for itself"
         );
+        if !self.log.membership().is_voter(self.id) {
+            marks::hit(Mark::CandidateWithoutVote);
+        }
         self.enter_term(self.hard.term.next(), Some(self.id));
         self.state = State::Candidate(self.own_ballot());
         self.arm_election(cx);
@@ -170,6 +174,11 @@ impl Raft {
             let own: Position = self.log.last();
             (last.term, last.index) >= (own.term, own.index)
         };
+        if !is_free {
+            marks::hit(self.promise.mark_of_refusal());
+        } else if !is_up_to_date {
+            marks::hit(Mark::VoteRefusedLogBehind);
+        }
         let granted = if pre {
             is_free && election > self.hard.term && is_up_to_date
         } else {
@@ -246,6 +255,9 @@ impl Raft {
             // timeout decides nothing, some randomness does. Of three servers, one of them dead, a single refusal
             // is a split vote already, though it may still be won: such a candidate waits a little first.
             let spread = self.rng.duration_below(self.timing.election / SPLIT_SPREAD_DIVISOR);
+            if is_lost {
+                marks::hit(Mark::SplitVote);
+            }
             let first = if is_lost { Duration::ZERO } else { SUSPICION_SPREAD };
             self.hasten_election(cx, first + spread);
         }

@@ -6,6 +6,7 @@ use super::types::Payload;
 use super::{Raft, State};
 use crate::cx::Cx;
 use crate::ids::{LogIndex, ServerId};
+use crate::marks::{self, Mark};
 use crate::planted::{Bug, planted};
 
 impl Raft {
@@ -24,11 +25,13 @@ impl Raft {
             self.promise.renew(cx.now.mono, &self.timing, to);
         }
         if self.is_installing() {
+            marks::hit(Mark::AppendDuringInstallation);
             // The log is about to be replaced; what is dropped here, the next heartbeat after that finds missing.
             self.acknowledge(leader, round);
             return;
         }
         if !self.agrees_at(prev) {
+            marks::hit(Mark::AppendRejected);
             let hint = self.log.last_not_after(Position { index: prev.index.prev(), term: prev.term });
             let verdict = Verdict::Rejected { prev: prev.index, hint };
             self.reply(leader, AppendReply { round, verdict });
@@ -87,6 +90,7 @@ impl Raft {
             from > self.verified || planted(Bug::AcceptWithoutLogMatch),
             "a leader never changes its own log (paper, figure 3): index {from}"
         );
+        marks::hit(Mark::EntriesVoided);
         self.verified = self.verified.min(from.prev());
         self.log.truncate(from);
         self.durability.truncate(from);

@@ -12,6 +12,7 @@ use super::types::{Membership, Payload, Timer, Timing};
 use super::{Limits, PeerStatus, Raft, State};
 use crate::cx::Cx;
 use crate::ids::{LogIndex, ServerId};
+use crate::marks::{self, Mark};
 use crate::time::Mono;
 
 /// How many rounds that no quorum answered are remembered. A leader steps down long before.
@@ -152,6 +153,7 @@ impl Raft {
     pub(super) fn become_follower(&mut self, cx: &mut Cx<'_, Effect>) {
         if let State::Leader(lead) = std::mem::replace(&mut self.state, State::Follower) {
             for ticket in lead.reads.tickets() {
+                marks::hit(Mark::ReadsFailed);
                 self.out.reads.push(Effect::ReadFailed { ticket });
             }
             if self.leader == Some(self.id) {
@@ -211,7 +213,10 @@ impl Raft {
         };
         match self.log.membership().quorum_value(heard) {
             Some(Mono::NEVER) | None => cx.timers.cancel(&key),
-            Some(heard) if heard + self.timing.election <= cx.now.mono => self.become_follower(cx),
+            Some(heard) if heard + self.timing.election <= cx.now.mono => {
+                marks::hit(Mark::LeaderWithoutQuorum);
+                self.become_follower(cx);
+            }
             Some(heard) => cx.timers.set(key, heard + self.timing.election),
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::message::TransferMark;
 use super::types::Timing;
+use crate::marks::Mark;
 use crate::planted::{Bug, planted};
 use crate::time::Mono;
 
@@ -51,6 +52,15 @@ impl Promise {
             (Some(_) | None, _) => false,
         };
         if released { Duration::ZERO } else { self.until.since(now) }
+    }
+
+    /// What a refusal because of it is called.
+    pub(super) fn mark_of_refusal(&self) -> Mark {
+        if self.to.is_none() && self.until > Mono(0) {
+            Mark::VoteRefusedAfterRestart
+        } else {
+            Mark::VoteRefusedByPromise
+        }
     }
 
     /// When it ends.

@@ -10,6 +10,7 @@ use super::types::{Member, Membership, Payload};
 use crate::Text;
 use crate::cx::Cx;
 use crate::ids::{LogIndex, ServerId};
+use crate::marks::{self, Mark};
 
 /// A change of one member. Two groups that differ by one such change share a voter in any two quorums.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +135,7 @@ impl Raft {
             return Err(ChangeError::NotReady);
         }
         if self.log.membership_index() > self.commit {
+            marks::hit(Mark::ChangeRefusedWhileOpen);
             return Err(ChangeError::InProgress);
         }
         let after = self.log.membership().with(change)?;

@@ -6,6 +6,7 @@ use super::effect::{Effect, NotLeader};
 use super::{Raft, State};
 use crate::cx::Cx;
 use crate::ids::LogIndex;
+use crate::marks::{self, Mark};
 use crate::planted::{Bug, planted};
 
 /// Reads that wait for a quorum. All that came while one round was under way share the next.
@@ -41,6 +42,9 @@ impl Raft {
         if lead.reads.len() >= self.limits.reads_max {
             self.out.reads.push(Effect::ReadFailed { ticket });
         } else {
+            if self.commit < lead.first {
+                marks::hit(Mark::ReadWaitsForOwnTerm);
+            }
             // Before the term's first entry is committed the commit index may lag behind what was acknowledged.
             lead.reads.waiting.push_back((ticket, self.commit.max(lead.first)));
             self.drive_reads(cx);

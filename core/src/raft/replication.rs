@@ -5,6 +5,7 @@ use super::message::{AppendReply, Verdict};
 use super::{Raft, State};
 use crate::cx::Cx;
 use crate::ids::{LogIndex, ServerId};
+use crate::marks::{self, Mark};
 use crate::planted::{Bug, planted};
 
 impl Raft {
@@ -86,6 +87,8 @@ impl Raft {
         if agreed > self.commit && is_own {
             self.commit = agreed;
             self.on_committed(cx);
+        } else if agreed > self.commit {
+            marks::hit(Mark::CommitWaitsForOwnTerm);
         }
         self.drive_handover(cx);
         self.drive_reads(cx);

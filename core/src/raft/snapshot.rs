@@ -15,6 +15,7 @@ use super::progress::{Mode, Peer, Transfer, Wire};
 use super::types::{SnapshotMeta, Timing};
 use crate::cx::Cx;
 use crate::ids::{ServerId, Term};
+use crate::marks::{self, Mark};
 use crate::time::Mono;
 
 /// A piece is sent again after this many heartbeats, then after twice as many, and so on.
@@ -42,6 +43,7 @@ impl Peer {
     pub(super) fn resend_chunk(&mut self, to: ServerId, now: Mono, timing: &Timing, wire: &mut Wire<'_>) {
         let Mode::Snapshot(transfer) = &mut self.mode else { return };
         if transfer.sent.is_some() && transfer.resend_at <= now {
+            marks::hit(Mark::ChunkResent);
             transfer.resends = (transfer.resends + 1).min(RESEND_DOUBLINGS_MAX);
             transfer.resend_at = now + resend_wait(timing, transfer.resends);
             self.send_chunk(to, wire.term, wire.out);
@@ -85,6 +87,7 @@ impl Raft {
             return;
         }
         if seq > 0 && transfer.meta.as_ref() != Some(&meta) {
+            marks::hit(Mark::SnapshotOvertaken);
             // A newer checkpoint took the place of the one that was being sent.
             *transfer = Transfer::default();
             wire.out.ask_snapshot(to, 0);
@@ -150,10 +153,12 @@ impl Raft {
         assert!(incoming.complete && incoming.meta == *meta, "this snapshot is being installed");
         assert!(meta.index > self.commit, "the commit index stands still during an installation");
         if self.log.term(meta.index) == Some(meta.term) {
+            marks::hit(Mark::SnapshotKeepsTail);
             // The log agrees with the snapshot; what follows in it stays (paper, figure 13, step 6).
             self.log.compact(meta.index);
             self.durability.covered(meta.index);
         } else {
+            marks::hit(Mark::SnapshotReplacesLog);
             self.log = Log::after(meta);
             self.durability.reset(meta.index, meta.term);
             self.owed = None;

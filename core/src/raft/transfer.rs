@@ -5,6 +5,7 @@ use super::message::{Body, Message, TransferMark};
 use super::{Raft, State};
 use crate::cx::Cx;
 use crate::ids::ServerId;
+use crate::marks::{self, Mark};
 use crate::time::Mono;
 
 /// A hand-over that is under way. The leader has no lease, asks for no promises and takes no proposals meanwhile.
@@ -61,6 +62,7 @@ impl Raft {
         let Some((lead, wire)) = self.leading() else { return };
         let Some(handover) = &mut lead.handover else { return };
         if handover.until <= now {
+            marks::hit(Mark::HandoverAbandoned);
             // Whoever is told late still carries the old mark; only promises to later rounds stand against it.
             lead.handover = None;
             lead.void_rounds = lead.round;
@@ -87,6 +89,7 @@ impl Raft {
     pub(super) fn on_timeout_now(&mut self, cx: &mut Cx<'_, Effect>, from: ServerId, mark: TransferMark) {
         let is_of_leader = mark.leader == from && mark.term == self.hard.term;
         if is_of_leader && self.is_electable() && self.promise.hold(cx.now.mono, Some(mark)).is_zero() {
+            marks::hit(Mark::HandoverTaken);
             self.campaign(cx, Some(mark));
         }
     }
@@ -94,6 +97,7 @@ impl Raft {
     /// A leader that is no voter any more, by a committed change, makes room for a successor.
     pub(super) fn retire(&mut self, cx: &mut Cx<'_, Effect>) {
         let State::Leader(lead) = &self.state else { return };
+        marks::hit(Mark::LeaderRetires);
         let voters = self.log.membership();
         let others = lead.peers.iter().filter(|(id, _)| voters.is_voter(**id));
         let successor = others.max_by_key(|(_, peer)| (peer.matched, peer.acked_round)).map(|(id, _)| *id);

@@ -21,6 +21,7 @@ use super::sessions::folded;
 use crate::Text;
 use crate::coordinate::Coordinate;
 use crate::ids::Uuid;
+use crate::marks::{self, Mark};
 use crate::planted::{Bug, planted};
 
 /// The check by which gossip vouches for a node. While it is not critical, nobody else takes the node's name.
@@ -367,7 +368,10 @@ impl Store {
             }
             match session.behavior {
                 SessionBehavior::Release => self.kv.release(&mut self.indexes, change, &key),
-                SessionBehavior::Delete => self.kv.delete_held(&mut self.indexes, change, key),
+                SessionBehavior::Delete => {
+                    marks::hit(Mark::SessionDeletesKeys);
+                    self.kv.delete_held(&mut self.indexes, change, key);
+                }
             }
         }
     }

@@ -22,6 +22,7 @@ use super::sessions::Sessions;
 use super::tombstones::Tombstones;
 use crate::Text;
 use crate::ids::Uuid;
+use crate::marks::{self, Mark};
 use crate::planted::{Bug, planted};
 
 /// The numbers of a row. Postcard: field order is format.
@@ -169,9 +170,12 @@ impl Keys {
                 if sessions.get(id).is_none() {
                     return Response::Refused(Refusal::InvalidSession(id.to_string()));
                 }
-                if session.is_some_and(|holder| holder != id) && !planted(Bug::AcquireIgnoresHolder)
-                    || sessions.lock_delay(&command.key).is_some()
-                {
+                if session.is_some_and(|holder| holder != id) && !planted(Bug::AcquireIgnoresHolder) {
+                    marks::hit(Mark::LockRefusedByHolder);
+                    return Response::Held(false);
+                }
+                if sessions.lock_delay(&command.key).is_some() {
+                    marks::hit(Mark::LockRefusedByDelay);
                     return Response::Held(false);
                 }
                 let fresh = session != Some(id);

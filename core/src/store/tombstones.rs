@@ -8,6 +8,7 @@ use std::ops::Bound;
 use imbl::{OrdMap, OrdSet};
 
 use crate::Text;
+use crate::marks::{self, Mark};
 
 /// Deleted keys with the Raft index of their deletion.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +31,7 @@ impl Tombstones {
         let old: Vec<(u64, Text)> =
             self.by_index.iter().take_while(|(index, _)| *index <= up_to).cloned().collect();
         for entry in &old {
+            marks::hit(Mark::TombstonesForgotten);
             self.by_index.remove(entry);
             self.by_key.remove(&entry.1);
         }

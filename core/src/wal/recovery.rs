@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::writer::{Position, Segment};
 use super::{BadLog, DiskOp, Options, Wal, frame, record, segment};
 use crate::ids::LogIndex;
+use crate::marks::{self, Mark};
 use crate::planted::{Bug, planted};
 use crate::raft::{Entry, HardState, Record, Recovered, SnapshotMeta};
 use crate::rng::Rng;
@@ -301,6 +302,7 @@ impl Opened {
         let conflicts =
             self.entries.iter().any(|entry| entry.index == snapshot.index && entry.term != snapshot.term);
         if last < snapshot.index || conflicts {
+            marks::hit(Mark::LogRestartedBehindCheckpoint);
             self.entries.clear();
             self.wal.restart_after(snapshot.index, snapshot.term);
         }
@@ -319,6 +321,7 @@ fn judge_tail(name: String, salt: u64, file: &[u8], at: usize, expected: u64) ->
     }
     let size = frame::Header::read(file, at).map_or(frame::HEADER, |found| found.size());
     if frame::is_torn(file, at, at + size) {
+        marks::hit(Mark::TornTailCut);
         return Ok(());
     }
     Err(damaged(name, at, "the last frame is bad, and no interrupted write explains it"))

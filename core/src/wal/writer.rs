@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{DiskOp, Options, Write, frame, record, segment};
 use crate::ids::{LogIndex, Term};
+use crate::marks::{self, Mark};
 use crate::planted::{Bug, planted};
 use crate::raft::{HardState, Record};
 use crate::rng::Rng;
@@ -193,6 +194,7 @@ impl Wal {
         let before = frame.buffer.len();
         frame.buffer = record::encode(record, std::mem::take(&mut frame.buffer));
         if before > frame::HEADER && frame.buffer.len() > frame::HEADER + self.options.frame_bytes_max {
+            marks::hit(Mark::FrameSplit);
             let tail = frame.buffer.split_off(before);
             let mut next = fresh();
             next.buffer.extend_from_slice(&tail);
@@ -235,6 +237,7 @@ impl Wal {
             }
         }
         if let Some(name) = self.pop_removable() {
+            marks::hit(Mark::SegmentRemoved);
             // One at a time: a crash may undo any removal that was not synced, and must not leave a hole.
             ops.extend([DiskOp::Remove { name }, DiskOp::SyncDir]);
         }
