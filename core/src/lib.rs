@@ -20,6 +20,8 @@ pub mod planted;
 pub mod raft;
 pub mod rng;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod time;
 pub mod timers;
 pub mod wal;

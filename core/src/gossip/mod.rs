@@ -72,7 +72,7 @@ use self::keys::KeysWanted;
 use self::leave::Leaving;
 use self::member::Millis;
 use self::pacing::Pacer;
-use self::packet::{Alive, BODY_BYTES_MAX, Message, Messages, PLAIN, SEALED, encode, label};
+use self::packet::{Alive, BODY_BYTES_MAX, Message, Messages, PLAIN, SEALED, checked, encode, label, plain};
 use self::probe::Probes;
 use self::queries::Queries;
 use self::suspicion::Suspicion;
@@ -409,10 +409,7 @@ impl Gossip {
     /// A packet of this body; sealed with `key` instead of our own first one, if one is given.
     fn wrap(&mut self, body: &[u8], key: Option<&Key>) -> Bytes {
         if self.ring.is_empty() || !self.config.verify_outgoing {
-            let mut packet = Vec::with_capacity(2 + body.len());
-            packet.extend_from_slice(&[VERSION, PLAIN]);
-            packet.extend_from_slice(body);
-            return Bytes::from(packet);
+            return Bytes::from(plain(body));
         }
         let sealed = match key {
             Some(key) if Some(key) != self.ring.primary() => {
@@ -434,11 +431,15 @@ impl Gossip {
             return None;
         }
         let (body, sealed) = match bytes {
-            [VERSION, PLAIN, body @ ..] => {
+            [VERSION, PLAIN, rest @ ..] => {
                 if !self.ring.is_empty() && self.config.verify_incoming {
                     dropped.plain += 1;
                     return None;
                 }
+                let Some(body) = checked(rest) else {
+                    dropped.damaged += 1;
+                    return None;
+                };
                 (Cow::Borrowed(body), false)
             }
             [VERSION, SEALED, sealed @ ..] => {

@@ -23,12 +23,27 @@ pub const PACKET_BYTES_MAX: usize = 1400;
 /// Largest request or answer over a stream, in bytes.
 pub const STREAM_BYTES_MAX: usize = 20 << 20;
 
-/// Second byte of a packet that is not sealed.
+/// Second byte of a packet that is not sealed; the CRC-32C of its body follows in four bytes, big-endian.
 pub(super) const PLAIN: u8 = 0;
 /// Second byte of a packet that is sealed.
 pub(super) const SEALED: u8 = 1;
 /// Room for messages in a datagram, the byte of the pool included.
 pub(super) const BODY_BYTES_MAX: usize = PACKET_BYTES_MAX - 2 - SEAL_BYTES;
+
+/// A packet that is not sealed, of this body.
+pub(super) fn plain(body: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::with_capacity(2 + 4 + body.len());
+    packet.extend_from_slice(&[VERSION, PLAIN]);
+    packet.extend_from_slice(&crc32c::crc32c(body).to_be_bytes());
+    packet.extend_from_slice(body);
+    packet
+}
+
+/// The body of what follows a plain packet's two first bytes; `None` if it is not what was sent.
+pub(super) fn checked(rest: &[u8]) -> Option<&[u8]> {
+    let (sum, body) = rest.split_first_chunk()?;
+    (u32::from_be_bytes(*sum) == crc32c::crc32c(body)).then_some(body)
+}
 
 /// First byte of a body.
 pub(super) fn label(pool: Pool) -> u8 {

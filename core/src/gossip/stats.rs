@@ -68,6 +68,8 @@ pub struct Dropped {
     pub sealed: u64,
     /// Another version of the format.
     pub version: u64,
+    /// It is not what was sent: its checksum is wrong.
+    pub damaged: u64,
     /// It is meant for another pool.
     pub pool: u64,
     /// It cannot be decoded, or makes no sense.
@@ -82,7 +84,7 @@ impl Dropped {
     /// All of them together.
     #[must_use]
     pub fn total(&self) -> u64 {
-        let Dropped { seal, plain, sealed, version, pool, malformed, oversized, refused } = self;
-        seal + plain + sealed + version + pool + malformed + oversized + refused
+        let Dropped { seal, plain, sealed, version, damaged, pool, malformed, oversized, refused } = self;
+        seal + plain + sealed + version + damaged + pool + malformed + oversized + refused
     }
 }
