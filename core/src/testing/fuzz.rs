@@ -63,7 +63,14 @@ impl Damage {
 
 fn damage() -> impl Strategy<Value = Damage> {
     let odd = prop_oneof![Just(0_u8), Just(1), Just(0x7f), Just(0x80), Just(0xfe), Just(0xff), any::<u8>()];
-    let length = prop_oneof![Just(0_u32), Just(1), Just(0x7fff_ffff), Just(0xffff_ffff), Just(0x0100_0000), any::<u32>()];
+    let length = prop_oneof![
+        Just(0_u32),
+        Just(1),
+        Just(0x7fff_ffff),
+        Just(0xffff_ffff),
+        Just(0x0100_0000),
+        any::<u32>()
+    ];
     prop_oneof![
         4 => (any::<Index>(), any::<u8>()).prop_map(|(at, bit)| Damage::Flip(at, bit)),
         2 => (any::<Index>(), odd).prop_map(|(at, byte)| Damage::Set(at, byte)),
