@@ -12,6 +12,7 @@ pub mod coordinate;
 pub mod cx;
 pub mod dns;
 pub mod duration;
+pub mod format;
 pub mod gossip;
 pub mod ids;
 pub mod marks;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use proconsul_core::format::Formats;
 use proconsul_core::ids::ServerId;
 use proconsul_core::node::PeerMessage;
 use proconsul_io_real::ports::WireEvent;
@@ -187,7 +188,7 @@ impl Fabric {
 /// Raft's messages may come twice. A forwarded request may not: a connection never repeats a frame, and the wire of
 /// production has no other means.
 fn may_come_twice(frame: &[u8]) -> bool {
-    matches!(PeerMessage::decode(frame), Ok(PeerMessage::Raft(_)))
+    matches!(PeerMessage::decode(frame, Formats::KNOWN), Ok(PeerMessage::Raft(_)))
 }
 
 impl State {

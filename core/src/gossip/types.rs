@@ -46,6 +46,8 @@ pub mod tag {
     pub const RAFT_VERSION: &str = "raft_vsn";
     /// Never votes; `1`.
     pub const READ_REPLICA: &str = "read_replica";
+    /// The formats that a server knows, as [`crate::format::Formats`] shows them.
+    pub const FORMATS: &str = "formats";
     /// How long this member may be failed before it is forgotten, in seconds (Consul: `advertise_reconnect_timeout`).
     pub const RECONNECT_TIMEOUT: &str = "rc_tm";
 }

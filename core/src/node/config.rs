@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{About, JoinPolicy};
+use super::{About, JoinPolicy, NewerFormat};
 use crate::Text;
 use crate::agent;
 use crate::gossip::{self, Pool};
@@ -111,6 +111,9 @@ pub enum BadStart {
     /// The members that an operator puts in place cannot be a group.
     #[error(transparent)]
     Recover(#[from] BootstrapError),
+    /// The checkpoint is of a later format.
+    #[error("the checkpoint: {0}")]
+    Format(#[from] NewerFormat),
     /// Log and checkpoint do not belong together.
     #[error(transparent)]
     Recovery(#[from] BadRecovery),

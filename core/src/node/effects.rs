@@ -47,10 +47,15 @@ impl Node {
             let mut dirty = Vec::new();
             let mut size = 64;
             if let Payload::Command(payload) = &entry.payload {
-                let command = match Command::decode(payload) {
+                let command = match self.decode(payload) {
                     Ok(command) => command,
                     Err(bad) => return self.halt(format!("log entry {}: {bad}", entry.index), out),
                 };
+                if let Command::FormatRaised { to } = command
+                    && let Err(newer) = self.understands(to)
+                {
+                    return self.halt(format!("log entry {}: {newer}", entry.index), out);
+                }
                 size += payload.len() as u64;
                 let applied = self.store.apply(entry.index.0, &command);
                 touched.extend(applied.touched);
@@ -179,6 +184,9 @@ impl Node {
     /// A whole snapshot was received: durable first, effective then.
     fn install(&mut self, now: Now, meta: SnapshotMeta, store: crate::store::Store, out: &mut Outbox) {
         assert!(self.installing.is_none(), "Raft installs one snapshot at a time");
+        if let Err(newer) = self.understands(store.format()) {
+            return self.halt(format!("a snapshot from the leader: {newer}"), out);
+        }
         if self.wal.is_none() {
             return self.installed(now, meta, store);
         }
@@ -255,7 +263,8 @@ impl Node {
     pub(super) fn send_frames(&mut self, out: &mut Outbox) {
         for (to, message) in std::mem::take(&mut self.frames) {
             let address = self.rpc_address(to);
-            out.push(Output::Peer { to, address, frame: message.encode() });
+            let format = self.format_of(to);
+            out.push(Output::Peer { to, address, frame: message.encode(format) });
         }
     }
 }

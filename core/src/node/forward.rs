@@ -7,8 +7,9 @@ use super::Node;
 use super::jobs::{Job, JobId, Origin, Stage, Work};
 use super::peer::{Ask, PeerAnswer, PeerMessage, Serve};
 use crate::api::{Authorizer, Forwarded, HttpReply, Request};
+use crate::format::Format;
 use crate::ids::{RequestId, ServerId};
-use crate::store::command::{Command, Refusal, Response};
+use crate::store::command::{Refusal, Response};
 use crate::time::Now;
 
 /// A server answers a waiting read up to so much later than it was asked to: jitter, and the way.
@@ -85,7 +86,7 @@ impl Node {
         };
         let serve = match &job.work {
             Work::Serve(serve) => serve.as_ref().clone(),
-            Work::Propose(command, _) => Serve::Command(command.encode()),
+            Work::Propose(command, _) => Serve::Command(command.encode(Format::FIRST)),
             Work::Catalog(node) => Serve::Catalog(node.clone()),
             Work::Read(..) | Work::Confirm { .. } | Work::Lead(_) => {
                 unreachable!("client agents neither read nor lead")
@@ -111,7 +112,7 @@ impl Node {
                 let request = Request { call: (*forwarded).into(), authorizer: Authorizer };
                 self.on_request(now, id, request);
             }
-            Serve::Command(payload) => match Command::decode(&payload) {
+            Serve::Command(payload) => match self.decode(&payload) {
                 Ok(command) => self.propose_for(now, Origin::Guest(guest, asked), command),
                 Err(bad) => {
                     let refused = Response::Refused(Refusal::Other(bad.to_string()));

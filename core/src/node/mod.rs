@@ -6,6 +6,7 @@ mod config;
 mod duties;
 mod effects;
 mod events;
+mod formats;
 pub mod forming;
 mod forward;
 mod gossiping;
@@ -32,6 +33,7 @@ use bytes::Bytes;
 pub use cluster::{Cluster, EVENTS_KEPT};
 pub use config::{BadStart, CheckpointPolicy, Config, FormingPolicy, Restored};
 pub use duties::{DutyTimer, Facts, SERF_HEALTH, SERVICE, autopilot};
+pub use formats::NewerFormat;
 pub use joining::JoinPolicy;
 pub use peer::{Ask, BadFrame, PeerAnswer, PeerMessage, Serve};
 pub use published::{About, Lease, Published};
@@ -50,6 +52,7 @@ use crate::Text;
 use crate::agent::Agent;
 use crate::boundary::{Input, Outbox, Output};
 use crate::cx::{Cx, Timer};
+use crate::format::Format;
 use crate::gossip::{Gossip, Pool};
 use crate::ids::{LogIndex, OpId, RequestId, ServerId, Term, Uuid};
 use crate::raft::{Membership, Raft, Role, SnapshotMeta};
@@ -114,6 +117,8 @@ pub struct Node {
     servers: Servers,
     /// Agents that a connection is up with.
     connected: BTreeSet<ServerId>,
+    /// Of those that have said so: the newest format that they know, too.
+    peer_formats: BTreeMap<ServerId, Format>,
     joining: Joining,
     locating: Locating,
     /// Names that are being looked up, with the attempt that waits for each.
@@ -174,7 +179,9 @@ impl Node {
     ///
     /// # Errors
     /// What was kept does not fit together.
-    pub fn new(config: Config, restored: Restored, seed: [u8; 32], now: Now) -> Result<Node, BadStart> {
+    pub fn new(mut config: Config, restored: Restored, seed: [u8; 32], now: Now) -> Result<Node, BadStart> {
+        formats::tell(&mut config);
+        formats::check(config.about.formats, restored.store.format())?;
         let rng = Rng::from_bytes(seed);
         let raft_config =
             raft::Config { id: config.about.id, timing: config.timing, limits: raft::Limits::default() };
@@ -226,6 +233,7 @@ impl Node {
             wan,
             servers: Servers::default(),
             connected: BTreeSet::new(),
+            peer_formats: BTreeMap::new(),
             joining: Joining::new(config.join.clone()),
             locating: Locating::new(rng.fork(6)),
             resolving: BTreeMap::new(),
@@ -273,6 +281,7 @@ impl Node {
             Input::Abandon { id } => self.abandon(id),
             Input::PeerUp { peer } => {
                 self.connected.insert(peer);
+                self.greet(peer);
                 self.raft(now, |raft, cx| raft.on_peer_up(cx, peer));
                 if self.raft.leader() == Some(peer) {
                     self.retry_held(now);
@@ -280,12 +289,13 @@ impl Node {
             }
             Input::PeerDown { peer } => {
                 let sent = self.connected.remove(&peer);
+                self.peer_formats.remove(&peer);
                 self.raft(now, |raft, cx| raft.on_peer_down(cx, peer));
                 self.on_peer_lost(now, peer, sent);
             }
             Input::PeerFrame { peer, frame } => {
                 // A frame that cannot be read is lost, as any frame may be.
-                if let Ok(message) = PeerMessage::decode(&frame) {
+                if let Ok(message) = PeerMessage::decode(&frame, self.about.formats) {
                     self.on_peer_message(now, peer, message);
                 }
             }

@@ -1,4 +1,4 @@
-//! What agents say to each other over the RPC port, behind a version byte.
+//! What agents say to each other over the RPC port, in the envelope of a [`Format`].
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -7,12 +7,10 @@ use thiserror::Error;
 use crate::Text;
 use crate::agent::CatalogState;
 use crate::api::{ClusterCall, Forwarded, HttpReply};
+use crate::format::{self, BadEnvelope, Format, Formats};
 use crate::ids::Uuid;
 use crate::raft::Message;
 use crate::store::command::Response;
-
-/// Format of frames. A frame with another version is dropped.
-const VERSION: u8 = 1;
 
 /// A frame between two servers, or between a client agent and a server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +36,8 @@ pub enum PeerMessage {
         /// The asker's identifier.
         id: u64,
     },
+    /// The first frame of each connection, both ways, always in the first format: what the sender understands.
+    Greeting(Formats),
 }
 
 /// What one agent asks of another.
@@ -107,30 +107,31 @@ pub enum PeerAnswer {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadFrame {
     /// From a newer or broken peer.
-    #[error("frame format {0}, this server speaks format 1")]
-    Version(u8),
+    #[error("a frame of format {0}, which this agent does not understand")]
+    Format(Format),
     /// Truncated or garbled.
     #[error("garbled frame")]
     Garbled,
 }
 
 impl PeerMessage {
-    /// The bytes of a frame.
+    /// The bytes of a frame. A greeting is of the first format, whatever is asked for.
     #[must_use]
-    pub fn encode(&self) -> Bytes {
-        let frame = postcard::to_extend(self, vec![VERSION]).expect("memory is the only sink");
-        Bytes::from(frame)
+    pub fn encode(&self, format: Format) -> Bytes {
+        let format = if let PeerMessage::Greeting(_) = self { Format::FIRST } else { format };
+        let frame = format::open(format, 64);
+        format::close(postcard::to_extend(self, frame).expect("memory is the only sink"))
     }
 
     /// Reads a frame.
     ///
     /// # Errors
-    /// The frame is of another version, truncated or garbled.
-    pub fn decode(frame: &[u8]) -> Result<PeerMessage, BadFrame> {
-        match frame.split_first() {
-            Some((&VERSION, body)) => postcard::from_bytes(body).map_err(|_| BadFrame::Garbled),
-            Some((&version, _)) => Err(BadFrame::Version(version)),
-            None => Err(BadFrame::Garbled),
-        }
+    /// The frame is of another format than `formats`, truncated or garbled.
+    pub fn decode(frame: &[u8], formats: Formats) -> Result<PeerMessage, BadFrame> {
+        let at = format::body(frame, formats).map_err(|bad| match bad {
+            BadEnvelope::Unknown(format) => BadFrame::Format(format),
+            BadEnvelope::Damaged | BadEnvelope::Short => BadFrame::Garbled,
+        })?;
+        postcard::from_bytes(&frame[at..]).map_err(|_| BadFrame::Garbled)
     }
 }

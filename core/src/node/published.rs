@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Cluster;
 use crate::Text;
 use crate::agent::AgentView;
+use crate::format::Formats;
 use crate::ids::{LogIndex, ServerId, Term};
 use crate::raft::Membership;
 use crate::store::View;
@@ -78,4 +79,6 @@ pub struct About {
     pub tagged_addresses: std::collections::BTreeMap<Text, Text>,
     /// Whether clients are refused network coordinates.
     pub disable_coordinates: bool,
+    /// The formats that this agent reads and writes. All that the program knows, unless it plays an older one.
+    pub formats: Formats,
 }

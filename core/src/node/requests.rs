@@ -10,6 +10,7 @@ use crate::agent::CatalogState;
 use crate::api::{
     self, Call, Consistency, Forwarded, HttpReply, QueryMeta, Read, Request, SessionSpec, Write,
 };
+use crate::format::Format;
 use crate::ids::{LogIndex, RequestId, ServerId, Uuid};
 use crate::store::command::{Command, Refusal, Response};
 use crate::store::model::{ServiceCheck, Session};
@@ -117,7 +118,7 @@ impl Node {
     fn advance_on_leader(&mut self, now: Now, id: JobId, job: Job) {
         match &job.work {
             Work::Propose(command, _) => {
-                let payload = command.encode();
+                let payload = command.encode(self.store.format());
                 match self.raft(now, |raft, cx| raft.propose(cx, payload)) {
                     Ok(index) => self.jobs.put(id, Job { stage: Stage::Proposed(index), ..job }),
                     Err(_) => self.fall_back(job, id),
@@ -469,7 +470,7 @@ impl Node {
     /// Sends a job to the leader.
     fn ask(&mut self, id: JobId, job: Job, leader: ServerId) {
         let ask = match &job.work {
-            Work::Propose(command, _) => Ask::Propose(command.encode()),
+            Work::Propose(command, _) => Ask::Propose(command.encode(Format::FIRST)),
             Work::Read(read, renew) => {
                 Ask::ReadIndex { consistent: read.consistency == Consistency::Consistent, renew: *renew }
             }
@@ -493,7 +494,7 @@ impl Node {
                 self.raft(now, |raft, cx| raft.on_message(cx, peer, message));
             }
             PeerMessage::Raft(_) => {}
-            PeerMessage::Ask { id, ask: Ask::Propose(payload) } => match Command::decode(&payload) {
+            PeerMessage::Ask { id, ask: Ask::Propose(payload) } => match self.decode(&payload) {
                 Ok(command) => self.propose_for(now, Origin::Peer(peer, id), command),
                 Err(bad) => {
                     let refused = Response::Refused(Refusal::Other(bad.to_string()));
@@ -509,6 +510,7 @@ impl Node {
             PeerMessage::Ask { id, ask: Ask::Serve(serve) } => self.serve(now, peer, id, serve),
             PeerMessage::Answer { id, answer } => self.on_answer(now, peer, JobId(id), answer),
             PeerMessage::Forget { id } => self.forget_guest(peer, id),
+            PeerMessage::Greeting(formats) => self.on_greeting(peer, formats),
         }
     }
 

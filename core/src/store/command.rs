@@ -1,6 +1,7 @@
 //! What may be replicated: the commands of the store, and what applying them answers.
 //!
-//! Commands are postcard behind a version byte (see [`Command::encode`]); variants and fields are only ever appended.
+//! Commands are postcard in the envelope of a [`Format`] (see [`Command::encode`]); variants and fields are only ever
+//! appended.
 //! A command carries no time that matters and no chance: identifiers are drawn before it is proposed.
 
 use std::collections::BTreeMap;
@@ -13,10 +14,8 @@ use super::model::{Check, Service, Session};
 use super::system::AutopilotSettings;
 use crate::Text;
 use crate::coordinate::Coordinate;
+use crate::format::{self, BadEnvelope, Format, Formats};
 use crate::ids::Uuid;
-
-/// First byte of an encoded command.
-const VERSION: u8 = 1;
 
 /// A change of the replicated state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +58,11 @@ pub enum Command {
     },
     /// Where these nodes are. Those that are not registered are skipped.
     Coordinates(Vec<(Text, Coordinate)>),
+    /// Every server of the group knows this format: commands are of it from here on. Never lowered.
+    FormatRaised {
+        /// The new one.
+        to: Format,
+    },
 }
 
 /// One operation on one key. Value and flags are ignored where they make no sense.
@@ -169,11 +173,16 @@ pub enum Refusal {
 /// Bytes that are no command, or none that this version understands.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadCommand {
-    /// The version is unknown. Applying nothing would let this replica differ from the others, so it must stop.
-    #[error("a command of version {0}, which this version does not understand: upgrade this server")]
-    Version(u8),
-    /// The version is known and the rest is not.
-    #[error("a command of version {VERSION} that cannot be decoded")]
+    /// The format is unknown. Applying nothing would let this replica differ from the others, so it must stop.
+    #[error(
+        "a command of format {0}, which this version does not understand: start the newer version again, nothing is lost"
+    )]
+    Format(Format),
+    /// It is not what was proposed.
+    #[error("a command whose checksum is wrong")]
+    Damaged,
+    /// The format is known and the rest is not.
+    #[error("a command that cannot be decoded")]
     Malformed,
 }
 
@@ -187,34 +196,33 @@ struct KvWire<'a> {
 }
 
 impl Command {
-    /// A version byte and postcard.
+    /// Postcard in the envelope of a format.
     #[must_use]
-    pub fn encode(&self) -> Bytes {
+    pub fn encode(&self, format: Format) -> Bytes {
         let room = match self {
             Command::Kv(command) => command.key.len() + command.value.len() + 48,
             _ => 256,
         };
-        let mut bytes = Vec::with_capacity(room);
-        bytes.push(VERSION);
+        let bytes = format::open(format, room);
         let bytes =
             postcard::to_extend(self, bytes).expect("commands hold nothing that postcard cannot write");
-        Bytes::from(bytes)
+        format::close(bytes)
     }
 
     /// Reads what [`Command::encode`] wrote. A value is a slice of `bytes`, not a copy.
     ///
     /// # Errors
-    /// [`BadCommand`] when a newer version wrote it, or when it is no command at all.
-    pub fn decode(bytes: &Bytes) -> Result<Command, BadCommand> {
-        match bytes.first() {
-            Some(&VERSION) => {}
-            Some(&version) => return Err(BadCommand::Version(version)),
-            None => return Err(BadCommand::Malformed),
-        }
+    /// [`BadCommand`] when its format is none of `formats`, when it was altered, or when it is no command at all.
+    pub fn decode(bytes: &Bytes, formats: Formats) -> Result<Command, BadCommand> {
+        let at = format::body(bytes, formats).map_err(|bad| match bad {
+            BadEnvelope::Unknown(format) => BadCommand::Format(format),
+            BadEnvelope::Damaged => BadCommand::Damaged,
+            BadEnvelope::Short => BadCommand::Malformed,
+        })?;
         // The first variant, by far the most frequent, is read in place.
-        if bytes.get(1) == Some(&0) {
-            let (wire, rest) =
-                postcard::take_from_bytes::<KvWire<'_>>(&bytes[2..]).map_err(|_| BadCommand::Malformed)?;
+        if bytes.get(at) == Some(&0) {
+            let (wire, rest) = postcard::take_from_bytes::<KvWire<'_>>(&bytes[at + 1..])
+                .map_err(|_| BadCommand::Malformed)?;
             if !rest.is_empty() {
                 return Err(BadCommand::Malformed);
             }
@@ -225,7 +233,7 @@ impl Command {
                 flags: wire.flags,
             }));
         }
-        match postcard::take_from_bytes(&bytes[1..]) {
+        match postcard::take_from_bytes(&bytes[at..]) {
             Ok((command, [])) => Ok(command),
             _ => Err(BadCommand::Malformed),
         }

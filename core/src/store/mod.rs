@@ -50,6 +50,7 @@ pub use system::{Autopilot, AutopilotSettings};
 pub use watch::Watches;
 
 use crate::Text;
+use crate::format::Format;
 use crate::ids::Uuid;
 
 /// The whole replicated state at one index.
@@ -128,6 +129,7 @@ impl Store {
             }
             Command::AutopilotSet { settings, cas } => self.system.set_autopilot(&mut change, settings, *cas),
             Command::GroupNamed { id } => self.system.name_group(&mut change, *id),
+            Command::FormatRaised { to } => self.system.raise_format(&mut change, *to),
             Command::Coordinates(located) => {
                 for (node, coordinate) in located {
                     self.locate(&mut change, node, coordinate);
@@ -236,6 +238,12 @@ impl Store {
     #[must_use]
     pub fn group(&self) -> Option<Uuid> {
         self.system.group
+    }
+
+    /// The format of commands that every server of the group knows.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.system.format
     }
 
     /// Raft index of the oldest deletion that is remembered.

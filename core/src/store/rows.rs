@@ -23,6 +23,7 @@ use super::services::GroupKey;
 use super::sessions::LockDelay;
 use super::system::{Autopilot, SystemRow};
 use crate::Text;
+use crate::format::Format;
 use crate::ids::Uuid;
 
 /// Which table a row is in. The numbers are format.
@@ -281,6 +282,7 @@ enum RowRef<'a> {
     Index(TableIndex, u64),
     Autopilot(&'a Autopilot),
     GroupId(Uuid),
+    Format(Format),
     Coordinate(&'a Text, &'a NodeCoordinate),
 }
 
@@ -298,6 +300,7 @@ impl RowRef<'_> {
             RowRef::Index(table, _) => RowKey::index(*table),
             RowRef::Autopilot(_) => RowKey::system(SystemRow::Autopilot),
             RowRef::GroupId(_) => RowKey::system(SystemRow::Group),
+            RowRef::Format(_) => RowKey::system(SystemRow::Format),
             RowRef::Coordinate(node, _) => RowKey::coordinate(node),
         }
     }
@@ -313,6 +316,7 @@ impl RowRef<'_> {
             RowRef::LockDelay(_, delay) => encode(delay),
             RowRef::Autopilot(row) => encode(row),
             RowRef::GroupId(id) => encode(id),
+            RowRef::Format(format) => encode(format),
             RowRef::Coordinate(_, row) => encode(row),
         }
     }
@@ -400,6 +404,10 @@ impl Store {
         match row {
             SystemRow::Autopilot => self.system.autopilot.as_deref().map(RowRef::Autopilot),
             SystemRow::Group => self.system.group.map(RowRef::GroupId),
+            SystemRow::Format => {
+                let format = self.system.format;
+                (format != Format::FIRST).then_some(RowRef::Format(format))
+            }
         }
     }
 
@@ -517,6 +525,7 @@ impl StoreBuilder {
                 self.store.system.autopilot = Some(Arc::new(decode(value)?));
             }
             Primary::System(SystemRow::Group) => self.store.system.group = Some(decode(value)?),
+            Primary::System(SystemRow::Format) => self.store.system.format = decode(value)?,
             Primary::Coordinate(key) => {
                 self.store.coordinates.put(key, Arc::new(decode::<NodeCoordinate>(value)?));
             }

@@ -1,4 +1,4 @@
-//! What the group of servers knows about itself: its identity, and autopilot's settings.
+//! What the group of servers knows about itself: its identity, its format, and autopilot's settings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use super::change::Change;
 use super::command::Response;
 use super::rows::RowKey;
 use crate::Text;
+use crate::format::Format;
 use crate::ids::Uuid;
 
 /// How autopilot decides (Consul: «Autopilot», configuration).
@@ -66,11 +67,13 @@ pub(super) enum SystemRow {
     Autopilot = 1,
     /// The group's identity.
     Group = 2,
+    /// The format of commands; without a row the first one.
+    Format = 3,
 }
 
 impl SystemRow {
     /// All of them, in the order of their numbers.
-    pub(super) const ALL: [SystemRow; 2] = [SystemRow::Autopilot, SystemRow::Group];
+    pub(super) const ALL: [SystemRow; 3] = [SystemRow::Autopilot, SystemRow::Group, SystemRow::Format];
 }
 
 /// The table.
@@ -79,6 +82,8 @@ pub(super) struct System {
     pub(super) autopilot: Option<Arc<Autopilot>>,
     /// Which group of servers this is the state of. Set once; never changes.
     pub(super) group: Option<Uuid>,
+    /// The format of commands. Never lowered.
+    pub(super) format: Format,
 }
 
 impl System {
@@ -110,6 +115,16 @@ impl System {
         }
         self.group = Some(id);
         change.dirty(RowKey::system(SystemRow::Group));
+        Response::Held(true)
+    }
+
+    /// Every server knows this format.
+    pub(super) fn raise_format(&mut self, change: &mut Change, to: Format) -> Response {
+        if to <= self.format {
+            return Response::Held(false);
+        }
+        self.format = to;
+        change.dirty(RowKey::system(SystemRow::Format));
         Response::Held(true)
     }
 }

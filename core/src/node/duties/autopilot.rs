@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::{DutyTimer, Effect, Facts};
 use crate::Text;
 use crate::cx::{Cx, Timer};
+use crate::format::Formats;
 use crate::gossip::{Member, Status, tag};
 use crate::ids::{LogIndex, ServerId, Term, Uuid};
 use crate::raft::{Membership, MembershipChange};
@@ -98,7 +99,7 @@ pub(super) struct Autopilot {
 }
 
 /// What gossip says of an identity: whatever is best among the members that tell it.
-fn member_of<'a>(facts: &Facts<'a>, id: ServerId) -> Option<&'a Member> {
+pub(super) fn member_of<'a>(facts: &Facts<'a>, id: ServerId) -> Option<&'a Member> {
     let rank = |member: &&Member| match member.status {
         Status::Alive => 3,
         Status::Leaving => 2,
@@ -351,16 +352,19 @@ fn moved(facts: &Facts<'_>) -> Option<MembershipChange> {
     Some(MembershipChange::SetAddress { id, address })
 }
 
-/// A server that belongs to no other group and is no member of this one. Not if it would found a group by itself, and
+/// A server that belongs to no other group, is no member of this one, and understands its commands. Not if it would found a group by itself, and
 /// another one in sight would too: one of them was configured so by mistake (as in Consul).
 fn joined(facts: &Facts<'_>) -> Option<MembershipChange> {
     let members = &facts.raft.membership().servers;
     let own = facts.store.group().map(|group| group.to_string());
     let founders = candidates(facts).filter(|(.., member)| member.tag(tag::BOOTSTRAP) == "1").count();
+    let format = facts.store.format();
     let is_welcome = |member: &Member| {
         let group = member.tag(tag::GROUP);
+        let understands =
+            Formats::parse(member.tag(tag::FORMATS)).is_some_and(|formats| formats.contains(format));
         let is_rival = member.tag(tag::BOOTSTRAP) == "1" && founders > 1;
-        (group.is_empty() || Some(group) == own.as_deref()) && !is_rival
+        (group.is_empty() || Some(group) == own.as_deref()) && !is_rival && understands
     };
     let (id, address, _) =
         candidates(facts).find(|(id, _, member)| !members.contains_key(id) && is_welcome(member))?;

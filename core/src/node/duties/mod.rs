@@ -6,6 +6,7 @@
 
 pub mod autopilot;
 mod coordinates;
+mod formats;
 mod lock_delays;
 mod reconcile;
 mod sessions;
@@ -19,6 +20,7 @@ use imbl::OrdMap;
 
 use self::autopilot::Autopilot;
 use self::coordinates::Coordinates;
+use self::formats::Raising;
 use self::lock_delays::LockDelays;
 use self::reconcile::Reconcile;
 use self::sessions::Sessions;
@@ -27,8 +29,9 @@ use super::About;
 use crate::Text;
 use crate::coordinate::Coordinate;
 use crate::cx::{Cx, Timer};
-use crate::gossip::{Member, MemberChange};
-use crate::ids::Uuid;
+use crate::format::Formats;
+use crate::gossip::{Member, MemberChange, tag};
+use crate::ids::{ServerId, Uuid};
 use crate::raft::{MembershipChange, Raft};
 use crate::rng::Rng;
 use crate::store::command::{Command, Response};
@@ -91,6 +94,12 @@ pub struct Facts<'a> {
     pub about: &'a About,
 }
 
+/// What gossip says that a server understands; `None` if gossip does not know it, or it garbles what it says.
+fn member_formats(facts: &Facts<'_>, id: ServerId) -> Option<Formats> {
+    let member = autopilot::member_of(facts, id)?;
+    Formats::parse(member.tag(tag::FORMATS))
+}
+
 /// The leader's duties; idle on every other server.
 #[derive(Debug)]
 pub struct Duties {
@@ -103,6 +112,7 @@ pub struct Duties {
     reconcile: Reconcile,
     autopilot: Autopilot,
     coordinates: Coordinates,
+    raising: Raising,
 }
 
 impl Duties {
@@ -118,6 +128,7 @@ impl Duties {
             reconcile: Reconcile::default(),
             autopilot: Autopilot::new(settings),
             coordinates: Coordinates::default(),
+            raising: Raising::default(),
         }
     }
 
@@ -136,6 +147,7 @@ impl Duties {
         self.tombstones.follow(cx, facts.store);
         self.reconcile.all(cx, facts);
         self.autopilot.begin(cx, facts, Uuid::random(&mut self.rng));
+        self.raising.look(cx, facts);
     }
 
     /// Leadership has ended.
@@ -150,6 +162,7 @@ impl Duties {
         self.reconcile = Reconcile::default();
         self.autopilot.end();
         self.coordinates = Coordinates::default();
+        self.raising = Raising::default();
         for timer in DutyTimer::ALL {
             cx.timers.cancel(&Timer::Duty(timer));
         }
@@ -165,6 +178,7 @@ impl Duties {
         self.lock_delays.follow(cx, facts.store, touched);
         self.tombstones.follow(cx, facts.store);
         self.autopilot.on_applied(cx, facts);
+        self.raising.look(cx, facts);
     }
 
     /// Gossip says something new of a member of the datacenter's pool; `facts` include it.
@@ -184,6 +198,7 @@ impl Duties {
         };
         if member.is_server() {
             self.autopilot.look(cx, facts);
+            self.raising.look(cx, facts);
         }
     }
 

@@ -111,6 +111,7 @@ impl Reconcile {
             | Command::ReapTombstones { .. }
             | Command::AutopilotSet { .. }
             | Command::GroupNamed { .. }
+            | Command::FormatRaised { .. }
             | Command::Coordinates(_) => return,
         };
         let key = folded(node);

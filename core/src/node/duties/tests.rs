@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::*;
+use crate::format::Format;
 use crate::gossip::{Status, tag};
 use crate::ids::{LogIndex, ServerId, Term};
 use crate::raft::{self, Entry, HardState, Membership, Payload, Recovered, Timing};
@@ -12,6 +13,9 @@ use crate::store::command::{Deregistration, Registration};
 use crate::store::model::{Health, Session, SessionBehavior};
 use crate::time::{Mono, Wall};
 use crate::timers::Timers;
+
+/// What an older program understands.
+const FIRST: Formats = Formats { oldest: Format::FIRST, newest: Format::FIRST };
 
 /// A leader that is the only voter so far, with its clock, a store and a gossip pool.
 struct Bench {
@@ -89,7 +93,13 @@ impl Bench {
             members: OrdMap::new(),
             raft: Raft::new(config, recovered, Rng::from_seed(2), now),
             raft_effects: Vec::new(),
-            about: About { node: "s1".into(), id: Uuid(1), datacenter: "dc1".into(), ..About::default() },
+            about: About {
+                node: "s1".into(),
+                id: Uuid(1),
+                datacenter: "dc1".into(),
+                formats: FIRST,
+                ..About::default()
+            },
             now,
             timers: Timers::default(),
             effects: Vec::new(),
@@ -499,4 +509,29 @@ fn an_operator_removes_servers_by_identity_or_address() {
     assert_eq!(removal(None, Some("1.2.3.4:8300")).unwrap_err(), unknown);
     let alone = Membership { servers: [voter(1)].into() };
     assert!(autopilot::peer_removal(&alone, None, Some("10.0.0.1:8300")).is_err());
+}
+
+#[test]
+fn the_format_is_raised_when_every_server_of_the_group_knows_a_newer_one() {
+    let mut bench = Bench::new();
+    let knows = |number, formats| tagged(server(number), tag::FORMATS, formats);
+    bench.about.formats = Formats::KNOWN;
+    bench.says(knows(1, "1-2"));
+    bench
+        .raft(|raft, cx| {
+            raft.propose_membership(cx, MembershipChange::AddNonVoter { id: Uuid(2), address: address(2) })
+        })
+        .expect("possible");
+    bench.persist();
+    bench.begin();
+    assert_eq!(bench.store.format(), Format::FIRST, "nothing is known of the other one");
+    bench.says(server(2));
+    bench.settle();
+    assert_eq!(bench.store.format(), Format::FIRST, "the other one is older");
+    bench.says(knows(2, "1-3"));
+    bench.settle();
+    assert_eq!(bench.store.format(), Format::CHECKED);
+    bench.says(server(2));
+    bench.settle();
+    assert_eq!(bench.store.format(), Format::CHECKED, "never lowered");
 }

@@ -1,6 +1,7 @@
 //! One node that keeps nothing, driven by hand: what a client sees, in which order.
 
 mod cluster;
+mod formats;
 mod world;
 mod worlds;
 
@@ -279,8 +280,10 @@ fn regression_a_deregistered_service_does_not_come_back_with_the_log() {
     };
     let hard = HardState { term: Term(1), vote: None };
     let FormingPolicy::Found(founding) = config().forming else { panic!("a founder") };
-    let payloads =
-        [Payload::Membership(founding), Payload::Command(Command::Register(Box::new(registration)).encode())];
+    let payloads = [
+        Payload::Membership(founding),
+        Payload::Command(Command::Register(Box::new(registration)).encode(Format::FIRST)),
+    ];
     let entries: Vec<Entry> = (1..)
         .zip(payloads)
         .map(|(index, payload)| Entry { term: Term(1), index: LogIndex(index), payload })

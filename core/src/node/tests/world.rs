@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::super::*;
 use crate::Text;
 use crate::api::{Authorizer, Call, HttpReply, Request};
+use crate::format::{Format, Formats};
 use crate::gossip::tag;
 use crate::ids::Uuid;
 use crate::raft::{Member, Timing};
@@ -19,6 +20,9 @@ use crate::time::Wall;
 
 /// One way, for everything.
 const LATENCY: Duration = Duration::from_micros(500);
+
+/// What an older program understands.
+const FIRST: Formats = Formats { oldest: Format::FIRST, newest: Format::FIRST };
 
 /// What a world is made of.
 pub struct Plan {
@@ -59,6 +63,8 @@ pub struct World {
     pub halted: Vec<String>,
     /// Which datagrams are lost, and how many of all.
     losing: (Rng, f64),
+    /// Agents whose next process is of an older program, which understands the first format only.
+    pub old: BTreeSet<usize>,
 }
 
 fn pair(a: usize, b: usize) -> (usize, usize) {
@@ -145,6 +151,11 @@ pub fn founders(servers: usize) -> Membership {
 
 impl World {
     pub fn new(plan: &Plan) -> World {
+        World::with_old(plan, BTreeSet::new())
+    }
+
+    /// A world in which some agents are of an older program.
+    pub fn with_old(plan: &Plan, old: BTreeSet<usize>) -> World {
         let now = Now { mono: Mono(1_000_000_000), wall: Wall(0) };
         let mut world = World {
             agents: Vec::new(),
@@ -157,6 +168,7 @@ impl World {
             replies: BTreeMap::new(),
             halted: Vec::new(),
             losing: (Rng::from_seed(0), 0.0),
+            old,
         };
         for agent in 0..plan.servers + plan.clients {
             world.add(plan, agent);
@@ -166,13 +178,21 @@ impl World {
 
     pub fn add(&mut self, plan: &Plan, agent: usize) {
         let seed = [u8::try_from(agent + 1).expect("a small world"); 32];
-        let mut node =
-            Node::new(config(plan, agent), Restored::default(), seed, self.now).expect("nothing to restore");
+        let mut node = Node::new(self.config(plan, agent), Restored::default(), seed, self.now)
+            .expect("nothing to restore");
         let published = node.first_publication(self.now);
         let mut out = Outbox::default();
         node.start(self.now, &mut out);
         self.agents.push(Agent { node, id: id(agent), alive: true, published, left: false });
         self.perform(agent, out);
+    }
+
+    fn config(&self, plan: &Plan, agent: usize) -> Config {
+        let mut config = config(plan, agent);
+        if self.old.contains(&agent) {
+            config.about.formats = FIRST;
+        }
+        config
     }
 
     fn by_id(&self, id: Uuid) -> Option<usize> {
@@ -211,8 +231,8 @@ impl World {
         self.next += 1;
         let seed = crate::rng::Rng::from_seed(self.next).next_u64().to_le_bytes().repeat(4);
         let seed = <[u8; 32]>::try_from(seed).expect("four times eight bytes");
-        let mut node =
-            Node::new(config(plan, agent), Restored::default(), seed, self.now).expect("nothing to restore");
+        let mut node = Node::new(self.config(plan, agent), Restored::default(), seed, self.now)
+            .expect("nothing to restore");
         let published = node.first_publication(self.now);
         let mut out = Outbox::default();
         node.start(self.now, &mut out);

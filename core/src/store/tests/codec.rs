@@ -4,6 +4,10 @@ use super::super::command::BadCommand;
 use super::super::{BadRow, RowKey, StoreBuilder};
 use super::*;
 use crate::coordinate::Coordinate;
+use crate::format::{Format, Formats};
+
+/// What an older program understands.
+const FIRST: Formats = Formats { oldest: Format::FIRST, newest: Format::FIRST };
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -45,6 +49,7 @@ fn commands() -> Vec<Command> {
         Command::AutopilotSet { settings: Box::default(), cas: Some(0) },
         Command::GroupNamed { id: Uuid(9) },
         Command::Coordinates(vec![(Text::new("n1"), Coordinate { height: 0.25, ..Coordinate::default() })]),
+        Command::FormatRaised { to: Format(2) },
     ]
 }
 
@@ -67,25 +72,44 @@ fn commands_read_back_and_keep_their_bytes() {
         "010701008084af5ffa010a00000000000100",
         "010809",
         "010901026e3100000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000f83f0000000000000000000000000000d03f",
+        "010a02",
     ];
     let commands = commands();
-    let encoded: Vec<String> = commands.iter().map(|command| hex(&command.encode())).collect();
+    let encoded: Vec<String> = commands.iter().map(|command| hex(&command.encode(Format::FIRST))).collect();
     assert_eq!(encoded, golden);
     for command in commands {
-        assert_eq!(Command::decode(&command.encode()), Ok(command));
+        assert_eq!(Command::decode(&command.encode(Format::FIRST), Formats::KNOWN), Ok(command));
+    }
+}
+
+#[test]
+fn a_command_of_the_second_format_is_the_same_with_its_checksum_before_it() {
+    for command in commands() {
+        let first = command.encode(Format::FIRST);
+        let second = command.encode(Format::CHECKED);
+        assert_eq!(second[0], 2);
+        assert_eq!(second[1..5], crc32c::crc32c(&first[1..]).to_le_bytes());
+        assert_eq!(second[5..], first[1..]);
+        assert_eq!(Command::decode(&second, Formats::KNOWN), Ok(command));
+        let refused = Command::decode(&second, FIRST).expect_err("an older program");
+        assert_eq!(refused, BadCommand::Format(Format(2)));
+        assert!(refused.to_string().contains("start the newer version again"), "{refused}");
+        let mut damaged = second.to_vec();
+        *damaged.last_mut().expect("it has bytes") ^= 4;
+        assert_eq!(Command::decode(&damaged.into(), Formats::KNOWN), Err(BadCommand::Damaged));
     }
 }
 
 #[test]
 fn a_decoded_value_is_a_slice_of_its_command() {
-    let bytes = kv_command(KvVerb::Set, "k", "a value", 0).encode();
-    let Ok(Command::Kv(command)) = Command::decode(&bytes) else { panic!("decodes") };
+    let bytes = kv_command(KvVerb::Set, "k", "a value", 0).encode(Format::FIRST);
+    let Ok(Command::Kv(command)) = Command::decode(&bytes, Formats::KNOWN) else { panic!("decodes") };
     assert!(bytes.as_ptr_range().contains(&command.value.as_ptr()));
 }
 
 #[test]
 fn a_foreign_or_damaged_command_is_refused() {
-    let good = kv_command(KvVerb::Set, "k", "v", 0).encode();
+    let good = kv_command(KvVerb::Set, "k", "v", 0).encode(Format::FIRST);
     let mut newer = good.to_vec();
     newer[0] = 2;
     let mut longer = good.to_vec();
@@ -95,7 +119,7 @@ fn a_foreign_or_damaged_command_is_refused() {
     let mut not_text = good.to_vec();
     not_text[4] = 0xff;
     let cases = [
-        (newer, BadCommand::Version(2)),
+        (newer, BadCommand::Format(Format(2))),
         (Vec::new(), BadCommand::Malformed),
         (vec![1], BadCommand::Malformed),
         (longer, BadCommand::Malformed),
@@ -104,7 +128,7 @@ fn a_foreign_or_damaged_command_is_refused() {
         (not_text, BadCommand::Malformed),
     ];
     for (bytes, error) in cases {
-        assert_eq!(Command::decode(&Bytes::from(bytes.clone())), Err(error), "{bytes:?}");
+        assert_eq!(Command::decode(&Bytes::from(bytes.clone()), FIRST), Err(error), "{bytes:?}");
     }
 }
 
@@ -112,7 +136,8 @@ fn a_foreign_or_damaged_command_is_refused() {
 fn rows_keep_their_bytes() {
     let mut world = World::default();
     let mut commands = commands();
-    let coordinates = commands.pop().expect("the newest command");
+    let raised = commands.pop().expect("the newest command");
+    let coordinates = commands.pop().expect("the one before");
     let registration = commands[7].clone();
     for command in commands {
         world.apply(command);
@@ -128,6 +153,7 @@ fn rows_keep_their_bytes() {
     world.set("z", "1");
     world.kv(KvVerb::Delete, "z", "");
     world.apply(coordinates);
+    world.apply(raised);
     let golden = [
         "01612f6c 000100131576",
         "01612f6d 0001010a141476",
@@ -147,6 +173,7 @@ fn rows_keep_their_bytes() {
         "0907 18",
         "0a01 01008084af5ffa010a00000000000e0e",
         "0a02 09",
+        "0a03 02",
         "0b6e31 026e3100000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000f83f0000000000000000000000000000d03f18",
     ];
     let rows: Vec<String> = world

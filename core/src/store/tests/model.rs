@@ -91,7 +91,7 @@ impl Model {
                 Response::Done
             }
             Command::ReapTombstones { .. } | Command::Coordinates(_) => Response::Done,
-            Command::AutopilotSet { .. } | Command::GroupNamed { .. } => {
+            Command::AutopilotSet { .. } | Command::GroupNamed { .. } | Command::FormatRaised { .. } => {
                 unreachable!("not part of the model")
             }
         };
