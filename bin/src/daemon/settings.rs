@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proconsul_core::Text;
 use proconsul_core::agent;
+use proconsul_core::format::Formats;
 use proconsul_core::gossip::{self, Pool, Profile, tag};
 use proconsul_core::ids::Uuid;
 use proconsul_core::node::{self, About, CheckpointPolicy, FormingPolicy, JoinPolicy};
@@ -167,5 +168,6 @@ fn about(config: &Config, id: Uuid, address: Text, agent: &agent::Config) -> Abo
         node_meta: agent.node_meta.clone(),
         tagged_addresses: agent.tagged_addresses.clone(),
         disable_coordinates: !config.gossip.coordinates,
+        formats: Formats::KNOWN,
     }
 }
