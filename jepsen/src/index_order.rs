@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::history::{History, Nanos, Op, Operation, Reply};
+use crate::history::{History, Nanos, Op, Operation, Parts, Reply};
 use crate::verdict::{Verdict, Violation};
 
 const PROPERTY: &str = "index order";
@@ -19,11 +19,8 @@ pub fn check(history: &History) -> Verdict {
     if let Err(error) = history.validate() {
         return Verdict::Undecided { why: error.to_string() };
     }
-    let mut keys: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
-    for operation in history.operations() {
-        keys.entry(&operation.key).or_default().push(operation);
-    }
-    for (key, operations) in keys {
+    let parts = Parts::new(history);
+    for (key, operations) in parts.by_key() {
         if let Err((summary, proof)) = check_key(&operations) {
             return Violation::verdict(PROPERTY, key, summary, proof);
         }
@@ -159,7 +156,7 @@ fn real_time<'a>(operations: &[&'a Operation], indexes: &BTreeMap<&'a str, u64>)
 /// What existed is absent only after a delete that can have come later.
 fn absences<'a>(operations: &[&'a Operation]) -> Result<(), Broken<'a>> {
     let mut deletes: Vec<&Operation> =
-        operations.iter().copied().filter(|o| o.op == Op::Delete && o.may_be_done()).collect();
+        operations.iter().copied().filter(|o| o.op.deletes_key() && o.may_be_done()).collect();
     deletes.sort_by_key(|delete| delete.invoked);
     // For each moment: until when the deletes that began by then can have happened.
     let mut until = 0;

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::history::{History, Nanos, Op, Operation, Reply};
+use crate::history::{History, Nanos, Op, Operation, Parts, Reply};
 use crate::sessions::{self, Life, Timing};
 use crate::verdict::{Verdict, Violation};
 
@@ -35,11 +35,8 @@ pub fn check(history: &History, rules: Rules) -> Verdict {
         return Verdict::Undecided { why: error.to_string() };
     }
     let lives = sessions::lives(history, rules.timing);
-    let mut keys: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
-    for operation in history.operations() {
-        keys.entry(&operation.key).or_default().push(operation);
-    }
-    for (key, operations) in keys {
+    let parts = Parts::new(history);
+    for (key, operations) in parts.by_key() {
         let lock = Lock::new(operations, &lives);
         if let Some(session) =
             lock.acquires.iter().find_map(|o| o.op.session().filter(|s| !lives.contains_key(s)))
@@ -90,7 +87,7 @@ impl<'a> Lock<'a> {
                 Op::Release { session, .. } if operation.may_be_done() => {
                     releases.entry(session).or_default().push(operation);
                 }
-                Op::Delete if operation.may_be_done() => deletes.push(operation),
+                op if op.deletes_key() && operation.may_be_done() => deletes.push(operation),
                 _ => {}
             }
             if let Some(session) = holder(operation).flatten() {
@@ -197,7 +194,7 @@ impl<'a> Lock<'a> {
     fn fencing(&self) -> Result<(), Broken<'a>> {
         // Plain writes and deletes start the count again.
         let restarts = self.operations.iter().any(|operation| match &operation.op {
-            Op::Write { .. } | Op::Cas { .. } | Op::Delete => operation.may_be_done(),
+            Op::Write { .. } | Op::Cas { .. } | Op::Delete | Op::DeleteCas { .. } => operation.may_be_done(),
             Op::Acquire { session, .. } => {
                 self.lives.get(session.as_str()).is_some_and(|life| life.deletes_keys)
             }

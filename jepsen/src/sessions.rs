@@ -163,7 +163,7 @@ fn is_alive(operation: &Operation) -> bool {
 fn is_gone(operation: &Operation) -> bool {
     match operation.op {
         // An old state may be one from before the creation.
-        Op::SessionRead { consistency: Consistency::Stale, .. } => false,
+        Op::SessionRead { consistency: Consistency::Stale | Consistency::StaleWithin(_), .. } => false,
         _ => operation.reply() == Some(&Reply::NoSession),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::history::{Consistency, Entry, Op, Operation, Outcome, Reply};
+use crate::history::{Consistency, Entry, Op, Operation, Outcome, Reply, Through, TxnAction, TxnVerb};
 
 /// The end of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl fmt::Display for Asked<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stale = |consistency: &Consistency| match consistency {
             Consistency::Linearizable => "",
-            Consistency::Stale => " (stale)",
+            Consistency::Stale | Consistency::StaleWithin(_) => " (stale)",
         };
         match self.0 {
             Op::Read { consistency } => write!(f, "read{}", stale(consistency)),
@@ -112,8 +112,23 @@ impl fmt::Display for Asked<'_> {
             Op::Write { value } => write!(f, "write {value:?}"),
             Op::Cas { expected, value } => write!(f, "write {value:?} if at {expected}"),
             Op::Delete => write!(f, "delete"),
+            Op::DeleteCas { expected } => write!(f, "delete if at {expected}"),
+            Op::DeleteTree => write!(f, "delete all below"),
+            Op::List { above: None, consistency } => write!(f, "list{}", stale(consistency)),
+            Op::List { above: Some(index), consistency } => {
+                write!(f, "watch all below above {index}{}", stale(consistency))
+            }
+            Op::Txn { actions, consistency } => {
+                write!(f, "transaction{}", stale(consistency))?;
+                list(f, actions, |f, action| do_one(f, action))
+            }
             Op::Acquire { session, value } => write!(f, "acquire for {session} with {value:?}"),
             Op::Release { session, value } => write!(f, "release by {session} with {value:?}"),
+            Op::FencedWrite { lock, session, fence, value } => {
+                write!(f, "write {value:?} as holder {session} of {lock:?} with {fence}")
+            }
+            Op::SetAdd { element } => write!(f, "add {element:?}"),
+            Op::SetRead { consistency } => write!(f, "read set{}", stale(consistency)),
             Op::SessionCreate { ttl, lock_delay, .. } => match ttl {
                 Some(ttl) => write!(f, "create session, ttl {ttl} ns, lock-delay {lock_delay} ns"),
                 None => write!(f, "create session, no ttl, lock-delay {lock_delay} ns"),
@@ -124,8 +139,64 @@ impl fmt::Display for Asked<'_> {
                 write!(f, "read session {session}{}", stale(consistency))
             }
             Op::SessionUndermine { session } => write!(f, "take away what session {session} is bound to"),
+            Op::Register { value, through: Through::Agent } => write!(f, "register {value:?} with an agent"),
+            Op::Register { value, through: Through::Catalog } => write!(f, "register {value:?}"),
+            Op::Deregister { through: Through::Agent } => write!(f, "deregister with an agent"),
+            Op::Deregister { through: Through::Catalog } => write!(f, "deregister"),
+            Op::Catalog { above: None, consistency } => write!(f, "read catalog{}", stale(consistency)),
+            Op::Catalog { above: Some(index), consistency } => {
+                write!(f, "watch catalog above {index}{}", stale(consistency))
+            }
+            Op::Save => write!(f, "save"),
+            Op::Restore { snapshot } => write!(f, "restore {snapshot}"),
         }
     }
+}
+
+/// So many parts of an operation are shown.
+const PARTS_SHOWN: usize = 12;
+
+fn list<T>(
+    f: &mut fmt::Formatter<'_>,
+    items: &[T],
+    show: impl Fn(&mut fmt::Formatter<'_>, &T) -> fmt::Result,
+) -> fmt::Result {
+    for (at, item) in items.iter().take(PARTS_SHOWN).enumerate() {
+        write!(f, "{}", if at == 0 { ": " } else { "; " })?;
+        show(f, item)?;
+    }
+    match items.len().saturating_sub(PARTS_SHOWN) {
+        0 => Ok(()),
+        more => write!(f, "; and {more} more"),
+    }
+}
+
+fn do_one(f: &mut fmt::Formatter<'_>, TxnAction { key, verb }: &TxnAction) -> fmt::Result {
+    match verb {
+        TxnVerb::Get => write!(f, "get {key:?}"),
+        TxnVerb::GetOrEmpty => write!(f, "get {key:?} if it exists"),
+        TxnVerb::CheckIndex { index } => write!(f, "{key:?} is at {index}"),
+        TxnVerb::CheckNotExists => write!(f, "{key:?} is absent"),
+        TxnVerb::CheckSession { session } => write!(f, "{key:?} is held by {session}"),
+        TxnVerb::Set { value } => write!(f, "set {key:?} = {value:?}"),
+        TxnVerb::Cas { expected, value } => write!(f, "set {key:?} = {value:?} if at {expected}"),
+        TxnVerb::Delete => write!(f, "delete {key:?}"),
+        TxnVerb::DeleteCas { expected } => write!(f, "delete {key:?} if at {expected}"),
+    }
+}
+
+fn told_read(f: &mut fmt::Formatter<'_>, entry: Option<&Entry>, index: u64) -> fmt::Result {
+    let Some(Entry { value, modify_index, lock_index, session }) = entry else {
+        return write!(f, "absent, index {index}");
+    };
+    write!(f, "{value:?} at {modify_index}")?;
+    if let Some(session) = session {
+        write!(f, ", held by {session}")?;
+    }
+    if *lock_index > 0 {
+        write!(f, ", lock index {lock_index}")?;
+    }
+    if index != *modify_index { write!(f, ", index {index}") } else { Ok(()) }
 }
 
 struct Told<'a>(&'a Outcome);
@@ -138,18 +209,39 @@ impl fmt::Display for Told<'_> {
             Outcome::Ok(Reply::Refused) => write!(f, "refused"),
             Outcome::Ok(Reply::NoSession) => write!(f, "no such session"),
             Outcome::Ok(Reply::Session { id }) => write!(f, "session {id}"),
-            Outcome::Ok(Reply::Read { entry: None, index }) => write!(f, "absent, index {index}"),
-            Outcome::Ok(Reply::Read { entry: Some(entry), index }) => {
-                let Entry { value, modify_index, lock_index, session } = entry;
-                write!(f, "{value:?} at {modify_index}")?;
-                if let Some(session) = session {
-                    write!(f, ", held by {session}")?;
-                }
-                if *lock_index > 0 {
-                    write!(f, ", lock index {lock_index}")?;
-                }
-                if index != modify_index { write!(f, ", index {index}") } else { Ok(()) }
+            Outcome::Ok(Reply::Read { entry, index }) => told_read(f, entry.as_ref(), *index),
+            Outcome::Ok(Reply::ReadStale { entry, index, last_contact, known_leader }) => {
+                told_read(f, entry.as_ref(), *index)?;
+                write!(f, ", last contact {last_contact} ns ago")?;
+                if *known_leader { Ok(()) } else { write!(f, ", no leader known") }
             }
+            Outcome::Ok(Reply::List { entries, index }) => {
+                write!(f, "index {index}")?;
+                list(f, entries, |f, (key, Entry { value, modify_index, .. })| {
+                    write!(f, "{key:?} = {value:?} at {modify_index}")
+                })
+            }
+            Outcome::Ok(Reply::Txn { entries, index }) => {
+                match index {
+                    Some(index) => write!(f, "done at {index}")?,
+                    None => write!(f, "done")?,
+                }
+                list(f, entries, |f, entry| match entry {
+                    Some(Entry { value, modify_index, .. }) => write!(f, "{value:?} at {modify_index}"),
+                    None => write!(f, "-"),
+                })
+            }
+            Outcome::Ok(Reply::RolledBack { failed }) => write!(f, "rolled back, because of {failed:?}"),
+            Outcome::Ok(Reply::Set { elements }) => {
+                write!(f, "{} elements", elements.len())?;
+                list(f, elements, |f, element| write!(f, "{element:?}"))
+            }
+            Outcome::Ok(Reply::Catalog { entries, index }) => {
+                write!(f, "index {index}")?;
+                list(f, entries, |f, (path, value)| write!(f, "{path:?} = {value:?}"))
+            }
+            Outcome::Ok(Reply::Snapshot { id, index: None }) => write!(f, "snapshot {id}"),
+            Outcome::Ok(Reply::Snapshot { id, index: Some(index) }) => write!(f, "snapshot {id} at {index}"),
             Outcome::Failed => write!(f, "failed"),
             Outcome::Unknown => write!(f, "unknown"),
         }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::history::{Entry, History, Nanos, Op, Operation};
+use crate::history::{Entry, History, Nanos, Op, Operation, Parts};
 use crate::verdict::{Verdict, Violation};
 
 const PROPERTY: &str = "watch";
@@ -29,19 +29,22 @@ pub fn check(history: &History, rules: Rules) -> Verdict {
         return Verdict::Undecided { why: error.to_string() };
     }
     let end = history.operations().iter().map(|o| o.completed.unwrap_or(o.invoked)).max().unwrap_or(0);
-    let mut keys: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
+    // The index of a key's own readings: that of a transaction or a prefix is about more than the key.
+    let mut readings: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
     for operation in history.operations() {
-        keys.entry(&operation.key).or_default().push(operation);
+        if matches!(operation.op, Op::Watch { .. } | Op::Read { .. }) {
+            readings.entry(&operation.key).or_default().push(operation);
+        }
     }
-    for (key, operations) in keys {
+    let parts = Parts::new(history);
+    let keys = parts.by_key();
+    for (key, readings) in readings {
         let mut watchers: BTreeMap<u32, Vec<&Operation>> = BTreeMap::new();
-        for operation in operations.iter().copied() {
-            if matches!(operation.op, Op::Watch { .. } | Op::Read { .. }) {
-                watchers.entry(operation.client).or_default().push(operation);
-            }
+        for operation in readings.iter().copied() {
+            watchers.entry(operation.client).or_default().push(operation);
         }
         watchers.retain(|_, operations| operations.iter().any(|o| matches!(o.op, Op::Watch { .. })));
-        let changes = Changes::new(&operations);
+        let changes = Changes::new(&keys[key], &readings);
         for (_, mut watcher) in watchers {
             watcher.sort_by_key(|operation| operation.invoked);
             let result = forwards(&watcher)
@@ -96,7 +99,7 @@ struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    fn new(operations: &[&'a Operation]) -> Changes<'a> {
+    fn new(operations: &[&'a Operation], readings: &[&'a Operation]) -> Changes<'a> {
         let mut indexes: BTreeMap<&str, u64> = BTreeMap::new();
         for operation in operations {
             if let Some((Some(entry), _)) = operation.observed() {
@@ -123,7 +126,7 @@ impl<'a> Changes<'a> {
             .map(|operation| operation.effect_until())
             .max()
             .unwrap_or(0);
-        let settled = operations
+        let settled = readings
             .iter()
             .copied()
             .filter(|o| matches!(o.op, Op::Read { .. }) && o.observed_fresh().is_some())

@@ -12,9 +12,7 @@ mod search;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-
-use crate::history::{History, Op, Operation};
+use crate::history::{History, Op, Operation, Parts};
 use crate::verdict::{Verdict, Violation};
 
 const PROPERTY: &str = "linearizability";
@@ -39,12 +37,9 @@ pub fn check(history: &History, budget: Budget) -> Verdict {
     if let Err(error) = history.validate() {
         return Verdict::Undecided { why: error.to_string() };
     }
-    let mut keys: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
-    for operation in history.operations() {
-        keys.entry(&operation.key).or_default().push(operation);
-    }
+    let parts = Parts::new(history);
     let mut undecided = None;
-    for (key, operations) in keys {
+    for (key, operations) in parts.by_key() {
         if operations.iter().any(|o| matches!(o.op, Op::Acquire { .. } | Op::Release { .. })) {
             continue;
         }

@@ -170,8 +170,16 @@ pub(super) fn compile(operations: &[&Operation]) -> Result<Model, Impossible> {
                 Some(None) => Action::Read(ABSENT),
                 None => continue,
             },
-            Op::Write { value } if operation.may_be_done() => Action::Put(compiler.versions[value]),
+            Op::Write { value } | Op::FencedWrite { value, .. } if operation.may_be_done() => {
+                Action::Put(compiler.versions[value])
+            }
             Op::Delete if operation.may_be_done() => Action::Put(ABSENT),
+            Op::DeleteCas { expected: index } => match expected(*index) {
+                Expected::Version(version) if refused => Action::CasRefused(version),
+                // Done where the key did not exist, too: all that is known is that it does not exist afterwards.
+                _ if operation.may_be_done() => Action::Put(ABSENT),
+                _ => continue,
+            },
             Op::Cas { expected: index, value } => match expected(*index) {
                 // An index that nobody knows can differ from any other.
                 Expected::UnseenIndex if refused => continue,

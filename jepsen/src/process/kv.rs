@@ -37,6 +37,9 @@ pub async fn perform(client: &mut Client, key: &str, op: &Op, reads: Reads) -> O
             Reads::Default => ("GET", String::new(), ""),
         },
         Op::Read { consistency: Consistency::Stale } => ("GET", "?stale".to_owned(), ""),
+        Op::Read { consistency: Consistency::StaleWithin(bound) } => {
+            ("GET", format!("?stale&max_stale={bound}ns"), "")
+        }
         Op::Write { value } => ("PUT", String::new(), value.as_str()),
         Op::Cas { expected, value } => ("PUT", format!("?cas={expected}"), value.as_str()),
         Op::Delete => ("DELETE", String::new(), ""),

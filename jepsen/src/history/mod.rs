@@ -5,190 +5,21 @@
 //!
 //! Times are nanoseconds on one clock that all clients share; only their order and distances matter.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead, Write};
 
 use serde::{Deserialize, Serialize};
 
+mod op;
+mod parts;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use op::{Consistency, Entry, Op, Reply, Through, TxnAction, TxnVerb};
+pub use parts::Parts;
+
 /// Nanoseconds on the clock of the recorder.
 pub type Nanos = u64;
-
-/// How fresh an answer had been asked to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Consistency {
-    /// The answer must reflect everything that was acknowledged before the question.
-    Linearizable,
-    /// Any past state will do.
-    Stale,
-}
-
-/// What a client asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Op {
-    /// Read a key.
-    Read {
-        /// How fresh the answer must be.
-        consistency: Consistency,
-    },
-    /// Blocking read of a key: answer once the index is above the given one, or the wait is over.
-    Watch {
-        /// The index that the client has already seen.
-        index: u64,
-        /// How fresh the answer must be.
-        consistency: Consistency,
-    },
-    /// Write a key, whatever is there. Values are unique within a history.
-    Write {
-        /// The new value.
-        value: String,
-    },
-    /// Write a key if its modify index is still the expected one; 0 stands for «the key does not exist».
-    Cas {
-        /// The modify index that the client believes to be current.
-        expected: u64,
-        /// The new value.
-        value: String,
-    },
-    /// Delete a key, whatever is there.
-    Delete,
-    /// Take a lock: write the key and make the session its holder, if nobody else is.
-    Acquire {
-        /// The session that is to hold the lock.
-        session: String,
-        /// The new value.
-        value: String,
-    },
-    /// Give a lock back: write the key and clear its holder, if the session holds it.
-    Release {
-        /// The session that holds the lock.
-        session: String,
-        /// The new value.
-        value: String,
-    },
-    /// Create a session; the operation's key is empty, the reply names the session.
-    SessionCreate {
-        /// Time to live without renewal; `None` for a session that only ends for other reasons.
-        ttl: Option<Nanos>,
-        /// How long a lock stays free after the session that held it was invalidated.
-        lock_delay: Nanos,
-        /// Whether the session's end deletes the keys that it holds, instead of releasing them.
-        #[serde(default)]
-        deletes_keys: bool,
-    },
-    /// Renew a session's TTL.
-    SessionRenew {
-        /// The session.
-        session: String,
-    },
-    /// End a session.
-    SessionDestroy {
-        /// The session.
-        session: String,
-    },
-    /// Ask whether a session exists.
-    SessionRead {
-        /// The session.
-        session: String,
-        /// How fresh the answer must be.
-        consistency: Consistency,
-    },
-    /// Anything done to what the session is bound to (its node deregistered, its check critical), whoever did it: from
-    /// the invocation on, the session may end at any time.
-    SessionUndermine {
-        /// The session.
-        session: String,
-    },
-}
-
-impl Op {
-    /// The session that the operation is about, if it is about one.
-    #[must_use]
-    pub fn session(&self) -> Option<&str> {
-        match self {
-            Op::Acquire { session, .. }
-            | Op::Release { session, .. }
-            | Op::SessionRenew { session }
-            | Op::SessionDestroy { session }
-            | Op::SessionRead { session, .. }
-            | Op::SessionUndermine { session } => Some(session),
-            Op::Read { .. }
-            | Op::Watch { .. }
-            | Op::Write { .. }
-            | Op::Cas { .. }
-            | Op::Delete
-            | Op::SessionCreate { .. } => None,
-        }
-    }
-
-    /// The value that the operation writes, if it writes one.
-    #[must_use]
-    pub fn value(&self) -> Option<&str> {
-        match self {
-            Op::Write { value }
-            | Op::Cas { value, .. }
-            | Op::Acquire { value, .. }
-            | Op::Release { value, .. } => Some(value),
-            Op::Read { .. }
-            | Op::Watch { .. }
-            | Op::Delete
-            | Op::SessionCreate { .. }
-            | Op::SessionRenew { .. }
-            | Op::SessionDestroy { .. }
-            | Op::SessionRead { .. }
-            | Op::SessionUndermine { .. } => None,
-        }
-    }
-
-    /// Whether the operation may change the key.
-    #[must_use]
-    pub fn mutates_key(&self) -> bool {
-        self.value().is_some() || matches!(self, Op::Delete)
-    }
-}
-
-/// A key as a reader saw it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// The value.
-    pub value: String,
-    /// Raft index of the change that wrote it.
-    pub modify_index: u64,
-    /// How often the key had been locked.
-    #[serde(default)]
-    pub lock_index: u64,
-    /// The holder of the lock.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session: Option<String>,
-}
-
-/// What the system answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reply {
-    /// The change was made.
-    Done {
-        /// Its Raft index, where the interface tells it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        index: Option<u64>,
-    },
-    /// The condition did not hold (index differs, lock is held or delayed, session is not the holder): nothing changed.
-    Refused,
-    /// The session does not exist: nothing changed.
-    NoSession,
-    /// A session was created, or still exists.
-    Session {
-        /// Its identity.
-        id: String,
-    },
-    /// The state of a key.
-    Read {
-        /// The entry, `None` if the key does not exist.
-        entry: Option<Entry>,
-        /// The index to ask the next blocking query with (`X-Consul-Index`).
-        index: u64,
-    },
-}
 
 /// How an operation ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -242,7 +73,7 @@ impl Operation {
     /// Whether the operation made its change, as the client was told.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        matches!(self.outcome, Outcome::Ok(Reply::Done { .. }))
+        matches!(self.outcome, Outcome::Ok(Reply::Done { .. } | Reply::Txn { .. }))
     }
 
     /// Whether the operation made its change, or may have.
@@ -251,11 +82,23 @@ impl Operation {
         self.is_done() || self.outcome == Outcome::Unknown
     }
 
+    /// The keys and values that the operation writes.
+    pub fn writes(&self) -> impl Iterator<Item = (&str, &str)> {
+        let actions: &[TxnAction] = match &self.op {
+            Op::Txn { actions, .. } => actions,
+            _ => &[],
+        };
+        let own = self.op.value().map(|value| (self.key.as_str(), value));
+        own.into_iter().chain(actions.iter().filter_map(|it| Some((it.key.as_str(), it.verb.value()?))))
+    }
+
     /// The state that a read or a watch returned, with its index.
     #[must_use]
     pub fn observed(&self) -> Option<(Option<&Entry>, u64)> {
         match self.reply() {
-            Some(Reply::Read { entry, index }) => Some((entry.as_ref(), *index)),
+            Some(Reply::Read { entry, index } | Reply::ReadStale { entry, index, .. }) => {
+                Some((entry.as_ref(), *index))
+            }
             _ => None,
         }
     }
@@ -316,6 +159,12 @@ impl History {
     #[must_use]
     pub fn new() -> History {
         History::default()
+    }
+
+    /// Whether the store's state may have been replaced by a saved one.
+    #[must_use]
+    pub fn may_be_restored(&self) -> bool {
+        self.operations.iter().any(|o| matches!(o.op, Op::Restore { .. }) && o.may_be_done())
     }
 
     /// All operations, in the order of recording.
@@ -386,7 +235,7 @@ impl History {
     }
 
     /// Checks what every checker relies upon: no operation ends before it began, an answered one has ended, and no two
-    /// operations of one key write the same value.
+    /// operations of one key write the same value, no element is added twice, and results belong to their questions.
     ///
     /// # Errors
     ///
@@ -394,7 +243,9 @@ impl History {
     pub fn validate(&self) -> Result<(), HistoryError> {
         let nonsense =
             |why: &str, operation: &Operation| Err(HistoryError::Nonsense(format!("{why}: {operation:?}")));
-        let mut written = std::collections::BTreeSet::new();
+        let mut written = BTreeSet::new();
+        let mut added = BTreeSet::new();
+        let mut saved = BTreeSet::new();
         for operation in &self.operations {
             if operation.completed.is_some_and(|at| at < operation.invoked) {
                 return nonsense("an operation ends before it begins", operation);
@@ -402,10 +253,27 @@ impl History {
             if operation.completed.is_none() && operation.reply().is_some() {
                 return nonsense("an answered operation has no time of completion", operation);
             }
-            if let Some(value) = operation.op.value()
-                && !written.insert((operation.key.as_str(), value))
-            {
+            if operation.writes().any(|write| !written.insert(write)) {
                 return nonsense("a value is written twice to one key", operation);
+            }
+            match (&operation.op, operation.reply()) {
+                (Op::SetAdd { element }, _) if !added.insert((&operation.key, element)) => {
+                    return nonsense("an element is added twice to one set", operation);
+                }
+                (Op::Txn { actions, .. }, Some(Reply::Txn { entries, .. }))
+                    if entries.len() != actions.len() =>
+                {
+                    return nonsense("a transaction has not one result per action", operation);
+                }
+                (Op::Txn { actions, .. }, Some(Reply::RolledBack { failed }))
+                    if failed.iter().any(|at| *at >= actions.len()) =>
+                {
+                    return nonsense("an action failed that was not asked for", operation);
+                }
+                (Op::Save, Some(Reply::Snapshot { id, .. })) if !saved.insert(id) => {
+                    return nonsense("two snapshots have one name", operation);
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -425,75 +293,8 @@ impl FromIterator<Operation> for History {
 }
 
 #[cfg(test)]
-pub(crate) mod testing {
-    //! A short way to write histories by hand.
-
-    use super::{Consistency, Entry, Nanos, Op, Operation, Outcome, Reply};
-
-    /// Builds one operation: `at(client, "k", 10, 20)` and then what it was.
-    pub(crate) struct At(Operation);
-
-    pub(crate) fn at(client: u32, key: &str, invoked: Nanos, completed: Nanos) -> At {
-        At(Operation {
-            client,
-            key: key.into(),
-            op: Op::Delete,
-            invoked,
-            completed: Some(completed),
-            outcome: Outcome::Unknown,
-        })
-    }
-
-    impl At {
-        pub(crate) fn is(mut self, op: Op, outcome: Outcome) -> Operation {
-            self.0.op = op;
-            self.0.outcome = outcome;
-            self.0
-        }
-
-        pub(crate) fn done(self, op: Op) -> Operation {
-            self.is(op, Outcome::Ok(Reply::Done { index: None }))
-        }
-
-        pub(crate) fn write(self, value: &str) -> Operation {
-            self.done(Op::Write { value: value.into() })
-        }
-
-        pub(crate) fn write_at(self, value: &str, index: u64) -> Operation {
-            self.is(Op::Write { value: value.into() }, Outcome::Ok(Reply::Done { index: Some(index) }))
-        }
-
-        pub(crate) fn write_unknown(self, value: &str) -> Operation {
-            self.is(Op::Write { value: value.into() }, Outcome::Unknown)
-        }
-
-        pub(crate) fn cas(self, expected: u64, value: &str, reply: Reply) -> Operation {
-            self.is(Op::Cas { expected, value: value.into() }, Outcome::Ok(reply))
-        }
-
-        pub(crate) fn absent(self, index: u64) -> Operation {
-            self.read_entry(None, index)
-        }
-
-        pub(crate) fn read(self, value: &str, modify_index: u64) -> Operation {
-            let entry = Entry { value: value.into(), modify_index, lock_index: 0, session: None };
-            self.read_entry(Some(entry), modify_index)
-        }
-
-        pub(crate) fn read_entry(self, entry: Option<Entry>, index: u64) -> Operation {
-            self.is(
-                Op::Read { consistency: Consistency::Linearizable },
-                Outcome::Ok(Reply::Read { entry, index }),
-            )
-        }
-    }
-
-    pub(crate) const DONE: Reply = Reply::Done { index: None };
-}
-
-#[cfg(test)]
 mod tests {
-    use super::testing::{DONE, at};
+    use super::testing::{DONE, at, committed, get, rolled_back, set};
     use super::*;
 
     #[test]
@@ -514,6 +315,48 @@ mod tests {
         history.save(&mut bytes).unwrap();
         assert_eq!(bytes.iter().filter(|b| **b == b'\n').count(), 7);
         assert_eq!(History::load(bytes.as_slice()).unwrap(), history);
+    }
+
+    #[test]
+    fn every_kind_of_operation_survives_being_saved_and_loaded() {
+        let entry = || Entry { value: "v".into(), modify_index: 5, lock_index: 1, session: Some("s".into()) };
+        let consistency = Consistency::StaleWithin(7);
+        let stale = Reply::ReadStale { entry: Some(entry()), index: 5, last_contact: 9, known_leader: false };
+        let list = Reply::List { entries: vec![("k/1".into(), entry())], index: 6 };
+        let catalog = Reply::Catalog { entries: vec![("node/n1".into(), "up".into())], index: 6 };
+        let fenced = Op::FencedWrite { lock: "l".into(), session: "s".into(), fence: 3, value: "f".into() };
+        let elements = vec!["e".to_owned()];
+        let register = Op::Register { value: "up".into(), through: Through::Catalog };
+        let history: History = vec![
+            at(1, "", 1, 2).is(set(&[("a", "x"), ("b", "x")]), committed(vec![None, None], 5)),
+            at(1, "", 1, 2).is(get(&["a", "b"]), committed(vec![Some(entry()), None], 0)),
+            at(1, "", 1, 2).is(set(&[("a", "y")]), rolled_back(&[0])),
+            at(1, "k", 1, 2).is(Op::Read { consistency }, Outcome::Ok(stale)),
+            at(1, "k/", 1, 2).is(Op::List { above: Some(3), consistency }, Outcome::Ok(list)),
+            at(1, "k", 1, 2).done(Op::DeleteCas { expected: 5 }),
+            at(1, "k/", 1, 2).done(Op::DeleteTree),
+            at(1, "r", 1, 2).done(fenced),
+            at(1, "s", 1, 2).done(Op::SetAdd { element: "e".into() }),
+            at(1, "s", 1, 2).is(Op::SetRead { consistency }, Outcome::Ok(Reply::Set { elements })),
+            at(1, "node/n1", 1, 2).done(register),
+            at(1, "node/n1", 1, 2).done(Op::Deregister { through: Through::Agent }),
+            at(1, "node/", 1, 2).is(Op::Catalog { above: None, consistency }, Outcome::Ok(catalog)),
+            at(1, "", 1, 2).is(Op::Save, Outcome::Ok(Reply::Snapshot { id: "1".into(), index: Some(4) })),
+            at(1, "", 1, 2).done(Op::Restore { snapshot: "1".into() }),
+        ]
+        .into();
+        let mut bytes = Vec::new();
+        history.save(&mut bytes).unwrap();
+        assert_eq!(History::load(bytes.as_slice()).unwrap(), history);
+    }
+
+    #[test]
+    fn a_history_of_earlier_versions_can_be_read() {
+        let old = r#"{"client":1,"key":"k","op":{"read":{"consistency":"stale"}},"invoked":1,"completed":2,"outcome":{"ok":{"read":{"entry":{"value":"a","modify_index":5},"index":5}}}}
+{"client":1,"key":"","op":{"session_create":{"ttl":null,"lock_delay":0}},"invoked":1,"completed":null,"outcome":"unknown"}
+{"client":1,"key":"k","op":"delete","invoked":1,"completed":2,"outcome":{"ok":{"done":{}}}}
+"#;
+        assert_eq!(History::load(old.as_bytes()).unwrap().operations().len(), 3);
     }
 
     #[test]
