@@ -12,7 +12,7 @@ fn a_group_outlives_its_addresses_and_most_of_its_servers() {
     for at in 0..4 {
         cluster.agent(at).kill();
     }
-    cluster.inner.move_servers();
+    cluster.inner.move_servers().expect("addresses");
     for at in 0..4 {
         cluster.start_agent(at);
     }

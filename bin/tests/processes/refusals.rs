@@ -45,11 +45,11 @@ fn says(line: &str, parts: &[&str]) {
 #[test]
 fn a_port_in_use_is_named() {
     let agent = Agent::new_server();
-    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, agent.ports.http)).expect("free");
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, agent.ports().http)).expect("free");
     let address = taken.local_addr().expect("bound").to_string();
     says(agent.refusal().line(), &["cannot listen on", &address, "in use", "set another address or port"]);
     drop(taken);
-    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, agent.ports.dns)).expect("free");
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, agent.ports().dns)).expect("free");
     let address = taken.local_addr().expect("bound").to_string();
     says(agent.refusal().line(), &["cannot listen for DNS on", &address, "in use"]);
 }

@@ -35,7 +35,7 @@ fn stops_on(signal: Signal, name: &str) {
         let answer = query.join().expect("no panic");
         assert!(!answer.as_ref().is_ok_and(|answer| answer.status == 404), "{answer:?}");
     }
-    let ports = agent.ports;
+    let ports = agent.ports();
     drop(UdpSocket::bind(("127.0.0.1", ports.dns)).expect("free again"));
     drop(TcpListener::bind(("127.0.0.1", ports.http)).expect("free again"));
     agent.start();

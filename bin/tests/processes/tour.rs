@@ -27,7 +27,7 @@ fn chapter(title: &str) -> Vec<String> {
 /// The blocks of the first tour, with the default ports replaced.
 fn blocks(agent: &Agent) -> Vec<String> {
     let ports = |block: String| {
-        block.replace("8500", &agent.ports.http.to_string()).replace("8600", &agent.ports.dns.to_string())
+        block.replace("8500", &agent.ports().http.to_string()).replace("8600", &agent.ports().dns.to_string())
     };
     chapter("A first tour").into_iter().map(ports).collect()
 }
@@ -62,7 +62,7 @@ fn the_tour_works_as_it_is_written() {
     // The second write and the read that waits for it end at the same time, in either order.
     assert_eq!(out.matches("Success! Data written to: motd").count(), 2, "{out}");
     let mut rest = out.as_str();
-    let port = agent.ports.http.to_string();
+    let port = agent.ports().http.to_string();
     let srv = format!("1 1 {port} ");
     let marks = [
         "n1",

@@ -9,16 +9,20 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::network::Place;
 use super::ports::Ports;
+
+/// The arguments of an agent that keeps its state on disk, and may have configuration files.
+pub const ON_DISK: [&str; 4] = ["-data-dir", "data", "-config-dir", "conf"];
 
 /// An agent, running, stopped or ended.
 #[derive(Debug)]
 pub struct Agent {
     name: String,
     binary: PathBuf,
-    address: Ipv4Addr,
-    ports: Ports,
+    place: Place,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     directory: TempDir,
     child: Option<Child>,
     paused: bool,
@@ -30,21 +34,15 @@ impl Agent {
     /// # Errors
     ///
     /// If the directory cannot be made.
-    pub fn new(
-        binary: &Path,
-        name: &str,
-        address: Ipv4Addr,
-        ports: Ports,
-        arguments: Vec<String>,
-    ) -> io::Result<Agent> {
-        let directory = tempfile::Builder::new().prefix("proconsul-cluster-").tempdir()?;
+    pub fn new(binary: &Path, name: &str, place: Place, arguments: Vec<String>) -> io::Result<Agent> {
+        let directory = tempfile::Builder::new().prefix("proconsul-agent-").tempdir()?;
         std::fs::create_dir(directory.path().join("conf"))?;
         Ok(Agent {
             name: name.to_owned(),
             binary: binary.to_owned(),
-            address,
-            ports,
+            place,
             arguments,
+            environment: Vec::new(),
             directory,
             child: None,
             paused: false,
@@ -54,20 +52,21 @@ impl Agent {
     /// The command that starts it.
     #[must_use]
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.binary);
-        let address = self.address.to_string();
+        let mut command = self.place.command(&self.binary);
+        let address = self.address().to_string();
         command.args(["agent", "-node", &self.name, "-bind", &address, "-client", &address]);
+        let ports = self.place.ports;
         for (flag, port) in [
-            ("-http-port", self.ports.http),
-            ("-dns-port", self.ports.dns),
-            ("-server-port", self.ports.server),
-            ("-serf-lan-port", self.ports.serf_lan),
-            ("-serf-wan-port", self.ports.serf_wan),
+            ("-http-port", ports.http),
+            ("-dns-port", ports.dns),
+            ("-server-port", ports.server),
+            ("-serf-lan-port", ports.serf_lan),
+            ("-serf-wan-port", ports.serf_wan),
         ] {
             command.args([flag, &port.to_string()]);
         }
-        command.args(["-data-dir", "data", "-config-dir", "conf"]);
         command.args(&self.arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.current_dir(self.directory.path()).stdin(Stdio::null());
         command
     }
@@ -159,14 +158,19 @@ impl Agent {
         self.child.is_some() && !self.paused
     }
 
-    /// Gives it another address from the next start on.
+    /// Gives it another place from the next start on.
     ///
     /// # Panics
     ///
     /// If it runs.
-    pub fn move_to(&mut self, address: Ipv4Addr) {
+    pub fn move_to(&mut self, place: Place) {
         assert!(self.child.is_none(), "{} moves when it is gone", self.name);
-        self.address = address;
+        self.place = place;
+    }
+
+    /// Gives it other variables from the next start on, besides those of this program.
+    pub fn set_environment(&mut self, environment: Vec<(String, String)>) {
+        self.environment = environment;
     }
 
     /// Gives it other arguments from the next start on.
@@ -199,25 +203,31 @@ impl Agent {
     /// Its address.
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
-        self.address
+        self.place.address
+    }
+
+    /// Its ports.
+    #[must_use]
+    pub fn ports(&self) -> Ports {
+        self.place.ports
     }
 
     /// Where its HTTP interface is.
     #[must_use]
     pub fn http(&self) -> SocketAddr {
-        (self.address, self.ports.http).into()
+        (self.place.address, self.place.ports.http).into()
     }
 
     /// Where its DNS interface is.
     #[must_use]
     pub fn dns(&self) -> SocketAddr {
-        (self.address, self.ports.dns).into()
+        (self.place.address, self.place.ports.dns).into()
     }
 
     /// Where servers speak with it.
     #[must_use]
     pub fn rpc(&self) -> SocketAddr {
-        (self.address, self.ports.server).into()
+        (self.place.address, self.place.ports.server).into()
     }
 
     /// Its directory, with `data`, and `conf` for configuration files.

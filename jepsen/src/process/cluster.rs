@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::agent::Agent;
+use super::agent::{Agent, ON_DISK};
 use super::client::Client;
 use super::network::Network;
 
@@ -43,21 +43,30 @@ impl Cluster {
     ///
     /// If there are no addresses or directories.
     pub fn prepare(layout: &Layout) -> io::Result<Cluster> {
-        let mut network = Network::claim()?;
+        Cluster::prepare_on(Network::claim()?, layout)
+    }
+
+    /// Prepares a cluster on a network and starts nothing.
+    ///
+    /// # Errors
+    ///
+    /// If there are no addresses or directories.
+    pub fn prepare_on(mut network: Network, layout: &Layout) -> io::Result<Cluster> {
         let names = (1..=layout.servers).map(|number| format!("server-{number}"));
         let names = names.chain((1..=layout.clients).map(|number| format!("client-{number}")));
-        let named: Vec<_> = names.map(|name| (name, network.address())).collect();
+        let named: Vec<_> =
+            names.map(|name| Ok((name, network.place()?))).collect::<io::Result<_>>()?;
         let join: Vec<String> =
-            named.iter().take(layout.servers).map(|(_, address)| address.to_string()).collect();
+            named.iter().take(layout.servers).map(|(_, place)| place.address.to_string()).collect();
         let mut agents = Vec::new();
-        for (at, (name, address)) in named.iter().enumerate() {
-            let mut arguments = Vec::new();
+        for (at, (name, place)) in named.into_iter().enumerate() {
+            let mut arguments: Vec<String> = ON_DISK.map(str::to_owned).to_vec();
             if at < layout.servers {
                 arguments.extend(["-server".to_owned(), format!("-bootstrap-expect={}", layout.servers)]);
             }
             arguments.extend(retry_join(&join));
             arguments.extend(layout.arguments.iter().cloned());
-            agents.push(Agent::new(&layout.binary, name, *address, network.ports(), arguments)?);
+            agents.push(Agent::new(&layout.binary, &name, place, arguments)?);
         }
         Ok(Cluster { network, servers: layout.servers, agents })
     }
@@ -76,14 +85,15 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Adds a client agent that is not started and joins nobody.
+    /// Adds an agent that is not started and joins nobody unless its arguments say so.
     ///
     /// # Errors
     ///
-    /// If it cannot have a directory.
+    /// If it cannot have a place or a directory.
     pub fn add(&mut self, binary: &Path, name: &str, arguments: Vec<String>) -> io::Result<&mut Agent> {
-        let address = self.network.address();
-        self.agents.push(Agent::new(binary, name, address, self.network.ports(), arguments)?);
+        let place = self.network.place()?;
+        let arguments = ON_DISK.map(str::to_owned).into_iter().chain(arguments).collect();
+        self.agents.push(Agent::new(binary, name, place, arguments)?);
         Ok(self.agents.last_mut().expect("pushed just now"))
     }
 
@@ -93,14 +103,24 @@ impl Cluster {
         &self.agents[..self.servers]
     }
 
+    /// The network.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
     /// Gives every server another address, and all agents new addresses to join. Nothing of them may run.
+    ///
+    /// # Errors
+    ///
+    /// If there are no more addresses.
     ///
     /// # Panics
     ///
     /// If an agent runs.
-    pub fn move_servers(&mut self) {
+    pub fn move_servers(&mut self) -> io::Result<()> {
         for server in &mut self.agents[..self.servers] {
-            server.move_to(self.network.address());
+            server.move_to(self.network.place()?);
         }
         let join: Vec<String> = self.servers().iter().map(|server| server.address().to_string()).collect();
         for agent in &mut self.agents {
@@ -108,6 +128,7 @@ impl Cluster {
             let arguments = kept.cloned().chain(retry_join(&join)).collect();
             agent.set_arguments(arguments);
         }
+        Ok(())
     }
 
     fn running(&self) -> impl Iterator<Item = &Agent> {

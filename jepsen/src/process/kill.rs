@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::client::Client;
 use super::kv::Reads;
+use super::network::Place;
 use super::recorder::{Load, Pace, Recorder};
 use super::server::{Launch, Server};
 use crate::history::{Consistency, History, Op, Outcome};
@@ -46,7 +47,7 @@ pub struct Run {
 ///
 /// If the server cannot be started, or does not come back after a kill.
 pub async fn run(launch: Launch, options: &Options) -> io::Result<Run> {
-    let mut server = Server::start(launch)?;
+    let mut server = Server::start_at(Place::tied()?, launch)?;
     let mut starts = vec![server.first_put().await?];
     let recorder = Arc::new(Recorder::default());
     let pace = Pace {

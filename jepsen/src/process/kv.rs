@@ -64,6 +64,8 @@ fn understand(op: &Op, answer: &Answer) -> Outcome {
             _ => Outcome::Unknown,
         },
         (400..=499, _) => Outcome::Failed,
+        // Whoever says so has passed the request on to nobody.
+        (500, _) if answer.body.starts_with(b"No cluster leader") => Outcome::Failed,
         // A server that lost its leadership, or is overloaded, may have passed the write on.
         _ => Outcome::Unknown,
     }
@@ -112,7 +114,8 @@ mod tests {
         assert_eq!(understand(&write, &answer(200, "true\n")), Outcome::Ok(Reply::Done { index: None }));
         assert_eq!(understand(&write, &answer(200, "false")), Outcome::Ok(Reply::Refused));
         assert_eq!(understand(&write, &answer(200, "what")), Outcome::Unknown);
-        assert_eq!(understand(&write, &answer(500, "No cluster leader")), Outcome::Unknown);
+        assert_eq!(understand(&write, &answer(500, "No cluster leader")), Outcome::Failed);
+        assert_eq!(understand(&write, &answer(500, "rpc error: EOF")), Outcome::Unknown);
         assert_eq!(understand(&write, &answer(400, "Conflicting flags")), Outcome::Failed);
     }
 }

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod client;
 pub mod cluster;
 pub mod faults;
+pub mod isolation;
 pub mod kill;
 pub mod kv;
 pub mod network;

@@ -1,16 +1,13 @@
-//! One agent process.
+//! One server, or agent in memory, on 127.0.0.1.
 
-use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
-
+use super::agent::{Agent, ON_DISK};
 use super::client::{Answer, Client};
-use super::ports::Ports;
+use super::network::Place;
 
 /// How long an agent may take to serve its first request.
 pub const START_WITHIN: Duration = Duration::from_secs(30);
@@ -26,13 +23,10 @@ pub struct Launch {
     pub arguments: Vec<String>,
 }
 
-/// An agent, running or killed, with a directory of its own.
+/// An agent that needs nobody else, running or killed.
 #[derive(Debug)]
 pub struct Server {
-    launch: Launch,
-    ports: Ports,
-    directory: TempDir,
-    child: Option<Child>,
+    agent: Agent,
     started: Instant,
 }
 
@@ -43,9 +37,23 @@ impl Server {
     ///
     /// If there is no directory or port, or the program cannot be run.
     pub fn start(launch: Launch) -> io::Result<Server> {
-        let directory = tempfile::Builder::new().prefix("proconsul-jepsen-").tempdir()?;
-        let ports = Ports::choose()?;
-        let mut server = Server { launch, ports, directory, child: None, started: Instant::now() };
+        Server::start_at(Place::localhost()?, launch)
+    }
+
+    /// [`Server::start`] at a place.
+    ///
+    /// # Errors
+    ///
+    /// If there is no directory, or the program cannot be run.
+    pub fn start_at(place: Place, launch: Launch) -> io::Result<Server> {
+        let mode: &[&str] = if launch.dev { &["-dev"] } else { &["-server", "-bootstrap"] };
+        let data: &[&str] = if launch.dev { &[] } else { &ON_DISK };
+        // A line of log per request would be part of every measurement.
+        let quiet: &[&str] = &["-log-level", "warn"];
+        let arguments = [mode, data, quiet].concat().into_iter().map(str::to_owned);
+        let arguments = arguments.chain(launch.arguments).collect();
+        let agent = Agent::new(&launch.binary, "n1", place, arguments)?;
+        let mut server = Server { agent, started: Instant::now() };
         server.restart()?;
         Ok(server)
     }
@@ -60,45 +68,13 @@ impl Server {
     ///
     /// If the agent is still there.
     pub fn restart(&mut self) -> io::Result<()> {
-        assert!(self.child.is_none(), "an agent is started once it is gone");
-        let log = File::options().create(true).append(true).open(self.log())?;
-        let mut command = Command::new(&self.launch.binary);
-        command.arg("agent");
-        if self.launch.dev {
-            command.arg("-dev");
-        } else {
-            command.args(["-server", "-bootstrap", "-data-dir"]).arg(self.directory.path().join("data"));
-        }
-        command.args(["-node", "n1", "-bind", "127.0.0.1", "-client", "127.0.0.1"]);
-        for (flag, port) in [
-            ("-http-port", self.ports.http),
-            ("-dns-port", self.ports.dns),
-            ("-server-port", self.ports.server),
-            ("-serf-lan-port", self.ports.serf_lan),
-            ("-serf-wan-port", self.ports.serf_wan),
-        ] {
-            command.args([flag, &port.to_string()]);
-        }
-        // A line of log per request would be part of every measurement.
-        command.args(["-log-level", "warn"]);
-        command.args(&self.launch.arguments);
-        command.current_dir(self.directory.path());
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.started = Instant::now();
-        let child = command.spawn().map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot run {}: {error}", self.launch.binary.display()))
-        })?;
-        self.child = Some(child);
-        Ok(())
+        self.agent.start()
     }
 
     /// Ends the agent at once, as `kill -9` does, and waits until it is gone.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // It may have ended by itself; both calls then say so, and there is nothing else to do.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.agent.kill();
     }
 
     /// The process id.
@@ -108,7 +84,7 @@ impl Server {
     /// If the agent was killed.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.as_ref().expect("the agent was started").id()
+        self.agent.pid()
     }
 
     /// When the program was last executed.
@@ -120,22 +96,19 @@ impl Server {
     /// Where the HTTP interface is.
     #[must_use]
     pub fn http(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.ports.http).into()
+        self.agent.http()
     }
 
     /// Where the DNS interface is.
     #[must_use]
     pub fn dns(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.ports.dns).into()
+        self.agent.dns()
     }
 
     /// The last lines of the agent's log.
     #[must_use]
     pub fn log_tail(&self) -> String {
-        let log = std::fs::read(self.log()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&log);
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
+        self.agent.log_tail()
     }
 
     /// Waits until a write is acknowledged, and says how long that took since the program was executed.
@@ -151,7 +124,7 @@ impl Server {
             if answer.as_ref().is_ok_and(taken) {
                 return Ok(self.started.elapsed());
             }
-            if let Some(status) = self.child.as_mut().expect("the agent was started").try_wait()? {
+            if let Some(status) = self.agent.ended()? {
                 let why = format!("the agent ended by itself with {status}\n{}", self.log_tail());
                 return Err(io::Error::other(why));
             }
@@ -166,19 +139,9 @@ impl Server {
         }
     }
 
-    fn log(&self) -> PathBuf {
-        self.directory.path().join("log")
-    }
-
     /// Its directory.
     #[must_use]
     pub fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
+        self.agent.directory()
     }
 }

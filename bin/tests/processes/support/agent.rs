@@ -1,13 +1,13 @@
 //! An agent process with a directory of its own.
 
-use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Output, Stdio};
 
+use proconsul_jepsen::process::agent;
+use proconsul_jepsen::process::network::Place;
 use proconsul_jepsen::process::ports::Ports;
-use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
+use rustix::process::Signal;
 
 use super::{Http, wait_for};
 
@@ -16,10 +16,7 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_proconsul");
 
 /// An agent, running or ended.
 pub struct Agent {
-    pub ports: Ports,
-    dir: TempDir,
-    arguments: Vec<String>,
-    child: Option<Child>,
+    inner: agent::Agent,
 }
 
 /// How an agent refused to start.
@@ -47,15 +44,15 @@ impl Refusal {
 impl Agent {
     /// An agent that is not started yet. Its directory has a `conf` for configuration files.
     pub fn new(arguments: &[&str]) -> Agent {
-        let dir = tempfile::Builder::new().prefix("proconsul-test-").tempdir().expect("a directory");
-        std::fs::create_dir(dir.path().join("conf")).expect("a new directory");
+        let place = Place::localhost().expect("free ports");
         let arguments = arguments.iter().map(ToString::to_string).collect();
-        Agent { ports: Ports::choose().expect("free ports"), dir, arguments, child: None }
+        let inner = agent::Agent::new(Path::new(BINARY), "n1", place, arguments);
+        Agent { inner: inner.expect("a directory") }
     }
 
     /// A server with its state on disk that is not started yet.
     pub fn new_server() -> Agent {
-        Agent::new(&["-server", "-bootstrap", "-data-dir", "data", "-config-dir", "conf"])
+        Agent::new(&[&["-server", "-bootstrap"], &agent::ON_DISK[..]].concat())
     }
 
     /// A server with its state on disk, at work.
@@ -73,7 +70,7 @@ impl Agent {
     }
 
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        self.inner.directory()
     }
 
     /// Writes a file into the directory of configuration files.
@@ -81,27 +78,18 @@ impl Agent {
         std::fs::write(self.dir().join("conf").join(name), text).expect("a writable directory");
     }
 
+    pub fn ports(&self) -> Ports {
+        self.inner.ports()
+    }
+
     pub fn command(&self) -> Command {
-        let mut command = Command::new(BINARY);
-        command.arg("agent").args(&self.arguments);
-        command.args(["-node", "n1", "-bind", "127.0.0.1", "-client", "127.0.0.1"]);
-        for (flag, port) in [
-            ("-http-port", self.ports.http),
-            ("-dns-port", self.ports.dns),
-            ("-server-port", self.ports.server),
-            ("-serf-lan-port", self.ports.serf_lan),
-            ("-serf-wan-port", self.ports.serf_wan),
-        ] {
-            command.args([flag, &port.to_string()]);
-        }
-        command.current_dir(self.dir()).stdin(Stdio::null());
-        command
+        self.inner.command()
     }
 
     /// Starts it, and waits until it leads and is in the catalog. Where another program took a port meanwhile, others
     /// are chosen, unless the agent has run on these before.
     pub fn start(&mut self) {
-        let fresh = !self.log_path().exists();
+        let fresh = self.log().is_empty();
         for attempts_left in (0..5).rev() {
             self.spawn();
             match self.until_ready() {
@@ -109,8 +97,7 @@ impl Agent {
                 Err(()) => {
                     let taken = self.log().contains("cannot listen");
                     assert!(fresh && taken && attempts_left > 0, "the agent ended:\n{}", self.log());
-                    self.child = None;
-                    self.ports = Ports::choose().expect("free ports");
+                    self.inner.move_to(Place::localhost().expect("free ports"));
                 }
             }
         }
@@ -118,23 +105,19 @@ impl Agent {
 
     /// Starts it and does not wait.
     pub fn spawn(&mut self) {
-        assert!(self.child.is_none(), "an agent is started once it is gone");
-        let log = File::options().create(true).append(true).open(self.log_path()).expect("a writable file");
-        let mut command = self.command();
-        command.stdout(log.try_clone().expect("a descriptor")).stderr(log);
-        self.child = Some(command.spawn().expect("the program runs"));
+        self.inner.start().expect("the program runs");
     }
 
     fn until_ready(&mut self) -> Result<(), ()> {
         let mut http = self.http();
         wait_for("the agent starts", || {
-            if self.child.as_mut().expect("started").try_wait().expect("ours").is_some() {
+            if self.inner.ended().expect("ours").is_some() {
                 return Ok(Err(()));
             }
             let answer = http.request("GET", "/v1/health/node/n1?consistent", "");
             match answer {
                 Ok(answer) if answer.status == 200 && answer.body.len() > 10 => Ok(Ok(())),
-                other => Err(format!("{other:?}\n{}", self.log())),
+                other => Err(format!("{other:?}\n{}", self.inner.log())),
             }
         })
     }
@@ -161,25 +144,19 @@ impl Agent {
 
     /// `kill -9`, and waits until the process is gone.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // It may have ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.inner.kill();
     }
 
     /// Sends a signal.
     pub fn send(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("a running agent");
-        kill_process(Pid::from_child(child), signal).expect("ours");
+        self.inner.send(signal).expect("ours");
     }
 
     /// Sends a signal and waits until the process is gone.
     pub fn signal(&mut self, signal: Signal) -> ExitStatus {
         self.send(signal);
-        let mut child = self.child.take().expect("a running agent");
         wait_for("the signal ends the agent", || {
-            child.try_wait().expect("ours").ok_or_else(|| "it still runs".to_owned())
+            self.inner.ended().expect("ours").ok_or_else(|| "it still runs".to_owned())
         })
     }
 
@@ -190,28 +167,24 @@ impl Agent {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.as_ref().expect("a running agent").id()
+        self.inner.pid()
     }
 
     pub fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.ports.http).into()
+        self.inner.http()
     }
 
     pub fn dns(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.ports.dns).into()
+        self.inner.dns()
     }
 
     pub fn http(&self) -> Http {
         Http::new(self.address())
     }
 
-    fn log_path(&self) -> PathBuf {
-        self.dir().join("log")
-    }
-
     /// Everything that it printed.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+        self.inner.log()
     }
 
     /// Runs another command of the program against this agent: status, output, errors.
@@ -230,7 +203,6 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        self.kill();
         if std::thread::panicking() {
             eprintln!("log of the agent:\n{}", self.log());
         }
