@@ -54,8 +54,7 @@ impl Cluster {
     pub fn prepare_on(mut network: Network, layout: &Layout) -> io::Result<Cluster> {
         let names = (1..=layout.servers).map(|number| format!("server-{number}"));
         let names = names.chain((1..=layout.clients).map(|number| format!("client-{number}")));
-        let named: Vec<_> =
-            names.map(|name| Ok((name, network.place()?))).collect::<io::Result<_>>()?;
+        let named: Vec<_> = names.map(|name| Ok((name, network.place()?))).collect::<io::Result<_>>()?;
         let join: Vec<String> =
             named.iter().take(layout.servers).map(|(_, place)| place.address.to_string()).collect();
         let mut agents = Vec::new();

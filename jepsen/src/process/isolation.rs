@@ -33,7 +33,8 @@ pub fn probe() -> Result<Vec<&'static str>, String> {
                 && command -v nsenter";
     let mut refusal = String::new();
     for flags in [OWN.to_vec(), [&AS_ROOT[..], &OWN[..]].concat()] {
-        let tried = Command::new("unshare").args(&flags).args(["sh", "-c", make]).stdin(Stdio::null()).output();
+        let tried =
+            Command::new("unshare").args(&flags).args(["sh", "-c", make]).stdin(Stdio::null()).output();
         match tried {
             Ok(output) if output.status.success() => return Ok(flags),
             Ok(output) => refusal = String::from_utf8_lossy(&output.stderr).trim().to_owned(),
