@@ -10,6 +10,8 @@ mod formats;
 pub mod forming;
 mod forward;
 mod gossiping;
+#[cfg(any(test, feature = "testing"))]
+pub mod ground;
 mod jobs;
 mod joining;
 pub mod leaving;

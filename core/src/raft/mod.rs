@@ -16,6 +16,8 @@ mod effect;
 mod election;
 mod follower;
 mod founding;
+#[cfg(any(test, feature = "testing"))]
+pub mod ground;
 mod leader;
 mod lease;
 mod log;

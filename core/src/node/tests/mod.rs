@@ -2,13 +2,12 @@
 
 mod cluster;
 mod formats;
-mod world;
-mod worlds;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::ground::{self, world};
 use super::*;
 use crate::Text;
 use crate::api::{Authorizer, Blocking, Call, Consistency, HttpReply, Read, Request, SessionSpec, Write};
@@ -159,6 +158,13 @@ fn body(replies: &[(RequestId, HttpReply)]) -> String {
 fn blocking(key: &str, index: u64, wait: Duration) -> Call {
     let read = Read::new(Query::Kv(Text::new(key)));
     Call::Read(Read { blocking: Some(Blocking { index, wait }), ..read })
+}
+
+#[test]
+fn after_any_faults_members_catalog_and_events_come_to_agree_with_what_is() {
+    for seed in 0..16 {
+        ground::run(seed);
+    }
 }
 
 #[test]

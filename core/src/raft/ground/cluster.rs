@@ -18,23 +18,23 @@ use crate::rng::Rng;
 use crate::time::{Mono, Now, Wall};
 use crate::timers::Timers;
 
-pub(super) const MS: u64 = 1_000_000;
+pub(crate) const MS: u64 = 1_000_000;
 
 /// How network, disks and clocks misbehave.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Weather {
+pub(crate) struct Weather {
     /// In thousandths.
-    pub(super) loss: u64,
+    pub(crate) loss: u64,
     /// In thousandths.
-    pub(super) doubling: u64,
+    pub(crate) doubling: u64,
     /// Longest delay of a message.
-    pub(super) delay: u64,
+    pub(crate) delay: u64,
     /// Longest time of a write.
-    pub(super) write: u64,
+    pub(crate) write: u64,
     /// How far clocks are off at most.
-    pub(super) drift_ppm: u64,
+    pub(crate) drift_ppm: u64,
     /// Checkpoint after this many entries.
-    pub(super) checkpoint_every: u64,
+    pub(crate) checkpoint_every: u64,
 }
 
 impl Default for Weather {
@@ -122,8 +122,8 @@ impl Disk {
     }
 }
 
-pub(super) struct Server {
-    pub(super) raft: Option<Raft>,
+pub(crate) struct Server {
+    pub(crate) raft: Option<Raft>,
     timers: Timers<cx::Timer>,
     disk: Disk,
     /// Parts per million by which its clock is fast; negative if slow.
@@ -141,32 +141,32 @@ pub(super) struct Server {
     /// Tickets of reads with what was committed when they came.
     reads: BTreeMap<u64, LogIndex>,
     was_leader_in: u64,
-    pub(super) reads_done: u64,
+    pub(crate) reads_done: u64,
 }
 
-pub(super) struct Cluster {
-    pub(super) now: u64,
+pub(crate) struct Cluster {
+    pub(crate) now: u64,
     order: u64,
     queue: BinaryHeap<Reverse<Scheduled>>,
-    pub(super) servers: Vec<Server>,
-    pub(super) rng: Rng,
-    pub(super) weather: Weather,
+    pub(crate) servers: Vec<Server>,
+    pub(crate) rng: Rng,
+    pub(crate) weather: Weather,
     /// Directed links that carry nothing.
-    pub(super) cut: BTreeSet<(usize, usize)>,
-    pub(super) auditor: Auditor,
-    pub(super) timing: Timing,
-    pub(super) limits: Limits,
-    pub(super) events: u64,
+    pub(crate) cut: BTreeSet<(usize, usize)>,
+    pub(crate) auditor: Auditor,
+    pub(crate) timing: Timing,
+    pub(crate) limits: Limits,
+    pub(crate) events: u64,
     /// What an operator has the servers start with.
-    pub(super) forced: Option<Membership>,
+    pub(crate) forced: Option<Membership>,
     founders: usize,
     ticket: u64,
     seed: u64,
     /// A running fingerprint of everything that was sent.
-    pub(super) trace: u64,
+    pub(crate) trace: u64,
 }
 
-pub(super) fn id(at: usize) -> ServerId {
+pub(crate) fn id(at: usize) -> ServerId {
     Uuid(at as u128 + 1)
 }
 
@@ -174,14 +174,14 @@ fn position(id: ServerId) -> usize {
     usize::try_from(id.0).unwrap() - 1
 }
 
-pub(super) fn members(voters: std::ops::Range<usize>) -> Membership {
+pub(crate) fn members(voters: std::ops::Range<usize>) -> Membership {
     let member = |at| (id(at), Member { address: format!("s{at}:8300").into(), voter: true });
     Membership { servers: voters.map(member).collect() }
 }
 
 impl Cluster {
     /// `servers.end` servers, of which the first `servers.start` found a group.
-    pub(super) fn new(
+    pub(crate) fn new(
         seed: u64,
         servers: std::ops::Range<usize>,
         weather: Weather,
@@ -262,7 +262,7 @@ impl Cluster {
     }
 
     /// What a server's clock shows at a true time.
-    pub(super) fn local(&self, at: usize, time: u64) -> Mono {
+    pub(crate) fn local(&self, at: usize, time: u64) -> Mono {
         let server = &self.servers[at];
         let rate = (1_000_000 + server.drift) as u128;
         Mono(server.offset + (u128::from(time) * rate / 1_000_000) as u64)
@@ -282,7 +282,7 @@ impl Cluster {
     }
 
     /// Runs one call into a server, carries out its effects and audits.
-    pub(super) fn call<T>(&mut self, at: usize, f: impl FnOnce(&mut Raft, &mut Cx<'_, Effect>) -> T) -> T {
+    pub(crate) fn call<T>(&mut self, at: usize, f: impl FnOnce(&mut Raft, &mut Cx<'_, Effect>) -> T) -> T {
         let now = Now { mono: self.local(at, self.now), wall: Wall(0) };
         let server = &mut self.servers[at];
         let mut effects = Vec::new();
@@ -400,13 +400,16 @@ impl Cluster {
             return;
         }
         let Some(meta) = server.raft.as_ref().expect("runs").snapshot_meta(server.applied) else { return };
+        if self.forced.is_none() {
+            self.auditor.checkpoints(&meta);
+        }
         server.checkpointing = true;
         let state = server.state;
         let done = self.now + self.rng.below(100 * MS);
         self.schedule(done, at, Event::Checkpointed { meta, state });
     }
 
-    pub(super) fn has_lease(&self, at: usize) -> bool {
+    pub(crate) fn has_lease(&self, at: usize) -> bool {
         let now = self.local(at, self.now);
         self.servers[at].raft.as_ref().and_then(Raft::lease_until).is_some_and(|until| now < until)
     }
@@ -429,7 +432,7 @@ impl Cluster {
     }
 
     /// Takes the next event. `false` if nothing will ever happen.
-    pub(super) fn step(&mut self) -> bool {
+    pub(crate) fn step(&mut self) -> bool {
         let Some(Reverse(scheduled)) = self.queue.pop() else { return false };
         let Scheduled { at, to, life, event, .. } = scheduled;
         assert!(at >= self.now, "time never goes back");
@@ -505,7 +508,7 @@ impl Cluster {
     }
 
     /// Runs for a while.
-    pub(super) fn run(&mut self, time: Duration) {
+    pub(crate) fn run(&mut self, time: Duration) {
         let end = self.now + time.as_nanos() as u64;
         while self.queue.peek().is_some_and(|Reverse(next)| next.at <= end) {
             self.step();
@@ -517,7 +520,7 @@ impl Cluster {
     ///
     /// # Panics
     /// If it does not within the limit.
-    pub(super) fn run_until(
+    pub(crate) fn run_until(
         &mut self,
         limit: Duration,
         what: &str,
@@ -527,16 +530,26 @@ impl Cluster {
         while !condition(self) {
             let next = self.queue.peek().map_or(u64::MAX, |Reverse(next)| next.at);
             if next > end {
-                let rafts = self.servers.iter().map(|server| &server.raft);
-                rafts.for_each(|raft| eprintln!("{raft:#?}"));
-                panic!("not within {limit:?}: {what}");
+                panic!("not within {limit:?}: {what}; {}", self.summary());
             }
             self.step();
         }
     }
 
+    /// Who is what, and how far.
+    fn summary(&self) -> String {
+        let of = |server: &Server| match &server.raft {
+            Some(raft) => {
+                let (role, commit, last) = (raft.role(), raft.commit_index(), raft.last_index());
+                format!("{role:?} in term {}, committed {commit} of {last}", raft.term())
+            }
+            None => "down".to_owned(),
+        };
+        self.servers.iter().map(of).collect::<Vec<_>>().join("; ")
+    }
+
     /// The process dies: what was being written is lost from some point on.
-    pub(super) fn crash(&mut self, at: usize) {
+    pub(crate) fn crash(&mut self, at: usize) {
         let writing = std::mem::take(&mut self.servers[at].disk.writing);
         let records: Vec<Record> = writing.into_iter().flat_map(|(_, records)| records).collect();
         let done = usize::try_from(self.rng.below(records.len() as u64 + 1)).unwrap();
@@ -557,20 +570,20 @@ impl Cluster {
     }
 
     /// A server whose disk is busy.
-    pub(super) fn writing(&self) -> Option<usize> {
+    pub(crate) fn writing(&self) -> Option<usize> {
         self.servers.iter().position(|server| server.raft.is_some() && !server.disk.writing.is_empty())
     }
 
-    pub(super) fn restart_after(&mut self, at: usize, wait: u64) {
+    pub(crate) fn restart_after(&mut self, at: usize, wait: u64) {
         self.schedule(self.now + wait, at, Event::Restart);
     }
 
-    pub(super) fn pause(&mut self, at: usize, time: u64) {
+    pub(crate) fn pause(&mut self, at: usize, time: u64) {
         self.servers[at].paused_until = self.now + time;
     }
 
     /// Cuts both directions between two sides.
-    pub(super) fn split(&mut self, side: &[usize]) {
+    pub(crate) fn split(&mut self, side: &[usize]) {
         for a in 0..self.servers.len() {
             for b in 0..self.servers.len() {
                 if side.contains(&a) != side.contains(&b) {
@@ -581,41 +594,41 @@ impl Cluster {
     }
 
     /// How long a server will wait for a leader yet, by its own clock.
-    pub(super) fn patience(&self, at: usize) -> Duration {
+    pub(crate) fn patience(&self, at: usize) -> Duration {
         let deadline = self.servers[at].timers.deadline(&cx::Timer::Raft(Timer::Election));
         deadline.map_or(Duration::MAX, |deadline| deadline.since(self.local(at, self.now)))
     }
 
-    pub(super) fn raft(&self, at: usize) -> &Raft {
+    pub(crate) fn raft(&self, at: usize) -> &Raft {
         self.servers[at].raft.as_ref().expect("runs")
     }
 
     /// Running servers that believe to lead.
-    pub(super) fn leaders(&self) -> Vec<usize> {
+    pub(crate) fn leaders(&self) -> Vec<usize> {
         let leads =
             |at: &usize| self.servers[*at].raft.as_ref().is_some_and(|raft| raft.role() == Role::Leader);
         (0..self.servers.len()).filter(leads).collect()
     }
 
     /// The leader of the latest term that is ready.
-    pub(super) fn leader(&self) -> Option<usize> {
+    pub(crate) fn leader(&self) -> Option<usize> {
         let leaders = self.leaders();
         leaders.into_iter().filter(|at| self.raft(*at).ready()).max_by_key(|at| self.raft(*at).term())
     }
 
-    pub(super) fn wait_for_leader(&mut self) -> usize {
+    pub(crate) fn wait_for_leader(&mut self) -> usize {
         self.run_until(Duration::from_secs(20), "a leader", |cluster| cluster.leader().is_some());
         self.leader().unwrap()
     }
 
     /// Proposes at a server; the index if it took it.
-    pub(super) fn propose(&mut self, at: usize, payload: &[u8]) -> Option<LogIndex> {
+    pub(crate) fn propose(&mut self, at: usize, payload: &[u8]) -> Option<LogIndex> {
         let payload = Bytes::copy_from_slice(payload);
         self.call(at, |raft, cx| raft.propose(cx, payload).ok())
     }
 
     /// Reads at a server, through a quorum.
-    pub(super) fn read(&mut self, at: usize) -> bool {
+    pub(crate) fn read(&mut self, at: usize) -> bool {
         self.ticket += 1;
         let ticket = self.ticket;
         let committed = self.auditor.committed();
@@ -627,14 +640,14 @@ impl Cluster {
         asked
     }
 
-    pub(super) fn reads_waiting(&self) -> usize {
+    pub(crate) fn reads_waiting(&self) -> usize {
         self.servers.iter().map(|server| server.reads.len()).sum()
     }
 }
 
 impl Server {
     /// A pause ends at once; what waited is handled soon.
-    pub(super) fn pause_ends(&mut self, now: u64) {
+    pub(crate) fn pause_ends(&mut self, now: u64) {
         self.paused_until = self.paused_until.min(now);
     }
 }

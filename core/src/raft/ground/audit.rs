@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::ids::{LogIndex, ServerId, Term};
-use crate::raft::{Entry, Payload, Raft, Role};
+use crate::raft::{Entry, Membership, Payload, Raft, Role, SnapshotMeta};
 
 /// What the group as a whole has done so far.
 #[derive(Debug, Default)]
-pub(super) struct Auditor {
+pub(crate) struct Auditor {
     leaders: BTreeMap<Term, ServerId>,
     /// By index and term: the payload's fingerprint and the term of the entry before.
     entries: BTreeMap<(LogIndex, Term), (u64, Option<Term>)>,
@@ -15,17 +15,19 @@ pub(super) struct Auditor {
     committed: Vec<(Term, u64)>,
     /// In which term each of them was committed.
     committed_in: Vec<Term>,
+    /// Committed memberships by the index of their entry.
+    memberships: BTreeMap<LogIndex, Membership>,
 }
 
 /// A fingerprint (FNV-1a) that depends on everything before.
-pub(super) fn mix(state: u64, bytes: &[u8]) -> u64 {
+pub(crate) fn mix(state: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(state ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
 /// What one entry does to the state machine.
-pub(super) fn apply(state: u64, entry: &Entry) -> u64 {
+pub(crate) fn apply(state: u64, entry: &Entry) -> u64 {
     mix(
         mix(mix(state, &entry.index.0.to_le_bytes()), &entry.term.0.to_le_bytes()),
         // Who the members are does not concern the state machine, and an operator may change it.
@@ -46,22 +48,29 @@ fn fingerprint(payload: &Payload) -> Vec<u8> {
 
 impl Auditor {
     /// The last index that any server committed.
-    pub(super) fn committed(&self) -> LogIndex {
+    pub(crate) fn committed(&self) -> LogIndex {
         LogIndex(self.committed.len() as u64)
     }
 
     /// The state machine's fingerprint after an index.
-    pub(super) fn state_at(&self, index: LogIndex) -> u64 {
+    pub(crate) fn state_at(&self, index: LogIndex) -> u64 {
         match index.0 {
             0 => 0,
             at => self.committed[usize::try_from(at).unwrap() - 1].1,
         }
     }
 
+    /// What a checkpoint says of the members must be what was committed of them up to its end.
+    pub(crate) fn checkpoints(&self, meta: &SnapshotMeta) {
+        if let Some((_, members)) = self.memberships.range(..=meta.index).next_back() {
+            assert_eq!(&meta.membership, members, "a checkpoint up to {} has its members", meta.index);
+        }
+    }
+
     /// "Election Safety: at most one leader can be elected in a given term." (paper, figure 3)
     /// "Leader Completeness: if a log entry is committed in a given term, then that entry will be present in the logs
     /// of the leaders for all higher-numbered terms."
-    pub(super) fn leads(&mut self, raft: &Raft) {
+    pub(crate) fn leads(&mut self, raft: &Raft) {
         assert_eq!(raft.role(), Role::Leader);
         if *self.leaders.entry(raft.term()).or_insert(raft.id()) != raft.id() {
             panic!("election safety: {} and {:?} in term {}", raft.id(), self.leaders, raft.term());
@@ -82,7 +91,7 @@ impl Auditor {
 
     /// "Log Matching: if two logs contain an entry with the same index and term, then the logs are identical in all
     /// entries up through the given index."
-    pub(super) fn logs(&mut self, entry: &Entry, before: Option<Term>) {
+    pub(crate) fn logs(&mut self, entry: &Entry, before: Option<Term>) {
         let fingerprint = mix(0, &fingerprint(&entry.payload));
         let known = self.entries.entry((entry.index, entry.term)).or_insert((fingerprint, before));
         assert_eq!(known.0, fingerprint, "log matching: entry {} of term {}", entry.index, entry.term);
@@ -101,11 +110,14 @@ impl Auditor {
 
     /// "State Machine Safety: if a server has applied a log entry at a given index to its state machine, no other
     /// server will ever apply a different log entry for the same index."
-    pub(super) fn applies(&mut self, entry: &Entry, state: u64, in_term: Term) {
+    pub(crate) fn applies(&mut self, entry: &Entry, state: u64, in_term: Term) {
         let at = usize::try_from(entry.index.0).unwrap() - 1;
         if at == self.committed.len() {
             self.committed.push((entry.term, state));
             self.committed_in.push(in_term);
+            if let Payload::Membership(membership) = &entry.payload {
+                self.memberships.insert(entry.index, membership.clone());
+            }
         }
         assert_eq!(
             self.committed.get(at),
