@@ -12,6 +12,7 @@ use super::CatalogState;
 use super::local::Local;
 use super::machine::Config;
 use crate::Text;
+use crate::planted::{Bug, planted};
 use crate::rng::Rng;
 use crate::store::command::{Command, Deregistration, Registration};
 use crate::store::model::{Check, Node, Service};
@@ -97,6 +98,7 @@ impl Sync {
                         let checks = local.checks_of(id).filter(|id| self.is_due(id)).collect();
                         return Some(self.register(local, config, Some(service), checks));
                     }
+                    None if planted(Bug::DeregistrationStaysLocal) => {}
                     None => {
                         let service_id = Some(id.clone());
                         let node = config.node.clone();
@@ -213,7 +215,8 @@ impl Sync {
                 }
             }
         }
-        for id in remote.keys().filter(|id| local.service(id).is_none() && id.as_str() != LEADERS_SERVICE) {
+        let unknown = |id: &&&Text| local.service(id).is_none() && id.as_str() != LEADERS_SERVICE;
+        for id in remote.keys().filter(unknown).filter(|_| !planted(Bug::FullSyncBlind)) {
             self.mark(Item::Service((*id).clone()));
         }
         let remote = catalog.checks.iter().map(|check| (&check.id, check)).collect::<BTreeMap<_, _>>();

@@ -12,6 +12,7 @@ use super::table::Slot;
 use super::types::{Effect, Pool, Status, tag};
 use super::{Gossip, Timer};
 use crate::cx::Cx;
+use crate::planted::{Bug, planted};
 
 /// An incarnation this far beyond the known one was never reached by refuting: it is forged, and believing it would
 /// take the member's voice away.
@@ -156,6 +157,9 @@ impl Gossip {
             return;
         };
         let now = cx.mono();
+        if planted(Bug::SuspicionNeverOver) {
+            return;
+        }
         let late = now.since(suspicion.deadline());
         let stopped = late > self.config.profile.probe_timeout;
         if self.config.lifeguard && !suspicion.prolonged && (stopped || self.awareness.is_unwell()) {
@@ -243,7 +247,11 @@ impl Gossip {
 
     /// Contradicts a claim about this member by a higher incarnation.
     pub(super) fn refute(&mut self, cx: &mut Cx<'_, Effect>, claimed: u32) {
-        let incarnation = self.incarnation().max(claimed).saturating_add(1);
+        if planted(Bug::RefutationSkipped) {
+            return;
+        }
+        let further = u32::from(!planted(Bug::RefutationKeepsIncarnation));
+        let incarnation = self.incarnation().max(claimed).saturating_add(further);
         self.table.set_state(self.me, State::Alive, incarnation, Millis::at(cx.mono()));
         self.stats.refuted += 1;
         // To be suspected is a sign that something is wrong here.

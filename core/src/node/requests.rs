@@ -12,6 +12,7 @@ use crate::api::{
 };
 use crate::format::Format;
 use crate::ids::{LogIndex, RequestId, ServerId, Uuid};
+use crate::planted::{Bug, planted};
 use crate::store::command::{Command, Refusal, Response};
 use crate::store::model::{ServiceCheck, Session};
 use crate::store::query::Query;
@@ -371,7 +372,7 @@ impl Node {
         self.servers.avoid(peer, now.mono);
         for id in self.jobs.in_stage(|stage| *stage == Stage::Asked(peer)) {
             let job = self.jobs.take(id).expect("just listed");
-            if sent && !job.work.is_repeatable() {
+            if sent && !job.work.is_repeatable() && !planted(Bug::ForwardedAgain) {
                 self.answer_lost(now, job, "connection lost");
             } else {
                 self.ask_again(now, id, job, peer);

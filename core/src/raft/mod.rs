@@ -42,6 +42,7 @@ pub use types::*;
 
 use crate::cx::{self, Cx};
 use crate::ids::{LogIndex, ServerId, Term};
+use crate::planted::{Bug, planted};
 use crate::rng::Rng;
 use crate::time::{Mono, Now};
 use durability::Durability;
@@ -498,7 +499,7 @@ impl Raft {
             hard.term > self.hard.term
                 || self.hard.vote.is_none()
                 || hard.vote == self.hard.vote
-                || crate::planted::planted(crate::planted::Bug::VoteTwiceInTerm),
+                || planted(Bug::VoteTwiceInTerm),
             "one vote in a term"
         );
         if hard != self.hard {
@@ -617,7 +618,11 @@ impl Raft {
     #[must_use]
     pub fn snapshot_meta(&self, index: LogIndex) -> Option<SnapshotMeta> {
         let term = self.log.term(index).filter(|_| index <= self.commit)?;
-        Some(SnapshotMeta { index, term, membership: self.log.membership_at(index).clone() })
+        let membership = match planted(Bug::SnapshotTakesOpenMembership) {
+            true => self.log.membership(),
+            false => self.log.membership_at(index),
+        };
+        Some(SnapshotMeta { index, term, membership: membership.clone() })
     }
 
     /// Bytes of entries that are not committed yet; for limiting what is proposed.

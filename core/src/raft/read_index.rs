@@ -46,7 +46,8 @@ impl Raft {
                 marks::hit(Mark::ReadWaitsForOwnTerm);
             }
             // Before the term's first entry is committed the commit index may lag behind what was acknowledged.
-            lead.reads.waiting.push_back((ticket, self.commit.max(lead.first)));
+            let first = if planted(Bug::ReadIndexBeforeOwnTerm) { self.commit } else { lead.first };
+            lead.reads.waiting.push_back((ticket, self.commit.max(first)));
             self.drive_reads(cx);
         }
         self.finish(cx);
@@ -64,7 +65,8 @@ impl Raft {
                 lead.quorum_round(id, wire.log.membership())
             };
             if !lead.reads.confirming.is_empty() {
-                if wire.commit < lead.first || answered < lead.reads.round {
+                let knows_all = wire.commit >= lead.first || planted(Bug::ReadIndexBeforeOwnTerm);
+                if !knows_all || answered < lead.reads.round {
                     return;
                 }
                 for (ticket, index) in lead.reads.confirming.drain(..) {

@@ -161,7 +161,7 @@ impl Keys {
             // A plain write keeps the lock but begins to count acquisitions anew, as Consul does.
             KvVerb::Set => self.write(indexes, change, command, row, session, 0),
             KvVerb::Cas(expected) => {
-                if old.map_or(0, |old| old.modify_index) != expected {
+                if old.map_or(0, |old| old.modify_index) != expected && !planted(Bug::CasIgnoresIndex) {
                     return Response::Held(false);
                 }
                 self.write(indexes, change, command, row, session, 0);
@@ -178,11 +178,11 @@ impl Keys {
                     marks::hit(Mark::LockRefusedByDelay);
                     return Response::Held(false);
                 }
-                let fresh = session != Some(id);
+                let fresh = session != Some(id) && !planted(Bug::LockIndexStandsStill);
                 self.write(indexes, change, command, row, Some(id), lock_index + u64::from(fresh));
             }
             KvVerb::Release(id) => {
-                if session != Some(id) {
+                if session != Some(id) && !planted(Bug::ReleaseIgnoresHolder) {
                     return Response::Held(false);
                 }
                 self.write(indexes, change, command, row, None, lock_index);
@@ -228,6 +228,9 @@ impl Keys {
         if let Some(old) = old {
             let (was, value) = old.parts();
             header.create_index = was.create_index;
+            if planted(Bug::ModifyIndexStandsStill) {
+                header.modify_index = was.modify_index;
+            }
             holder = was.session;
             let same = Header { modify_index: was.modify_index, ..header } == was;
             if same && value == command.value {

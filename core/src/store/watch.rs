@@ -7,6 +7,7 @@ use std::ops::Bound;
 
 use super::query::WatchKey;
 use crate::Text;
+use crate::planted::{Bug, planted};
 
 impl WatchKey {
     /// Whether a reader that looked at `self` has to look again when `touched` was touched.
@@ -78,6 +79,9 @@ impl<T: Copy + Ord> Watches<T> {
         for key in touched {
             woken.extend(self.by_key.get(key).into_iter().flatten().copied());
             let WatchKey::Kv(key) = key else { continue };
+            if planted(Bug::WatchMissesPrefix) {
+                continue;
+            }
             let shorter = (Bound::Unbounded, Bound::Included(key.len()));
             for (length, _) in self.prefix_lengths.range(shorter) {
                 let Some(prefix) = key.get(..*length) else { continue };

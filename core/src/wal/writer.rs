@@ -314,7 +314,8 @@ impl Wal {
     /// not yet durable of it becomes so before the removal.
     fn pop_removable(&mut self) -> Option<String> {
         let oldest = self.segments.front()?;
-        let removable = oldest.last_index < self.needed_from
+        let is_needed = oldest.last_index >= self.needed_from && !planted(Bug::SegmentRemovedEarly);
+        let removable = !is_needed
             && self.segments.iter().skip(1).any(|later| later.has_frames);
         if !removable {
             return None;

@@ -4,10 +4,12 @@
 //! replicated again. So it survives fail-over and restart, and no two servers disagree about it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{DutyTimer, Effect};
 use crate::Text;
 use crate::cx::{Cx, Timer};
+use crate::planted::{Bug, planted};
 use crate::store::Store;
 use crate::store::command::Command;
 use crate::store::query::WatchKey;
@@ -37,6 +39,7 @@ impl LockDelays {
         let mut newest = self.seen;
         for (key, begun, delay) in store.lock_delays() {
             if begun > self.seen {
+                let delay = if planted(Bug::LockDelayOverAtOnce) { Duration::ZERO } else { delay };
                 self.ends.insert(key.clone(), (begun, cx.mono() + delay));
                 newest = newest.max(begun);
             }
