@@ -315,8 +315,7 @@ impl Wal {
     fn pop_removable(&mut self) -> Option<String> {
         let oldest = self.segments.front()?;
         let is_needed = oldest.last_index >= self.needed_from && !planted(Bug::SegmentRemovedEarly);
-        let removable = !is_needed
-            && self.segments.iter().skip(1).any(|later| later.has_frames);
+        let removable = !is_needed && self.segments.iter().skip(1).any(|later| later.has_frames);
         if !removable {
             return None;
         }

@@ -20,8 +20,7 @@ pub(crate) fn run(seed: u64) -> u64 {
         ..Weather::default()
     };
     // Elections come close to the end of leases.
-    let [heartbeat, election, lease] =
-        [[50, 300, 300], [20, 100, 90], [20, 200, 50]][draw.below(3) as usize];
+    let [heartbeat, election, lease] = [[50, 300, 300], [20, 100, 90], [20, 200, 50]][draw.below(3) as usize];
     let timing = Timing {
         heartbeat: Duration::from_millis(heartbeat),
         election: Duration::from_millis(election),
