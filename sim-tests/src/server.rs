@@ -186,6 +186,7 @@ fn config(at: &Surroundings) -> Config {
             server: true,
             domain: "consul".into(),
             kv_max_value_size: 512 << 10,
+            txn_max_req_len: 512 << 10,
             ..About::default()
         },
         timing: Timing { drift_ppm: DRIFT_BOUND_PPM, ..Timing::default() },

@@ -163,6 +163,7 @@ fn about(config: &Config, id: Uuid, address: Text, agent: &agent::Config) -> Abo
         dev: config.dev,
         domain: Text::new(&config.dns.domain),
         kv_max_value_size: config.limits.kv_max_value_size,
+        txn_max_req_len: config.limits.txn_max_req_len,
         ports: ports.into_iter().map(|(name, port)| (Text::new_static(name), port)).collect(),
         config_json: Text::new(crate::config::report::debug(config).to_string()),
         node_meta: agent.node_meta.clone(),

@@ -120,6 +120,15 @@ impl Object {
         }
     }
 
+    /// A number that is not negative; zero when it is absent.
+    pub(crate) fn unsigned(&mut self, key: &str) -> Result<u64, DecodeError> {
+        match self.scalar(key) {
+            None => Ok(0),
+            Some(Value::Number(number)) if number.as_u64().is_some() => Ok(number.as_u64().unwrap_or(0)),
+            Some(other) => Err(wrong(&self.path_of(key), "an unsigned integer", &other)),
+        }
+    }
+
     /// A duration in Go's notation, or a number of nanoseconds. Negative ones come out as zero: unset.
     pub(crate) fn duration(&mut self, key: &str) -> Result<Duration, DecodeError> {
         let path = self.path_of(key);

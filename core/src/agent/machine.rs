@@ -313,7 +313,9 @@ impl Agent {
     /// A proposal ended: with the store's answer, or with words about why it may not have reached the log.
     pub fn on_proposed(&mut self, cx: &mut Cx<'_>, ticket: u64, result: Result<Response, String>) {
         match result {
-            Ok(Response::Done | Response::Held(_) | Response::SessionCreated(_)) => {
+            Ok(
+                Response::Done | Response::Held(_) | Response::SessionCreated(_) | Response::Transaction(_),
+            ) => {
                 self.sync.finished(ticket, true);
                 self.sync.succeeded();
             }

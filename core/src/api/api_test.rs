@@ -31,6 +31,7 @@ impl World {
             version: "0.1.0".into(),
             server: true,
             kv_max_value_size: 524_288,
+            txn_max_req_len: 524_288,
             ports: [("server".into(), 8300), ("serf_lan".into(), 8301)].into(),
             ..About::default()
         };
@@ -89,6 +90,7 @@ impl World {
             Write::Kv(command) => Command::Kv(command),
             Write::Register(registration) => Command::Register(registration),
             Write::Deregister(deregistration) => Command::Deregister(deregistration),
+            Write::Transaction(operations) => Command::Transaction(operations),
             other => panic!("{other:?} needs a node"),
         };
         let response = self.published.view.apply(self.index, &command).response;

@@ -173,7 +173,13 @@ fn registration(mut body: Object, about: &About) -> Result<Registration, Bad> {
     Ok(registration)
 }
 
-fn service_of(mut body: Object) -> Result<Service, Bad> {
+fn service_of(body: Object) -> Result<Service, Bad> {
+    let (service, proxy) = service_fields(body)?;
+    checked_service(service, proxy)
+}
+
+/// Reads an instance as it stands, its proxy part apart.
+pub(super) fn service_fields(mut body: Object) -> Result<(Service, Option<proxy::Proxy>), Bad> {
     let kind_text = body.text("kind")?;
     let mut service = Service {
         kind: kind(&kind_text).ok_or_else(|| rule(format!("Invalid service kind {kind_text:?}")))?,
@@ -216,6 +222,14 @@ fn service_of(mut body: Object) -> Result<Service, Bad> {
         body.take(ignored);
     }
     body.finish()?;
+    Ok((service, proxy_part))
+}
+
+/// An instance that may be registered, with what follows from the rest filled in.
+pub(super) fn checked_service(
+    mut service: Service,
+    proxy_part: Option<proxy::Proxy>,
+) -> Result<Service, Bad> {
     if service.service.is_empty() {
         return Err(rule("Must provide service name with ID"));
     }
@@ -250,7 +264,8 @@ fn weight(body: &mut Object, key: &str) -> Result<u32, Bad> {
         .map_err(|_| rule(format!("Invalid Weights: {key} is {weight}, it must not be negative")))
 }
 
-fn check_of(mut body: Object) -> Result<Check, Bad> {
+/// Reads a check.
+pub(super) fn check_of(mut body: Object) -> Result<Check, Bad> {
     let status = body.text("status")?;
     let mut check = Check {
         node: body.text("node")?,

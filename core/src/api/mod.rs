@@ -21,6 +21,9 @@ pub mod render;
 mod route;
 mod session;
 mod status;
+mod txn;
+#[cfg(test)]
+mod txn_test;
 
 use std::time::Duration;
 
@@ -29,10 +32,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::Text;
 use crate::ids::Uuid;
-use crate::store::AutopilotSettings;
 use crate::store::command::{Deregistration, KvCommand, Registration};
 use crate::store::model::SessionBehavior;
 use crate::store::query::Query;
+use crate::store::{AutopilotSettings, Operation};
 
 pub use answer::{Answer, answer, query_meta};
 pub use cluster::{ClusterCall, EventsRead, Forwarded, Place, render_cluster};
@@ -232,6 +235,8 @@ pub enum Write {
         /// Only if the settings were last changed at this index.
         cas: Option<u64>,
     },
+    /// `/v1/txn`, if anything in it writes.
+    Transaction(Vec<Operation>),
 }
 
 /// What a client wants of a new session; validated.
@@ -288,7 +293,7 @@ pub enum ContentType {
 /// `X-Consul-Index`, `X-Consul-KnownLeader`, `X-Consul-LastContact`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueryMeta {
-    /// Index of the result; never zero.
+    /// Index of the result; zero only for transactions, whose answers tell none.
     pub index: u64,
     /// Whether the answering server knows a leader.
     pub known_leader: bool,

@@ -37,7 +37,8 @@ fn sort(store: &Store, near: &str, rows: &mut Rows) {
         | Rows::Sessions(_)
         | Rows::Services(_)
         | Rows::Node(_)
-        | Rows::Coordinates(_) => {}
+        | Rows::Coordinates(_)
+        | Rows::Transaction(_) => {}
     }
 }
 

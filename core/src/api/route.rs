@@ -9,7 +9,7 @@ use super::filter::{self, Fields, Filter, FilterError};
 use super::params::{self, Params};
 use super::{
     Authorizer, Call, ContentType, HttpReply, Permission, Read, Request, Resource, agent, catalog,
-    coordinate, event, health, kv, membership, operator, session, status,
+    coordinate, event, health, kv, membership, operator, session, status, txn,
 };
 use crate::Text;
 use crate::node::{About, Published};
@@ -93,6 +93,10 @@ pub fn body_limit(method: &str, path: &str, about: &About) -> BodyLimit {
         "PUT" | "POST" if path.starts_with("/v1/kv/") => {
             BodyLimit { max: about.kv_max_value_size, setting: Some("limits.kv_max_value_size") }
         }
+        "PUT" | "POST" if path == TXN => BodyLimit {
+            max: about.txn_max_req_len.max(about.kv_max_value_size),
+            setting: Some("limits.txn_max_req_len"),
+        },
         "PUT" | "POST" => BodyLimit { max: BODY_MAX, setting: None },
         "DELETE" if path == KEYRING => BodyLimit { max: BODY_MAX, setting: None },
         _ => BodyLimit { max: 0, setting: None },
@@ -190,6 +194,7 @@ const fn endpoint(
 #[rustfmt::skip]
 static ENDPOINTS: &[Endpoint] = &[
     endpoint("/v1/kv/", &["GET", "PUT", "DELETE"], Resource::Key, kv::handle),
+    endpoint(TXN, PUT, Resource::Key, txn::handle),
     endpoint("/v1/health/service/", GET, Resource::Service, health::service),
     endpoint("/v1/health/connect/", GET, Resource::Service, health::connect),
     endpoint("/v1/health/checks/", GET, Resource::Service, health::checks),
@@ -252,6 +257,9 @@ static ENDPOINTS: &[Endpoint] = &[
 const GET: &[&str] = &["GET"];
 const PUT: &[&str] = &["PUT"];
 const DELETE: &[&str] = &["DELETE"];
+
+/// Transactions, whose bodies have a limit of their own.
+const TXN: &str = "/v1/txn";
 
 /// The only endpoint whose DELETE has a body.
 const KEYRING: &str = "/v1/operator/keyring";

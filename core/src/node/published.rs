@@ -69,6 +69,8 @@ pub struct About {
     pub domain: Text,
     /// Largest value of a key, in bytes.
     pub kv_max_value_size: u64,
+    /// Largest body of a transaction, in bytes; never less than the largest value.
+    pub txn_max_req_len: u64,
     /// Ports by name (`http`, `dns`, `server`, `serf_lan`, `serf_wan`, `grpc`); zero or less means off.
     pub ports: std::collections::BTreeMap<Text, i32>,
     /// The effective configuration as JSON, for `/v1/agent/self`.

@@ -75,6 +75,7 @@ impl Node {
             Write::Autopilot { settings, cas } => {
                 Command::AutopilotSet { settings: settings.clone(), cas: *cas }
             }
+            Write::Transaction(operations) => Command::Transaction(operations.clone()),
             Write::SessionRenew(_) => unreachable!("renewals are not replicated"),
         }
     }

@@ -42,7 +42,12 @@ impl Store {
         }
     }
 
-    fn try_register(&mut self, change: &mut Change, registration: &Registration) -> Result<(), Refusal> {
+    /// Upserts what a registration names. After a refusal the store is of no use.
+    pub(super) fn try_register(
+        &mut self,
+        change: &mut Change,
+        registration: &Registration,
+    ) -> Result<(), Refusal> {
         let node = folded(&registration.node);
         let mut stale: BTreeSet<OnNode> = BTreeSet::new();
         if !registration.skip_node_update || self.nodes.get(&node).is_none() {

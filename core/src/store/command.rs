@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::model::{Check, Service, Session};
 use super::system::AutopilotSettings;
+use super::transaction::{Operation, Outcome};
 use crate::Text;
 use crate::coordinate::Coordinate;
 use crate::format::{self, BadEnvelope, Format, Formats};
@@ -63,6 +64,8 @@ pub enum Command {
         /// The new one.
         to: Format,
     },
+    /// Several operations, all or none.
+    Transaction(Vec<Operation>),
 }
 
 /// One operation on one key. Value and flags are ignored where they make no sense.
@@ -142,6 +145,8 @@ pub enum Response {
     SessionCreated(Uuid),
     /// Refused; nothing was changed. Every replica refuses alike.
     Refused(Refusal),
+    /// What a transaction came to.
+    Transaction(Outcome),
 }
 
 /// Why the store refused a command. The display texts are those of Consul's HTTP API.

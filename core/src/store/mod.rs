@@ -23,6 +23,7 @@ mod system;
 #[cfg(test)]
 mod tests;
 mod tombstones;
+mod transaction;
 mod watch;
 
 use std::sync::Arc;
@@ -47,6 +48,7 @@ pub use read::{Found, Rows};
 pub use rows::{BadRow, RowKey, StoreBuilder};
 pub use sessions::LockDelay;
 pub use system::{Autopilot, AutopilotSettings};
+pub use transaction::{Lookup, Operation, OperationError, Outcome, TransactionRow};
 pub use watch::Watches;
 
 use crate::Text;
@@ -136,6 +138,7 @@ impl Store {
                 }
                 Response::Done
             }
+            Command::Transaction(operations) => Response::Transaction(self.transact(&mut change, operations)),
         };
         let (touched, dirty) = change.finish();
         Applied { response, touched, dirty }

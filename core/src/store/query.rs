@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::model::Health;
+use super::transaction::Lookup;
 use crate::Text;
 use crate::ids::Uuid;
 
@@ -67,6 +68,8 @@ pub enum Query {
     Coordinates,
     /// The coordinate of one node (`/v1/coordinate/node`).
     NodeCoordinates(Text),
+    /// A transaction that only reads (`/v1/txn`); has no index.
+    Transaction(Vec<Lookup>),
 }
 
 /// Which instances of a service.

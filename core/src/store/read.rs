@@ -11,6 +11,7 @@ use super::nodes::has_meta;
 use super::query::{Query, ServiceSelector, WatchKey};
 use super::services::GroupKey;
 use super::sessions::folded;
+use super::transaction::Outcome;
 use crate::Text;
 
 /// The answer to a [`Query`].
@@ -50,6 +51,8 @@ pub enum Rows {
     Checks(Vec<Arc<Check>>),
     /// [`Query::Coordinates`], [`Query::NodeCoordinates`], in the order of their nodes.
     Coordinates(Vec<Arc<NodeCoordinate>>),
+    /// [`Query::Transaction`]
+    Transaction(Outcome),
 }
 
 impl Rows {
@@ -65,6 +68,7 @@ impl Rows {
             Rows::Node(row) => row.is_some(),
             Rows::Checks(rows) => !rows.is_empty(),
             Rows::Coordinates(rows) => !rows.is_empty(),
+            Rows::Transaction(outcome) => outcome.is_ok(),
         }
     }
 }
@@ -105,6 +109,7 @@ impl Store {
             Query::NodeCoordinates(name) => {
                 self.coordinates.get(&folded(name)).map_or(indexes.coordinates, |row| row.modify_index)
             }
+            Query::Transaction(_) => 0,
         };
         index.max(1)
     }
@@ -168,6 +173,7 @@ impl Store {
             Query::NodeCoordinates(name) => {
                 Rows::Coordinates(self.coordinates.get(&folded(name)).cloned().into_iter().collect())
             }
+            Query::Transaction(lookups) => Rows::Transaction(self.look_up(lookups)),
         }
     }
 
@@ -228,5 +234,7 @@ fn watch(query: &Query) -> Vec<WatchKey> {
         Query::ChecksInState { meta, .. } => with_nodes(WatchKey::Checks, meta),
         Query::Coordinates => vec![WatchKey::Coordinates],
         Query::NodeCoordinates(name) => vec![WatchKey::NodeCoordinates(folded(name))],
+        // It never waits.
+        Query::Transaction(_) => Vec::new(),
     }
 }

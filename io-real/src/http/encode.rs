@@ -69,7 +69,9 @@ pub(super) fn response(reply: HttpReply, gzip: bool) -> Response<Full<Bytes>> {
 }
 
 fn insert_meta(map: &mut HeaderMap, meta: QueryMeta) {
-    map.insert(&INDEX, HeaderValue::from(meta.index));
+    if meta.index > 0 {
+        map.insert(&INDEX, HeaderValue::from(meta.index));
+    }
     map.insert(&KNOWN_LEADER, HeaderValue::from_static(if meta.known_leader { "true" } else { "false" }));
     map.insert(&LAST_CONTACT, HeaderValue::from(meta.last_contact_ms));
 }

@@ -149,7 +149,8 @@ pub(crate) fn of_query(query: &Query) -> Option<Fields> {
         | Query::Session(_)
         | Query::NodeSessions(_)
         | Query::Sessions
-        | Query::Services { .. } => None,
+        | Query::Services { .. }
+        | Query::Transaction(_) => None,
         Query::Coordinates | Query::NodeCoordinates(_) => Some(COORDINATE),
         Query::Nodes { .. } => Some(NODE),
         Query::ServiceNodes(_) => Some(SERVICE_NODE),

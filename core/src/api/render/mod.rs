@@ -3,6 +3,7 @@
 pub(crate) mod json;
 pub(crate) mod rows;
 pub(crate) mod timestamp;
+pub(crate) mod transaction;
 
 use std::sync::Arc;
 
@@ -26,6 +27,11 @@ use crate::store::{Found, Instance, InstanceList, Memo, Rendering, Rows};
 /// The reply to a read of the replicated state.
 #[must_use]
 pub fn render_rows(_about: &About, read: &Read, found: &Found, meta: QueryMeta) -> HttpReply {
+    if let Rows::Transaction(outcome) = &found.rows {
+        let mut reply = transaction::read(outcome, &meta, read.shape.pretty);
+        reply.meta = Some(QueryMeta { index: 0, ..meta });
+        return reply;
+    }
     let mut reply = if is_missing(read, found) {
         HttpReply::empty(404)
     } else if let (true, Rows::Kv(Some(entry))) = (read.shape.raw, &found.rows) {
@@ -70,7 +76,8 @@ fn is_catalog(query: &Query) -> bool {
         | Query::NodeSessions(_)
         | Query::Sessions
         | Query::Coordinates
-        | Query::NodeCoordinates(_) => false,
+        | Query::NodeCoordinates(_)
+        | Query::Transaction(_) => false,
         Query::Nodes { .. }
         | Query::Services { .. }
         | Query::ServiceNodes(_)
@@ -101,9 +108,12 @@ fn filtered(read: &Read, rows: &Rows) -> Result<Rows, FilterError> {
     let Some(fields) = filter::of_query(&read.query) else { return Ok(rows.clone()) };
     let filter = Filter::parse(&read.filter, fields)?;
     Ok(match rows {
-        Rows::Kv(_) | Rows::KvTree(_) | Rows::KvKeys(_) | Rows::Sessions(_) | Rows::Services(_) => {
-            rows.clone()
-        }
+        Rows::Kv(_)
+        | Rows::KvTree(_)
+        | Rows::KvKeys(_)
+        | Rows::Sessions(_)
+        | Rows::Services(_)
+        | Rows::Transaction(_) => rows.clone(),
         Rows::Coordinates(located) => Rows::Coordinates(kept(located, |row| {
             filter.keeps(&written(|json| node_coordinate(json, &row.node, &row.coordinate)))
         })),
@@ -199,6 +209,7 @@ fn compact(read: &Read, found: &Rows) -> Vec<u8> {
             json = Json::with_capacity(located.len() * 250 + 2);
             list(&mut json, located, |json, row| node_coordinate(json, &row.node, &row.coordinate));
         }
+        Rows::Transaction(_) => unreachable!("rendered with what the answer's headers tell"),
     }
     json.into_bytes()
 }
@@ -277,6 +288,7 @@ pub fn render_response(write: &Write, response: &Response) -> HttpReply {
     match response {
         Response::Done => HttpReply::json(200, &b"true"[..]),
         Response::Held(held) => HttpReply::json(200, if *held { &b"true"[..] } else { b"false" }),
+        Response::Transaction(outcome) => transaction::written(outcome),
         Response::SessionCreated(id) => HttpReply::json(200, format!("{{\"ID\":\"{id}\"}}")),
         Response::Refused(refusal) => {
             debug_assert!(!matches!(write, Write::SessionRenew(_)), "a renewal is no command");

@@ -105,6 +105,15 @@ fn node_fields(json: &mut Json, node: &Node) {
 
 /// An instance as part of a node (`/v1/catalog/node`) or of a health answer.
 pub(crate) fn service(json: &mut Json, service: &Service) {
+    service_or(json, service, b"[]");
+}
+
+/// An instance as a transaction shows it: without tags it has none, not an empty list of them.
+pub(crate) fn service_in_transaction(json: &mut Json, service: &Service) {
+    service_or(json, service, b"null");
+}
+
+fn service_or(json: &mut Json, service: &Service, no_tags: &'static [u8]) {
     json.open(b'{');
     kind_unless_typical(json, &service.kind);
     json.key("ID");
@@ -112,7 +121,7 @@ pub(crate) fn service(json: &mut Json, service: &Service) {
     json.key("Service");
     json.string(&service.service);
     json.key("Tags");
-    json.strings(&service.tags);
+    tags_or(json, &service.tags, no_tags);
     json.key("Address");
     json.string(&service.address);
     if !service.tagged_addresses.is_empty() {
@@ -212,6 +221,23 @@ pub(crate) fn agent_service(json: &mut Json, service: &Service, content_hash: Op
 
 /// A check, of the catalog or of the agent's own.
 pub(crate) fn check(json: &mut Json, check: &Check) {
+    check_or(json, check, b"[]");
+}
+
+/// A check as a transaction shows it: without tags it has none, not an empty list of them.
+pub(crate) fn check_in_transaction(json: &mut Json, check: &Check) {
+    check_or(json, check, b"null");
+}
+
+fn tags_or(json: &mut Json, tags: &[Text], none: &'static [u8]) {
+    if tags.is_empty() {
+        json.raw(none);
+    } else {
+        json.strings(tags);
+    }
+}
+
+fn check_or(json: &mut Json, check: &Check, no_tags: &'static [u8]) {
     json.open(b'{');
     json.key("Node");
     json.string(&check.node);
@@ -230,7 +256,7 @@ pub(crate) fn check(json: &mut Json, check: &Check) {
     json.key("ServiceName");
     json.string(&check.service_name);
     json.key("ServiceTags");
-    json.strings(&check.service_tags);
+    tags_or(json, &check.service_tags, no_tags);
     json.key("Type");
     json.string(&check.kind);
     json.key("Interval");

@@ -112,7 +112,8 @@ impl Reconcile {
             | Command::AutopilotSet { .. }
             | Command::GroupNamed { .. }
             | Command::FormatRaised { .. }
-            | Command::Coordinates(_) => return,
+            | Command::Coordinates(_)
+            | Command::Transaction(_) => return,
         };
         let key = folded(node);
         let Some(under_way) = self.under_way.get_mut(&key) else { return };

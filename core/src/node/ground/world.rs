@@ -119,6 +119,7 @@ fn config(plan: &Plan, agent: usize) -> Config {
             server,
             domain: "consul".into(),
             kv_max_value_size: 1 << 19,
+            txn_max_req_len: 1 << 19,
             ..About::default()
         },
         timing: Timing::default(),

@@ -1,7 +1,7 @@
 //! Formats: what was written once can be read for ever, and what is foreign is refused by name.
 
 use super::super::command::BadCommand;
-use super::super::{BadRow, RowKey, StoreBuilder};
+use super::super::{BadRow, Lookup, Operation, RowKey, StoreBuilder};
 use super::*;
 use crate::coordinate::Coordinate;
 use crate::format::{Format, Formats};
@@ -50,6 +50,24 @@ fn commands() -> Vec<Command> {
         Command::GroupNamed { id: Uuid(9) },
         Command::Coordinates(vec![(Text::new("n1"), Coordinate { height: 0.25, ..Coordinate::default() })]),
         Command::FormatRaised { to: Format(2) },
+        Command::Transaction(vec![
+            Operation::Look(Lookup::KvIndex { key: Text::new("a/b"), index: 300 }),
+            Operation::Kv(KvCommand {
+                verb: KvVerb::Cas(300),
+                key: Text::new("a/b"),
+                value: Bytes::from_static(b"v"),
+                flags: 7,
+            }),
+            Operation::Put { registration: Box::new(node("n1")), cas: Some(300) },
+            Operation::Remove {
+                deregistration: Deregistration {
+                    node: Text::new("n1"),
+                    service_id: None,
+                    check_id: Some(Text::new("c")),
+                },
+                cas: None,
+            },
+        ]),
     ]
 }
 
@@ -73,6 +91,7 @@ fn commands_read_back_and_keep_their_bytes() {
         "010809",
         "010901026e3100000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000f83f0000000000000000000000000000d03f",
         "010a02",
+        "010b04000303612f62ac020101ac0203612f620176070200026e310831302e302e302e3100000364633100000001ac0203026e310001016300",
     ];
     let commands = commands();
     let encoded: Vec<String> = commands.iter().map(|command| hex(&command.encode(Format::FIRST))).collect();
@@ -136,8 +155,9 @@ fn a_foreign_or_damaged_command_is_refused() {
 fn rows_keep_their_bytes() {
     let mut world = World::default();
     let mut commands = commands();
-    let raised = commands.pop().expect("the newest command");
-    let coordinates = commands.pop().expect("the one before");
+    commands.pop().expect("the transaction, which makes rows of other kinds");
+    let raised = commands.pop().expect("the one before");
+    let coordinates = commands.pop().expect("and the one before that");
     let registration = commands[7].clone();
     for command in commands {
         world.apply(command);

@@ -10,6 +10,7 @@ mod planted;
 mod property;
 mod sessions;
 mod system;
+mod transaction;
 
 use std::time::Duration;
 
@@ -133,6 +134,7 @@ fn ids(found: &Found) -> Vec<String> {
             node.iter().flat_map(|(_, services)| services).map(|row| row.id.to_string()).collect()
         }
         Rows::Coordinates(rows) => rows.iter().map(|row| row.node.to_string()).collect(),
+        Rows::Transaction(outcome) => panic!("{outcome:?} is no list"),
         Rows::Checks(checks) => checks.iter().map(|check| format!("{}/{}", check.node, check.id)).collect(),
     }
 }

@@ -91,7 +91,10 @@ impl Model {
                 Response::Done
             }
             Command::ReapTombstones { .. } | Command::Coordinates(_) => Response::Done,
-            Command::AutopilotSet { .. } | Command::GroupNamed { .. } | Command::FormatRaised { .. } => {
+            Command::AutopilotSet { .. }
+            | Command::GroupNamed { .. }
+            | Command::FormatRaised { .. }
+            | Command::Transaction(_) => {
                 unreachable!("not part of the model")
             }
         };

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::model::{ServiceCheck, ServiceKind};
-use super::super::{RowKey, StoreBuilder};
+use super::super::{Lookup, Operation, RowKey, StoreBuilder};
 use super::*;
 use crate::coordinate::Coordinate;
 
@@ -135,6 +135,49 @@ pub(super) fn any_command(ids: bool) -> impl Strategy<Value = Command> {
     ]
 }
 
+/// Any operation of a transaction; of the catalog, conditional ones too.
+pub(super) fn any_operation() -> impl Strategy<Value = Operation> {
+    let cas = || option::of(0..20u64);
+    let lookup = prop_oneof![
+        text(&KEYS).prop_map(Lookup::Kv),
+        text(&KEYS).prop_map(Lookup::KvOrEmpty),
+        text(&KEYS).prop_map(Lookup::KvTree),
+        text(&KEYS).prop_map(Lookup::KvAbsent),
+        (text(&NODES)).prop_map(|name| Lookup::Node { id: None, name }),
+    ];
+    prop_oneof![
+        1 => lookup.prop_map(Operation::Look),
+        6 => any_kv().prop_map(|command| match command {
+            Command::Kv(command) => Operation::Kv(command),
+            other => unreachable!("{other:?} is about no key"),
+        }),
+        4 => (any_registration(true), 0..3u8, cas()).prop_map(|(command, part, cas)| {
+            let Command::Register(mut registration) = command else { unreachable!("a registration") };
+            registration.checks.truncate(1);
+            match part {
+                0 => (registration.service, registration.checks) = (None, Vec::new()),
+                1 => registration.checks.clear(),
+                _ => registration.service = None,
+            }
+            let of_node = registration.service.is_none() && registration.checks.is_empty();
+            registration.skip_node_update = !of_node;
+            Operation::Put { registration, cas }
+        }),
+        2 => (any_deregistration(), cas()).prop_map(|(command, cas)| match command {
+            Command::Deregister(deregistration) => Operation::Remove { deregistration, cas },
+            other => unreachable!("{other:?} removes nothing"),
+        }),
+    ]
+}
+
+/// Any command, transactions included.
+fn any_change() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        4 => any_command(true),
+        1 => vec(any_operation(), 0..5).prop_map(Command::Transaction),
+    ]
+}
+
 /// Every query that could find something, and some that could not.
 fn queries() -> Vec<Query> {
     let metas = [Vec::new(), vec![(Text::new("rack"), Text::new("1"))]];
@@ -185,7 +228,7 @@ fn same(a: &Rows, b: &Rows) -> bool {
     }
 }
 
-fn all_rows(store: &Store) -> BTreeMap<RowKey, Vec<u8>> {
+pub(super) fn all_rows(store: &Store) -> BTreeMap<RowKey, Vec<u8>> {
     store.rows().map(|key| (key.clone(), store.row(&key).expect("it is listed"))).collect()
 }
 
@@ -202,7 +245,7 @@ proptest! {
 
     #[test]
     fn every_change_of_an_answer_raises_its_index_and_touches_what_it_watched(
-        commands in vec(any_command(true), 1..40),
+        commands in vec(any_change(), 1..40),
     ) {
         let queries = queries();
         // A log never begins with a command: the first entry is its leader's.
@@ -210,7 +253,10 @@ proptest! {
         let mut before: Vec<Found> = queries.iter().map(|query| world.store.evaluate(query)).collect();
         for command in commands {
             let applied = world.apply(command.clone());
-            if matches!(applied.response, Response::Refused(_) | Response::Held(false)) {
+            if matches!(
+                applied.response,
+                Response::Refused(_) | Response::Held(false) | Response::Transaction(Err(_))
+            ) {
                 prop_assert!(applied.touched.is_empty() && applied.dirty.is_empty(), "{:?}", command);
             }
             for (query, old) in queries.iter().zip(&mut before) {
@@ -234,7 +280,7 @@ proptest! {
 
     #[test]
     fn rows_are_the_whole_store_and_dirty_names_all_that_changed(
-        commands in vec(any_command(true), 1..40),
+        commands in vec(any_change(), 1..40),
         restart in 0..40usize,
     ) {
         let queries = queries();
@@ -267,7 +313,7 @@ proptest! {
 
     #[test]
     fn a_walk_in_chunks_sees_every_row_once_and_in_order(
-        commands in vec(any_command(true), 1..40),
+        commands in vec(any_change(), 1..40),
         max_bytes in 0..200usize,
     ) {
         let mut world = World::default();
