@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::operator::{autopilot, raft, usage};
+use super::params::WAIT_MAX;
 use super::render::indented;
 use super::route::{Context, Handled};
 use super::{Call, HttpReply, Read, Write, coordinate, status};
@@ -104,6 +105,15 @@ pub enum Place {
 }
 
 impl ClusterCall {
+    /// Whether being done twice makes no difference.
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        !matches!(
+            self,
+            ClusterCall::Keys { .. } | ClusterCall::RemovePeer { .. } | ClusterCall::TransferLeader { .. }
+        )
+    }
+
     /// Who can answer it.
     #[must_use]
     pub fn place(&self) -> Place {
@@ -205,13 +215,16 @@ impl Forwarded {
         match self {
             Forwarded::Read(_) | Forwarded::Dns(_) => true,
             Forwarded::Write(_) => false,
-            Forwarded::Cluster(call) => !matches!(
-                call,
-                ClusterCall::Keys { .. }
-                    | ClusterCall::RemovePeer { .. }
-                    | ClusterCall::TransferLeader { .. }
-            ),
+            Forwarded::Cluster(call) => call.is_repeatable(),
         }
+    }
+
+    /// Whether it is an agent's to have done by others, for no longer than a client may wait. What
+    /// [`Forwarded::try_from`] made is; what came over the network need not be.
+    #[must_use]
+    pub fn is_allowed(&self) -> bool {
+        let is_own = matches!(self, Forwarded::Cluster(call) if call.place() == Place::Agent);
+        !is_own && self.wait() <= WAIT_MAX
     }
 
     /// For how long the answer may keep waiting for a change.

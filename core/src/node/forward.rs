@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use super::Node;
 use super::jobs::{Job, JobId, Origin, Stage, Work};
-use super::peer::{Ask, PeerAnswer, PeerMessage, Serve};
-use crate::api::{Authorizer, Forwarded, HttpReply, Request};
+use super::peer::{Ask, PeerMessage, Serve};
+use crate::api::Forwarded;
 use crate::format::Format;
 use crate::ids::{RequestId, ServerId};
-use crate::store::command::{Refusal, Response};
 use crate::time::Now;
 
 /// A server answers a waiting read up to so much later than it was asked to: jitter, and the way.
@@ -27,7 +26,7 @@ pub struct Guests {
 
 impl Guests {
     /// Takes a request up.
-    fn admit(&mut self, guest: ServerId, asked: u64) -> RequestId {
+    pub fn admit(&mut self, guest: ServerId, asked: u64) -> RequestId {
         self.next += 1;
         let request = RequestId(self.next | GUEST_BIT);
         self.by_request.insert(request, (guest, asked));
@@ -94,33 +93,6 @@ impl Node {
         };
         self.frames.push((server, PeerMessage::Ask { id: id.0, ask: Ask::Serve(serve) }));
         self.jobs.put(id, Job { stage: Stage::Asked(server), ..job });
-    }
-
-    /// Does something for a client agent.
-    pub(super) fn serve(&mut self, now: Now, guest: ServerId, asked: u64, serve: Serve) {
-        if !self.about.server {
-            return self.answer_peer(guest, asked, PeerAnswer::NotLeader);
-        }
-        if self.admission().requests == 0 {
-            let full =
-                HttpReply::text(503, "rpc error: the server has too many requests under way, try again");
-            return self.answer_peer(guest, asked, PeerAnswer::Reply(full));
-        }
-        match serve {
-            Serve::Request(forwarded) => {
-                let id = self.guests.admit(guest, asked);
-                let request = Request { call: (*forwarded).into(), authorizer: Authorizer };
-                self.on_request(now, id, request);
-            }
-            Serve::Command(payload) => match self.decode(&payload) {
-                Ok(command) => self.propose_for(now, Origin::Guest(guest, asked), command),
-                Err(bad) => {
-                    let refused = Response::Refused(Refusal::Other(bad.to_string()));
-                    self.answer_peer(guest, asked, PeerAnswer::Applied(refused));
-                }
-            },
-            Serve::Catalog(node) => self.begin(now, Origin::Guest(guest, asked), Work::Catalog(node)),
-        }
     }
 
     /// A client agent does not wait for this any more.

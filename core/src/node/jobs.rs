@@ -14,7 +14,7 @@ use crate::time::Mono;
 pub struct JobId(pub u64);
 
 /// Who waits for the answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A client of this agent.
     Client(RequestId),
@@ -55,7 +55,8 @@ impl Work {
     #[must_use]
     pub fn is_repeatable(&self) -> bool {
         match self {
-            Work::Propose(..) | Work::Lead(_) => false,
+            Work::Propose(..) => false,
+            Work::Lead(call) => call.is_repeatable(),
             Work::Read(..) | Work::Confirm { .. } | Work::Catalog(_) => true,
             Work::Serve(serve) => serve.is_repeatable(),
         }

@@ -1,5 +1,6 @@
 //! The node: routes inputs to its machines and their effects to the outbox, and decides nothing else.
 
+mod asks;
 mod checkpointing;
 mod cluster;
 mod config;

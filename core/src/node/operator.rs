@@ -10,19 +10,12 @@ use crate::raft::{ChangeError, MembershipChange, Role};
 use crate::time::{Mono, Now};
 
 impl Node {
+    /// A call of a client: on a client agent one that is about this agent, on servers any.
     pub(super) fn on_cluster_call(&mut self, now: Now, id: RequestId, call: ClusterCall) {
         match call.place() {
             Place::Agent => self.on_own_call(now, id, call),
-            Place::Server if self.about.server => self.on_server_call(now, id, call),
-            Place::Leader if self.about.server => {
-                self.begin(now, Origin::Client(id), Work::Lead(call));
-            }
-            Place::Server | Place::Leader => {
-                match crate::api::Forwarded::try_from(api::Call::Cluster(call)) {
-                    Ok(forwarded) => self.forward(now, id, forwarded),
-                    Err(_) => unreachable!("what others may answer can be forwarded"),
-                }
-            }
+            Place::Server => self.on_server_call(now, id, call),
+            Place::Leader => self.begin(now, Origin::Client(id), Work::Lead(call)),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::api::{
 use crate::format::Format;
 use crate::ids::{LogIndex, RequestId, ServerId, Uuid};
 use crate::planted::{Bug, planted};
-use crate::store::command::{Command, Refusal, Response};
+use crate::store::command::{Command, Response};
 use crate::store::model::{ServiceCheck, Session};
 use crate::store::query::Query;
 use crate::time::{Mono, Now};
@@ -27,13 +27,13 @@ const FORMER_LEADER_GRACE: Duration = Duration::from_millis(500);
 impl Node {
     pub(super) fn on_request(&mut self, now: Now, id: RequestId, request: Request) {
         let origin = Origin::Client(id);
-        let call = match request.call {
-            Call::Cluster(call) => return self.on_cluster_call(now, id, call),
-            call if self.about.server => call,
-            call => match Forwarded::try_from(call) {
+        let call = if self.about.server {
+            request.call
+        } else {
+            match Forwarded::try_from(request.call) {
                 Ok(forwarded) => return self.forward(now, id, forwarded),
-                Err(call) => call,
-            },
+                Err(own) => own,
+            }
         };
         match call {
             Call::Read(read) => self.begin(now, origin, Work::Read(Box::new(read), None)),
@@ -47,7 +47,7 @@ impl Node {
                 self.begin(now, origin, Work::Propose(Box::new(command), Some(Box::new(write))));
             }
             Call::Agent(call) => self.on_agent_call(now, id, call),
-            Call::Cluster(_) => unreachable!("taken above"),
+            Call::Cluster(call) => self.on_cluster_call(now, id, call),
             Call::Dns(question) => {
                 let published = self.published(now);
                 let answer = question.answer(&published, now, &mut self.rng).unwrap_or_default();
@@ -192,6 +192,23 @@ impl Node {
         }
     }
 
+    /// The leader has said from which index on a read is linearizable, and whether it renewed the session.
+    pub(super) fn confirmed_elsewhere(
+        &mut self,
+        now: Now,
+        id: JobId,
+        job: Job,
+        index: LogIndex,
+        renewed: bool,
+    ) {
+        match (&job.origin, &job.work) {
+            (Origin::Client(request), Work::Read(_, renew @ Some(_))) if !renewed => {
+                self.reply(*request, unknown_session(*renew));
+            }
+            _ => self.confirmed(now, id, job, index),
+        }
+    }
+
     /// Reads what the catalog has of this node, for the agent. Not from a state that lacks what this server has not
     /// applied yet: what the agent would not see there it could not repair before the next time.
     pub(super) fn fetch_catalog(&mut self, now: Now, ticket: u64) {
@@ -285,13 +302,13 @@ impl Node {
         self.answer_write(now, job, Ok(response));
     }
 
-    fn answer_write(&mut self, now: Now, job: Job, outcome: Result<Response, &'static str>) {
+    pub(super) fn answer_write(&mut self, now: Now, job: Job, outcome: Result<Response, &str>) {
         match job.origin {
             Origin::Client(request) => {
                 let reply = match (&outcome, &job.work) {
                     (Ok(response), Work::Propose(_, Some(write))) => api::render_response(write, response),
                     (Ok(_), _) => HttpReply::text(200, ""),
-                    (Err(error), _) => HttpReply::text(500, *error),
+                    (Err(error), _) => HttpReply::text(500, (*error).to_owned()),
                 };
                 self.reply(request, reply);
             }
@@ -383,7 +400,7 @@ impl Node {
     }
 
     /// Whoever was asked has not done it. Asks the next one, or waits until there is another one to ask.
-    fn ask_again(&mut self, now: Now, id: JobId, job: Job, asked: ServerId) {
+    pub(super) fn ask_again(&mut self, now: Now, id: JobId, job: Job, asked: ServerId) {
         if self.about.server && self.raft.leader().is_none_or(|leader| leader == asked) {
             self.jobs.put(id, Job { stage: Stage::Held, ..job });
         } else {
@@ -427,15 +444,11 @@ impl Node {
             if let Stage::Asked(silent) = job.stage {
                 self.servers.avoid(silent, now.mono);
             }
-            let nobody = if self.about.server { "No cluster leader" } else { "No known Consul servers" };
-            match (&job.origin, &job.work) {
-                _ if matches!(job.stage, Stage::Asked(_)) && !job.work.is_repeatable() => {
-                    self.answer_lost(now, job, "no answer in time");
-                }
-                (_, Work::Propose(..)) => self.answer_write(now, job, Err(nobody)),
-                (_, Work::Catalog(_)) => self.answer_catalog(now, &job.origin, None),
-                (Origin::Peer(peer, id), _) => self.answer_peer(*peer, *id, PeerAnswer::NotLeader),
-                _ => self.answer_reply(&job, HttpReply::text(500, nobody)),
+            if matches!(job.stage, Stage::Asked(_)) && !job.work.is_repeatable() {
+                self.answer_lost(now, job, "no answer in time");
+            } else {
+                let nobody = if self.about.server { "No cluster leader" } else { "No known Consul servers" };
+                self.fail(now, job, nobody);
             }
         }
         if !self.about.server {
@@ -445,8 +458,20 @@ impl Node {
         }
     }
 
+    /// It was not done, and nobody tries any more.
+    pub(super) fn fail(&mut self, now: Now, job: Job, why: &str) {
+        match (&job.origin, &job.work) {
+            (_, Work::Propose(..)) => self.answer_write(now, job, Err(why)),
+            (_, Work::Catalog(_)) => self.answer_catalog(now, &job.origin, None),
+            (Origin::Peer(peer, asked), _) => self.answer_peer(*peer, *asked, PeerAnswer::NotLeader),
+            (Origin::Client(_) | Origin::Guest(..) | Origin::Agent(_) | Origin::Duty, _) => {
+                self.answer_reply(&job, HttpReply::text(500, why.to_owned()));
+            }
+        }
+    }
+
     /// Tells whoever waits the reply to a request.
-    fn answer_reply(&mut self, job: &Job, reply: HttpReply) {
+    pub(super) fn answer_reply(&mut self, job: &Job, reply: HttpReply) {
         match job.origin {
             Origin::Client(request) => self.reply(request, reply),
             Origin::Peer(peer, asked) | Origin::Guest(peer, asked) => {
@@ -456,8 +481,8 @@ impl Node {
         }
     }
 
-    fn answer_catalog(&mut self, now: Now, origin: &Origin, catalog: Option<CatalogState>) {
-        match (origin.clone(), catalog) {
+    pub(super) fn answer_catalog(&mut self, now: Now, origin: &Origin, catalog: Option<CatalogState>) {
+        match (*origin, catalog) {
             (Origin::Agent(ticket), catalog) => {
                 self.agent(now, |agent, cx| agent.on_catalog(cx, ticket, catalog));
             }
@@ -483,66 +508,6 @@ impl Node {
         };
         self.frames.push((leader, PeerMessage::Ask { id: id.0, ask }));
         self.jobs.put(id, Job { stage: Stage::Asked(leader), ..job });
-    }
-
-    pub(super) fn answer_peer(&mut self, peer: ServerId, id: u64, answer: PeerAnswer) {
-        self.frames.push((peer, PeerMessage::Answer { id, answer }));
-    }
-
-    /// Another server spoke.
-    pub(super) fn on_peer_message(&mut self, now: Now, peer: ServerId, message: PeerMessage) {
-        match message {
-            PeerMessage::Raft(message) if self.may_hear(peer) => {
-                self.raft(now, |raft, cx| raft.on_message(cx, peer, message));
-            }
-            PeerMessage::Raft(_) => {}
-            PeerMessage::Ask { id, ask: Ask::Propose(payload) } => match self.decode(&payload) {
-                Ok(command) => self.propose_for(now, Origin::Peer(peer, id), command),
-                Err(bad) => {
-                    let refused = Response::Refused(Refusal::Other(bad.to_string()));
-                    self.answer_peer(peer, id, PeerAnswer::Applied(refused));
-                }
-            },
-            PeerMessage::Ask { id, ask: Ask::ReadIndex { consistent, renew } } => {
-                self.begin(now, Origin::Peer(peer, id), Work::Confirm { consistent, renew });
-            }
-            PeerMessage::Ask { id, ask: Ask::Lead(call) } => {
-                self.begin(now, Origin::Peer(peer, id), Work::Lead(call));
-            }
-            PeerMessage::Ask { id, ask: Ask::Serve(serve) } => self.serve(now, peer, id, serve),
-            PeerMessage::Answer { id, answer } => self.on_answer(now, peer, JobId(id), answer),
-            PeerMessage::Forget { id } => self.forget_guest(peer, id),
-            PeerMessage::Greeting(formats) => self.on_greeting(peer, formats),
-        }
-    }
-
-    fn on_answer(&mut self, now: Now, peer: ServerId, id: JobId, answer: PeerAnswer) {
-        self.servers.on_answer(peer);
-        let Some(job) = self.jobs.take(id) else { return };
-        if job.stage != Stage::Asked(peer) {
-            return self.jobs.put(id, job);
-        }
-        match answer {
-            PeerAnswer::Applied(response) => self.answer_write(now, job, Ok(response)),
-            PeerAnswer::ReadIndex { index, renewed: true } => self.confirmed(now, id, job, LogIndex(index)),
-            PeerAnswer::ReadIndex { renewed: false, .. } => {
-                if let (Origin::Client(request), Work::Read(_, renew)) = (&job.origin, &job.work) {
-                    self.reply(*request, unknown_session(*renew));
-                }
-            }
-            PeerAnswer::Reply(reply) => self.answer_reply(&job, reply),
-            PeerAnswer::Catalog(catalog) => self.answer_catalog(now, &job.origin, Some(*catalog)),
-            // The server that a client agent asked has found no leader for as long as it waits for one.
-            PeerAnswer::NotLeader if !self.about.server => match &job.work {
-                Work::Catalog(_) => self.answer_catalog(now, &job.origin, None),
-                Work::Propose(..) => self.answer_write(now, job, Err("No cluster leader")),
-                _ => self.answer_reply(&job, HttpReply::text(500, "No cluster leader")),
-            },
-            PeerAnswer::NotLeader => self.ask_again(now, id, job, peer),
-            PeerAnswer::Unknown => {
-                self.answer_write(now, job, Err("leadership lost while committing log"));
-            }
-        }
     }
 
     pub(super) fn reply(&mut self, request: RequestId, reply: HttpReply) {

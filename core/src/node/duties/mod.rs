@@ -223,8 +223,9 @@ impl Duties {
     }
 
     /// A node says where it is. Lost on a server that does not lead, or when leadership ends before it is replicated.
+    /// What is not a number is nowhere.
     pub fn locate(&mut self, cx: &mut Cx<'_, Effect>, node: Text, coordinate: Coordinate) {
-        if self.active {
+        if self.active && coordinate.is_finite() {
             self.coordinates.locate(cx, node, coordinate);
         }
     }

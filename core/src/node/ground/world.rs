@@ -80,11 +80,11 @@ pub fn name(agent: usize) -> Text {
     Text::new(format!("n{agent}"))
 }
 
-fn id(agent: usize) -> Uuid {
+pub fn id(agent: usize) -> Uuid {
     Uuid(1000 + agent as u128)
 }
 
-fn config(plan: &Plan, agent: usize) -> Config {
+pub fn config(plan: &Plan, agent: usize) -> Config {
     let (server, id, node) = (agent < plan.servers, id(agent), name(agent));
     let ip = Text::new(address(agent, 0).ip().to_string());
     let role = if server { tag::ROLE_SERVER } else { tag::ROLE_CLIENT };

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod formats;
+mod hostile;
 
 use std::time::Duration;
 
