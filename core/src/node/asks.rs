@@ -137,17 +137,12 @@ impl Node {
 
 /// Whether only the leader itself may propose it: it says what the leader alone knows.
 fn is_duty(command: &Command) -> bool {
-    match command {
+    matches!(
+        command,
         Command::LockDelayOver { .. }
-        | Command::ReapTombstones { .. }
-        | Command::GroupNamed { .. }
-        | Command::Coordinates(_)
-        | Command::FormatRaised { .. } => true,
-        Command::Kv(_)
-        | Command::Register(_)
-        | Command::Deregister(_)
-        | Command::SessionCreate(_)
-        | Command::SessionDestroy { .. }
-        | Command::AutopilotSet { .. } => false,
-    }
+            | Command::ReapTombstones { .. }
+            | Command::GroupNamed { .. }
+            | Command::Coordinates(_)
+            | Command::FormatRaised { .. }
+    )
 }
