@@ -165,6 +165,8 @@ where
 #[cfg(test)]
 mod tests {
     use proconsul_core::ids::Uuid;
+    use proconsul_core::testing::fuzz::{cases, hostile};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -224,5 +226,34 @@ mod tests {
             near.write_all(garbage).await.expect("room");
             assert!(matches!(answer(&mut far, &hello(2, 0)).await, Err(Failure::Foreign)));
         }
+    }
+
+    proptest! {
+        #![proptest_config(cases(128))]
+
+        #[test]
+        fn nothing_that_a_stranger_says_is_a_greeting_by_accident(bytes in hostile(greeting(), 100)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            let answered = runtime.block_on(async {
+                let (mut near, mut far) = tokio::io::duplex(4_096);
+                near.write_all(&bytes).await.expect("room");
+                near.shutdown().await.expect("open");
+                answer(&mut far, &hello(2, 0)).await
+            });
+            if let Ok(hello) = answered {
+                prop_assert_eq!((hello.callee, hello.datacenter.as_str()), (Uuid(2), "dc1"));
+            }
+        }
+    }
+
+    /// What a caller sends first.
+    fn greeting() -> impl Strategy<Value = Vec<u8>> {
+        any::<u128>().prop_map(|id| {
+            let mut bytes = Vec::new();
+            let mut sink = std::io::Cursor::new(&mut bytes);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            runtime.block_on(send(&mut sink, &hello(id, 2))).expect("memory");
+            bytes
+        })
     }
 }
