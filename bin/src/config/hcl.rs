@@ -410,6 +410,7 @@ fn put(object: &mut Map<String, Value>, keys: &[String], value: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proconsul_core::testing::fuzz::{cases, hostile_text};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -503,7 +504,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(128))]
+        #![proptest_config(cases(256))]
 
         #[test]
         fn what_is_written_is_read_again(map in prop::collection::btree_map("k[a-z_]{0,5}", values(), 0..5)) {
@@ -513,8 +514,16 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in "[a-z0-9 =:,{}\\[\\]\"\\\\\n<$#/*.é-]{0,60}") {
-            let _ = parse(&text);
+        fn hostile_text_is_read_or_refused_at_little_cost(text in hostile_text(
+            prop_oneof![
+                prop::collection::btree_map("k[a-z_]{0,5}", values(), 0..5)
+                    .prop_map(|map| written(&map.into_iter().collect())),
+                "[a-z0-9 =:,{}\\[\\]\"\\\\\n<$#/*.é-]{0,60}",
+            ],
+            100,
+        )) {
+            let held = allocation_counter::measure(|| drop(parse(&text))).bytes_max;
+            prop_assert!(held < 64 * 1024 + 512 * text.len() as u64, "{} bytes", held);
         }
     }
 

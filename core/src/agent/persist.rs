@@ -139,8 +139,31 @@ fn decode<T: DeserializeOwned>(key: &Text, value: &[u8]) -> Result<T, BadPersist
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::CheckKind;
     use super::*;
+    use crate::testing::frugal;
+    use crate::testing::fuzz::{cases, hostile};
+
+    proptest! {
+        #![proptest_config(cases(128))]
+
+        #[test]
+        fn hostile_values_are_refused_or_read(
+            prefix in prop::sample::select(vec![SERVICE, CHECK, TTL]),
+            value in hostile("[a-z]{1,9}".prop_map(|name| {
+                let kind = CheckKind::Ttl { ttl: Duration::from_secs(30) };
+                put_check(&CheckDefinition::new(name.as_str(), "C", kind)).1.expect("put").to_vec()
+            }), 60),
+        ) {
+            let persisted = [(Text::from(format!("{prefix}x")), Bytes::from(value.clone()))];
+            let read = frugal(value.len(), || Saved::read(&persisted));
+            if let Ok(saved) = read {
+                prop_assert_eq!(saved.services.len() + saved.checks.len() + saved.ttls.len(), 1);
+            }
+        }
+    }
 
     #[test]
     fn the_format_of_persisted_checks_is_stable() {

@@ -14,6 +14,8 @@ use crate::raft::{Member, Membership};
 use crate::store::Store;
 use crate::store::command::{Command, Response};
 use crate::store::model::{Check, Health, Service};
+use crate::testing::frugal;
+use crate::testing::fuzz::{cases, hostile_text};
 use crate::time::{Mono, Now, Wall};
 
 pub(super) struct World {
@@ -421,8 +423,24 @@ fn responses_of_the_store_read_as_consul_writes_them() {
     assert_eq!(render_renewed(Uuid(5), None).status, 404);
 }
 
+/// Bodies as clients send them.
+fn bodies() -> impl Strategy<Value = String> {
+    let words = (any::<u32>(), "[a-z]{0,8}").prop_map(|(number, word)| {
+        [
+            json!({"Node": word, "Address": "10.0.0.1", "Service": {"Service": word, "Port": number, "Tags": [word]}, "SkipNodeUpdate": true}),
+            json!({"Name": word, "ID": word, "Port": number % 70_000, "Check": {"TTL": "10s", "Status": "passing"}, "Weights": {"Passing": number}}),
+            json!({"Name": word, "TTL": format!("{number}s"), "Behavior": "delete", "LockDelay": number, "NodeChecks": [word]}),
+            json!({"Name": word, "HTTP": "http://127.0.0.1", "Interval": "1s", "Header": {"A": [word]}, "Args": [word, word]}),
+            json!({"Node": word, "Coord": {"Vec": [0.1, f64::from(number)], "Error": 1.5, "Height": 1e-5}}),
+            json!({"CleanupDeadServers": true, "MaxTrailingLogs": number, "LastContactThreshold": "200ms"}),
+            json!({"Key": word}),
+        ]
+    });
+    (words, any::<prop::sample::Index>()).prop_map(|(documents, which)| which.get(&documents).to_string())
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(cases(512))]
 
     #[test]
     fn nothing_that_arrives_makes_the_router_panic(
@@ -434,10 +452,11 @@ proptest! {
             "/?.{0,24}",
         ],
         query in "(((index|wait|dc|filter|cas|flags|tag|passing|node-meta|enable|separator|keys|recurse|raw|pretty|stale|max_stale|%zz|.{0,3})(=.{0,8})?&?){0,4})",
-        body in prop_oneof!["(?s).{0,40}", r#"\{("(Node|Name|ID|Check|Service|Address|Status|Port)":("x"|1|null|\{\}|\[\]),?){0,3}\}"#],
+        body in prop_oneof![hostile_text(bodies(), 200), r#"\{("(Node|Name|ID|Check|Service|Address|Status|Port)":("x"|1|null|\{\}|\[\]),?){0,3}\}"#],
     ) {
         let world = World::new();
-        match world.route(&method, &format!("{path}?{query}"), &body) {
+        let target = format!("{path}?{query}");
+        match frugal(target.len() + body.len(), || world.route(&method, &target, &body)) {
             Routed::Reply(reply) => prop_assert!((200..600).contains(&reply.status)),
             Routed::Call { .. } => {}
         }

@@ -135,3 +135,119 @@ impl PeerMessage {
         postcard::from_bytes(&frame[at..]).map_err(|_| BadFrame::Garbled)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::api::{Read, Write};
+    use crate::gossip::KeysChange;
+    use crate::ids::{LogIndex, Term};
+    use crate::raft::{
+        Append, AppendReply, Body, Chunk, Entry, Payload, Position, SnapshotMeta, Verdict, VoteReply,
+        VoteRequest,
+    };
+    use crate::store::query::Query;
+    use crate::testing::frugal;
+    use crate::testing::fuzz::{cases, hostile};
+
+    fn bytes() -> impl Strategy<Value = Bytes> {
+        vec(any::<u8>(), 0..40).prop_map(Bytes::from)
+    }
+
+    fn position() -> impl Strategy<Value = Position> {
+        (any::<u64>(), any::<u64>())
+            .prop_map(|(index, term)| Position { index: LogIndex(index), term: Term(term) })
+    }
+
+    fn body() -> impl Strategy<Value = Body> {
+        let entries = vec((position(), bytes()), 0..4).prop_map(|entries| {
+            let entry = |(at, data): (Position, Bytes)| Entry {
+                term: at.term,
+                index: at.index,
+                payload: Payload::Command(data),
+            };
+            entries.into_iter().map(entry).collect()
+        });
+        prop_oneof![
+            (any::<bool>(), any::<u64>(), position()).prop_map(|(pre, election, last)| Body::VoteRequest(
+                VoteRequest { pre, election: Term(election), last, mark: None }
+            )),
+            (any::<bool>(), any::<u64>(), any::<std::time::Duration>()).prop_map(
+                |(granted, election, hold)| {
+                    Body::VoteReply(VoteReply { pre: !granted, election: Term(election), granted, hold })
+                }
+            ),
+            (position(), entries, any::<u64>(), any::<bool>()).prop_map(
+                |(prev, entries, commit, promise)| {
+                    Body::Append(Append { prev, entries, commit: LogIndex(commit), round: commit, promise })
+                }
+            ),
+            (any::<u64>(), position()).prop_map(|(round, hint)| {
+                Body::AppendReply(AppendReply {
+                    round,
+                    verdict: Verdict::Rejected { prev: hint.index, hint },
+                })
+            }),
+            (any::<u64>(), bytes(), any::<bool>()).prop_map(|(seq, data, last)| Body::Chunk(Chunk {
+                meta: SnapshotMeta::default(),
+                seq,
+                data,
+                last
+            })),
+            any::<u64>().prop_map(|term| Body::FoundReply { asked: Term(term), granted: true }),
+        ]
+    }
+
+    fn message() -> impl Strategy<Value = PeerMessage> {
+        let raft = (any::<u64>(), body())
+            .prop_map(|(term, body)| PeerMessage::Raft(Message { term: Term(term), body }));
+        let ask = prop_oneof![
+            bytes().prop_map(Ask::Propose),
+            (any::<bool>(), any::<u128>())
+                .prop_map(|(consistent, id)| Ask::ReadIndex { consistent, renew: Some(Uuid(id)) }),
+            "[ -~]{0,20}"
+                .prop_map(|id| Ask::Lead(ClusterCall::RemovePeer { id: Some(id.into()), address: None })),
+            bytes().prop_map(|command| Ask::Serve(Serve::Command(command))),
+            "[ -~é]{0,20}".prop_map(|key| Ask::Serve(Serve::Request(Box::new(Forwarded::Read(Read::new(
+                Query::Kv(key.into())
+            )))))),
+            any::<u128>().prop_map(|id| Ask::Serve(Serve::Request(Box::new(Forwarded::Write(
+                Write::SessionDestroy(Uuid(id))
+            ))))),
+            Just(Ask::Lead(ClusterCall::Keys { change: KeysChange::List, local_only: true })),
+        ];
+        let answer = prop_oneof![
+            (any::<u64>(), any::<bool>())
+                .prop_map(|(index, renewed)| PeerAnswer::ReadIndex { index, renewed }),
+            (200..600_u16, bytes())
+                .prop_map(|(status, body)| PeerAnswer::Reply(HttpReply::json(status, body))),
+            Just(PeerAnswer::NotLeader),
+        ];
+        prop_oneof![
+            2 => raft,
+            3 => (any::<u64>(), ask).prop_map(|(id, ask)| PeerMessage::Ask { id, ask }),
+            2 => (any::<u64>(), answer).prop_map(|(id, answer)| PeerMessage::Answer { id, answer }),
+            1 => any::<u64>().prop_map(|id| PeerMessage::Forget { id }),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(cases(512))]
+
+        #[test]
+        fn what_is_sent_arrives(message in message()) {
+            prop_assert_eq!(PeerMessage::decode(&message.encode()), Ok(message));
+        }
+
+        #[test]
+        fn hostile_frames_are_refused_or_read_at_little_cost(frame in hostile(message().prop_map(|message| message.encode().to_vec()), 200)) {
+            let decoded = frugal(frame.len(), || PeerMessage::decode(&frame));
+            if frame.first() != Some(&VERSION) {
+                prop_assert!(decoded.is_err());
+            }
+        }
+    }
+}

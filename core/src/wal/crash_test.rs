@@ -9,6 +9,8 @@ use super::{BadLog, DiskOp, Options, Wal, Write, frame, record, segment};
 use crate::ids::{LogIndex, Term, Uuid};
 use crate::raft::{Entry, HardState, Payload, Record, Recovered, SnapshotMeta};
 use crate::rng::Rng;
+use crate::testing::frugal;
+use crate::testing::fuzz::{cases, damaged, hostile};
 
 const SMALL: Options =
     Options { segment_bytes_max: 4096, zero_step_first: 256, zero_step_max: 1024, frame_bytes_max: 1500 };
@@ -251,6 +253,41 @@ proptest! {
         }
         world.complete_all();
         world.crash(&mut Rng::from_seed(0));
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(256))]
+
+    #[test]
+    fn hostile_files_are_refused_or_hold_nothing_that_was_not_written(
+        which in any::<prop::sample::Index>(),
+        damage in damaged(Just(b"0123456789abcdefghijklmnopqrstuvwxyz".repeat(120))),
+        anything in hostile(Just(Vec::new()), 5_000),
+        replaced in any::<bool>(),
+    ) {
+        let world = written();
+        let mut disk = world.disk.clone();
+        let name = which.get(&disk.files.keys().cloned().collect::<Vec<_>>()).clone();
+        let file = &mut disk.files.get_mut(&name).expect("one of them").view;
+        if replaced {
+            *file = anything;
+        } else {
+            // What happened to the sample happens to the file.
+            let (before, after) = &damage;
+            let spoiled = |at: usize| before.get(at) != after.get(at);
+            let len = if after.len() < before.len() { file.len() * after.len() / before.len() } else { file.len() };
+            file.truncate(len);
+            (0..len).filter(|at| spoiled(*at)).for_each(|at| file[at] ^= after.get(at).copied().unwrap_or(1).max(1));
+        }
+        let bytes = disk.files.values().map(|file| file.view.len()).sum();
+        if let Ok(opened) = frugal(bytes, || disk.recover(SMALL))
+            && let Ok((_, found)) = opened.with_snapshot(world.snapshot.clone())
+        {
+            for entry in &found.entries {
+                prop_assert!(world.pushed.entries.contains(entry), "{:?} was never written", entry);
+            }
+        }
     }
 }
 

@@ -262,7 +262,11 @@ fn what(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::testing::frugal;
+    use crate::testing::fuzz::{cases, hostile_text};
 
     const ROW: &str = r#"{"Node":{"ID":"","Node":"a","Meta":{"os":"linux","rack":"1"}},
         "Service":{"ID":"w","Service":"web","Tags":["v1","blue"],"Port":80,"Meta":null,"Proxy":{},
@@ -369,5 +373,50 @@ mod tests {
                 .unwrap_err()
                 .starts_with("Failed to compile regular expression \"(\": ")
         );
+    }
+
+    /// An expression about [`ROW`], and whether it holds.
+    fn known() -> impl Strategy<Value = (String, bool)> {
+        let leaf = prop_oneof![
+            (any::<bool>(), any::<bool>()).prop_map(|(same, equal)| {
+                let (value, operator) = (if same { "a" } else { "b" }, if equal { "==" } else { "!=" });
+                (format!("Node.Node {operator} {value}"), same == equal)
+            }),
+            (any::<bool>(), any::<bool>()).prop_map(|(there, positive)| {
+                let (value, not) = (if there { "blue" } else { "red" }, if positive { "" } else { "not " });
+                (format!("\"{value}\" {not}in Service.Tags"), there == positive)
+            }),
+            (any::<bool>(), "[1-9][0-9]").prop_map(|(equal, port)| {
+                (format!("Service.Port {} {port}", if equal { "==" } else { "!=" }), (port == "80") == equal)
+            }),
+        ];
+        leaf.prop_recursive(4, 24, 2, |inner| {
+            prop_oneof![
+                (inner.clone(), inner.clone())
+                    .prop_map(|((a, x), (b, y))| (format!("({a}) and ({b})"), x && y)),
+                (inner.clone(), inner.clone())
+                    .prop_map(|((a, x), (b, y))| (format!("( {a} ) or ({b})"), x || y)),
+                inner.prop_map(|(a, x)| (format!("not ({a})"), !x)),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(cases(256))]
+
+        #[test]
+        fn what_is_written_is_what_is_meant((text, holds) in known()) {
+            prop_assert_eq!(keeps(&text), Ok(holds), "{}", text);
+        }
+
+        #[test]
+        fn a_hostile_expression_is_refused_or_understood(text in hostile_text(known().prop_map(|(text, _)| text), 100)) {
+            let _understood: Result<bool, String> = keeps(&text);
+        }
+
+        #[test]
+        fn a_hostile_expression_costs_little(text in hostile_text(known().prop_map(|(text, _)| text), 100)) {
+            frugal(text.len(), || Filter::parse(&text, fields::HEALTH).is_ok());
+        }
     }
 }

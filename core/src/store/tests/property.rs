@@ -11,6 +11,8 @@ use super::super::model::{ServiceCheck, ServiceKind};
 use super::super::{Lookup, Operation, RowKey, StoreBuilder};
 use super::*;
 use crate::coordinate::Coordinate;
+use crate::testing::frugal;
+use crate::testing::fuzz::hostile;
 
 const KEYS: [&str; 6] = ["a", "a/b", "a/b/c", "a/d", "b", "a\u{0}é"];
 const NODES: [&str; 4] = ["n1", "N1", "n2", "n\u{0}"];
@@ -309,6 +311,36 @@ proptest! {
             prop_assert_eq!(copy.evaluate(query), world.store.evaluate(query));
             prop_assert_eq!(twin.evaluate(query), world.store.evaluate(query));
         }
+    }
+
+    #[test]
+    fn hostile_rows_are_refused_or_make_a_store(
+        commands in vec(any_command(true), 1..12),
+        which in any::<prop::sample::Index>(),
+        (of_key, of_value) in (any::<bool>(), any::<bool>()),
+        seed in hostile(vec(any::<u8>(), 0..60), 60),
+    ) {
+        let mut store = Store::new();
+        for (index, command) in (1..).zip(&commands) {
+            store.apply(index, command);
+        }
+        let mut rows: Vec<(Vec<u8>, Vec<u8>)> =
+            all_rows(&store).into_iter().map(|(key, value)| (key.as_bytes().to_vec(), value)).collect();
+        if let Some(at) = (!rows.is_empty()).then(|| which.index(rows.len())) {
+            // Bytes of the seed take the places of bytes of the row.
+            let spoil = |bytes: &mut Vec<u8>| bytes.iter_mut().zip(&seed).for_each(|(byte, other)| *byte ^= other);
+            if of_key { spoil(&mut rows[at].0) }
+            if of_value { spoil(&mut rows[at].1) }
+        } else {
+            rows.push((seed.clone(), seed));
+        }
+        let bytes: usize = rows.iter().map(|(key, value)| key.len() + value.len()).sum();
+        frugal(bytes, || {
+            let mut builder = StoreBuilder::new();
+            if rows.iter().all(|(key, value)| builder.put_row(key, value).is_ok()) {
+                drop(builder.finish());
+            }
+        });
     }
 
     #[test]
