@@ -69,8 +69,11 @@ async fn read_body(
         discard(&mut body).await;
         return Ok(Bytes::new());
     }
-    if announced.is_some_and(|length| length > limit.max) {
-        discard(&mut body).await;
+    if let Some(length) = announced.filter(|length| *length > limit.max) {
+        // One that is not going to be read to its end is not waited for either: its sender may be slow on purpose.
+        if length <= DISCARDED_BYTES_MAX {
+            discard(&mut body).await;
+        }
         return Err(limit.refuse(announced));
     }
     let mut whole = BytesMut::new();
