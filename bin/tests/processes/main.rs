@@ -9,6 +9,7 @@ mod cli;
 mod discovery;
 mod events;
 mod failover;
+mod hostile;
 mod kills;
 mod leaving;
 mod moving;

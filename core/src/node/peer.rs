@@ -151,7 +151,7 @@ mod tests {
     };
     use crate::store::query::Query;
     use crate::testing::frugal;
-    use crate::testing::fuzz::{cases, hostile};
+    use crate::testing::fuzz::{cases, damaged, hostile};
 
     fn bytes() -> impl Strategy<Value = Bytes> {
         vec(any::<u8>(), 0..40).prop_map(Bytes::from)
@@ -238,15 +238,28 @@ mod tests {
         #![proptest_config(cases(512))]
 
         #[test]
-        fn what_is_sent_arrives(message in message()) {
-            prop_assert_eq!(PeerMessage::decode(&message.encode()), Ok(message));
+        fn what_is_sent_arrives_in_every_format(message in message()) {
+            for format in [Format::FIRST, Format::CHECKED] {
+                prop_assert_eq!(PeerMessage::decode(&message.encode(format), Formats::KNOWN), Ok(message.clone()));
+            }
         }
 
         #[test]
-        fn hostile_frames_are_refused_or_read_at_little_cost(frame in hostile(message().prop_map(|message| message.encode().to_vec()), 200)) {
-            let decoded = frugal(frame.len(), || PeerMessage::decode(&frame));
-            if frame.first() != Some(&VERSION) {
-                prop_assert!(decoded.is_err());
+        fn hostile_frames_are_refused_or_read_at_little_cost(
+            frame in hostile(message().prop_map(|message| message.encode(Format::FIRST).to_vec()), 200),
+        ) {
+            let decoded = frugal(frame.len(), || PeerMessage::decode(&frame, Formats::KNOWN));
+            let known = frame.first().is_some_and(|format| Formats::KNOWN.contains(Format(*format)));
+            prop_assert!(known || decoded.is_err());
+        }
+
+        #[test]
+        fn damaged_frames_of_checked_formats_are_refused(
+            (_, frame) in damaged(message().prop_map(|message| message.encode(Format::CHECKED).to_vec())),
+        ) {
+            // A frame that says that it is of the first format is read as such.
+            if frame.first() != Some(&Format::FIRST.0) {
+                prop_assert!(PeerMessage::decode(&frame, Formats::KNOWN).is_err());
             }
         }
     }
