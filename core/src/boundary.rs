@@ -107,6 +107,14 @@ pub enum Input {
         /// The environment's words when it failed.
         result: Result<(), String>,
     },
+    /// The oldest operation of a lane has found no room on its disk. It is not done; whoever performs it keeps it, and
+    /// what follows in the lane waits, until [`Output::TryAgain`].
+    Full {
+        /// Which lane.
+        lane: Lane,
+        /// The environment's words.
+        reason: String,
+    },
     /// A probe ended.
     Probed {
         /// The operation.
@@ -116,6 +124,15 @@ pub enum Input {
     },
     /// The operator, or the process's end, asks the node to stop serving.
     Stop,
+}
+
+/// A lane that writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// The Raft log.
+    Log,
+    /// Checkpoints and local state.
+    State,
 }
 
 /// What the node wants done. Lanes: log, checkpoints, local state, peers (one each),
@@ -137,6 +154,11 @@ pub enum Output {
         op: OpId,
         /// Keys with their new values; `None` removes.
         changes: Vec<(Text, Option<Bytes>)>,
+    },
+    /// Perform again what [`Input::Full`] was said of, and go on from there. Nothing to do if nothing waits.
+    TryAgain {
+        /// Which lane.
+        lane: Lane,
     },
     /// Run a health check; complete with [`Input::Probed`].
     Probe {

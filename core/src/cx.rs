@@ -26,6 +26,8 @@ pub enum Timer {
     Forming,
     /// How long a step of leaving may take.
     Leaving,
+    /// When to look whether a full disk has room again.
+    Room,
 }
 
 /// The surroundings of one call into a machine. `E` is the machine's own effect type.

@@ -16,7 +16,7 @@ use proconsul_core::boundary::Checkpoint;
 use proconsul_core::raft::SnapshotMeta;
 use proconsul_core::store::{RowKey, StoreBuilder};
 
-use crate::ports::{Checkpoints, Loaded};
+use crate::ports::{Checkpoints, Loaded, is_full};
 
 /// Format of what is kept. A newer one is refused.
 const VERSION: u8 = 1;
@@ -24,6 +24,8 @@ const VERSION: u8 = 1;
 const CACHE_BYTES: u64 = 2 << 20;
 /// Rows are written in bulk and never read back before a restart: little of them is held in memory.
 const MEMTABLE_BYTES: u64 = 4 << 20;
+/// A database that gave up on a file system with less room than this gave up for want of room.
+const ROOM_MIN: u64 = 16 << 20;
 /// Where the meaning of the state is kept.
 const META: &[u8] = b"meta";
 /// What the keys of the agent's own state begin with. They share a keyspace with the above: each keyspace costs a
@@ -54,6 +56,19 @@ impl FjallCheckpoints {
     pub fn open(directory: &Path) -> io::Result<FjallCheckpoints> {
         let opened = if directory.exists() { Some(Opened::open(directory)?) } else { None };
         Ok(FjallCheckpoints { directory: directory.to_owned(), opened })
+    }
+
+    /// Performs a save. A database that found no room accepts nothing more: it is closed, and opened again, which brings
+    /// it back to its last good save, when the same is tried again.
+    fn saving<T>(&mut self, save: impl FnOnce(&mut Opened) -> Result<T, fjall::Error>) -> io::Result<T> {
+        let saved = save(self.opened()?);
+        saved.map_err(|error| {
+            let error = bad(&self.directory, &error);
+            if is_full(&error) {
+                self.opened = None;
+            }
+            error
+        })
     }
 
     /// The database, which is made if need be.
@@ -153,8 +168,25 @@ fn state_options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
 }
 
+/// An error with its place. If there was no room it says so: also of a database that gave up because its own housekeeping
+/// had found none.
 fn bad(directory: &Path, error: &fjall::Error) -> io::Error {
-    io::Error::other(format!("{}: {error}", directory.display()))
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut kind = io::ErrorKind::Other;
+    while let Some(found) = source {
+        if let Some(io) = found.downcast_ref::<io::Error>() {
+            kind = io.kind();
+        }
+        source = found.source();
+    }
+    if matches!(error, fjall::Error::Poisoned) && has_no_room(directory) {
+        kind = io::ErrorKind::StorageFull;
+    }
+    io::Error::new(kind, format!("cannot write {}: {error}", directory.display()))
+}
+
+fn has_no_room(directory: &Path) -> bool {
+    rustix::fs::statvfs(directory).is_ok_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) < ROOM_MIN)
 }
 
 fn encode_meta(meta: &SnapshotMeta) -> Vec<u8> {
@@ -203,19 +235,20 @@ impl Checkpoints for FjallCheckpoints {
     }
 
     async fn save(&mut self, checkpoint: &Checkpoint) -> io::Result<()> {
-        self.opened()?.save_rows(checkpoint).map_err(io::Error::other)
+        self.saving(|opened| opened.save_rows(checkpoint))
     }
 
     async fn save_local(&mut self, changes: &[(Text, Option<Bytes>)]) -> io::Result<()> {
-        let opened = self.opened()?;
-        let mut batch = opened.database.batch().durability(Some(PersistMode::SyncAll));
-        for (key, value) in changes {
-            let key = [LOCAL, key.as_bytes()].concat();
-            match value {
-                Some(value) => batch.insert(&opened.about, key, value.as_ref()),
-                None => batch.remove(&opened.about, key),
+        self.saving(|opened| {
+            let mut batch = opened.database.batch().durability(Some(PersistMode::SyncAll));
+            for (key, value) in changes {
+                let key = [LOCAL, key.as_bytes()].concat();
+                match value {
+                    Some(value) => batch.insert(&opened.about, key, value.as_ref()),
+                    None => batch.remove(&opened.about, key),
+                }
             }
-        }
-        batch.commit().map_err(io::Error::other)
+            batch.commit()
+        })
     }
 }

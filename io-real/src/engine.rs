@@ -88,7 +88,7 @@ impl Engine {
         let (log, writes) = mpsc::channel(1);
         let (to_core, logged) = mpsc::channel(1);
         let (done_sender, done) = mpsc::unbounded_channel();
-        let (bulk, jobs) = mpsc::unbounded_channel();
+        let (bulk, jobs) = mpsc::channel(bulk::JOBS_MAX);
         let mut restored = Restored::default();
         if let Some(data_dir) = &data_dir {
             let kept = if config.about.server {

@@ -9,13 +9,13 @@ use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use proconsul_core::wal::Write;
+use proconsul_core::boundary::Input;
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-use crate::log_writer::{Logged, write_log};
-use crate::ports::Disk;
+use crate::log_writer::{LogJob, write_log};
+use crate::ports::{Disk, is_full};
 
 const LOCK_FILE: &str = "proconsul.lock";
 static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
@@ -182,7 +182,11 @@ impl DataDir {
             lock.rewind()?;
             writeln!(lock, "{}", std::process::id())
         };
-        note(&mut lock).map_err(failed("write"))?;
+        match note(&mut lock) {
+            // The lock counts without it, and an agent starts on a full disk, to serve what it has.
+            Err(error) if is_full(&error) => {}
+            noted => noted.map_err(failed("write"))?,
+        }
         Ok(DataDir { path: path.to_owned(), _lock: lock })
     }
 
@@ -206,11 +210,11 @@ impl DataDir {
 /// The system has no more threads.
 pub fn spawn_log_thread(
     mut disk: FileDisk,
-    writes: mpsc::Receiver<Write>,
-    done: mpsc::Sender<Logged>,
+    jobs: mpsc::Receiver<LogJob>,
+    done: mpsc::Sender<Input>,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let lane = move || runtime.block_on(write_log(&mut disk, writes, done));
+    let lane = move || runtime.block_on(write_log(&mut disk, jobs, done));
     std::thread::Builder::new().name("proconsul-log".into()).spawn(lane)
 }
 
@@ -284,9 +288,11 @@ mod tests {
         let thread = spawn_log_thread(disk, from_core, to_core).expect("a thread");
         let mut out = Vec::new();
         wal.push(7, vec![Record::HardState(HardState::default())], &mut out);
-        writes.blocking_send(out.remove(0)).expect("the thread runs");
-        let (id, result) = done.blocking_recv().expect("a completion");
-        assert_eq!((wal.on_done(id, &mut out), result), (Some(7), Ok(())));
+        writes.blocking_send(LogJob::Write(out.remove(0))).expect("the thread runs");
+        let Some(Input::Logged { write, result: Ok(()) }) = done.blocking_recv() else {
+            panic!("it is durable")
+        };
+        assert_eq!(wal.on_done(write, &mut out), Some(7));
         drop(writes);
         thread.join().expect("no panic");
     }

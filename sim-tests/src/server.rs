@@ -63,7 +63,7 @@ async fn run(at: Surroundings) -> Result<End, String> {
     let (log, writes) = mpsc::channel(1);
     let (to_core, logged) = mpsc::channel(1);
     let (done_sender, done) = mpsc::unbounded_channel();
-    let (bulk, jobs) = mpsc::unbounded_channel();
+    let (bulk, jobs) = mpsc::channel(bulk::JOBS_MAX);
     let published = Arc::new(ArcSwap::new(node.first_publication(clock.now())));
     let (gate, queue) = Gate::new(Arc::clone(&published), Arc::clone(&clock));
     // Nobody ever asks a simulated server to stop or to leave: it is killed.

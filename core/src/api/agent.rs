@@ -392,6 +392,9 @@ fn stats(json: &mut Json, published: &Published) {
         let known = ("known_servers", text(membership::known_servers(published)));
         groups.push(("consul", vec![("acl", "disabled".into()), known, ("server", "false".into())]));
     }
+    if let Some(alarm) = &published.alarm {
+        groups.push(("alarm", vec![("disk", alarm.to_string())]));
+    }
     groups.push(("runtime", Vec::new()));
     groups.push(("serf_lan", pool_stats(&published.cluster.lan)));
     if about.server {

@@ -90,6 +90,7 @@ mod tests {
             membership: Arc::default(),
             agent: Arc::default(),
             cluster: Arc::default(),
+            alarm: None,
             about: Arc::new(About { server: true, ..About::default() }),
         }
     }

@@ -51,6 +51,7 @@ impl World {
             membership: Arc::new(Membership { servers: [(Uuid(1), member)].into() }),
             agent: Arc::default(),
             cluster: Arc::default(),
+            alarm: None,
             about: Arc::new(about),
         };
         World { published, index: 0 }

@@ -81,6 +81,7 @@ impl World {
             membership: Arc::default(),
             agent: Arc::default(),
             cluster: Arc::default(),
+            alarm: None,
             about: Arc::new(About { datacenter: "dc1".into(), ..About::default() }),
         }
     }

@@ -157,9 +157,8 @@ impl Node {
     }
 
     pub(super) fn on_saved(&mut self, now: Now, op: OpId, out: &mut Outbox) {
-        if let Some(reply) = self.saving_local.remove(&op) {
-            self.replies.extend(reply);
-        } else if !self.on_checkpoint_saved(op, out)
+        if !self.on_kept(op)
+            && !self.on_checkpoint_saved(op, out)
             && let Some((_, meta, store)) = self.installing.take_if(|(installing, ..)| *installing == op)
         {
             self.installed(now, meta, store);
@@ -224,7 +223,7 @@ impl Node {
                 self.propose_for(now, Origin::Agent(ticket), command)
             }
             agent::Effect::FetchCatalog { ticket } => self.fetch_catalog(now, ticket),
-            agent::Effect::Persist { changes, ticket } => self.save_local(ticket, changes, out),
+            agent::Effect::Persist { changes, ticket } => self.save_local(ticket, changes),
             agent::Effect::Changed => {
                 self.publish = true;
                 self.answer_local_waits(now);
@@ -232,21 +231,10 @@ impl Node {
         }
     }
 
-    fn save_local(
-        &mut self,
-        ticket: u64,
-        changes: Vec<(crate::Text, Option<bytes::Bytes>)>,
-        out: &mut Outbox,
-    ) {
+    fn save_local(&mut self, ticket: u64, changes: Vec<(crate::Text, Option<bytes::Bytes>)>) {
         let reply =
             self.awaiting_save.take_if(|(awaited, ..)| *awaited == ticket).map(|(_, id, reply)| (id, reply));
-        if !self.config.keeps_local {
-            self.replies.extend(reply);
-            return;
-        }
-        let op = self.op();
-        self.saving_local.insert(op, reply);
-        out.push(Output::SaveLocal { op, changes });
+        self.keep(changes, reply);
     }
 
     pub(super) fn on_agent_call(&mut self, now: Now, id: RequestId, call: agent::Call) {

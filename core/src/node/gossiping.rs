@@ -135,18 +135,12 @@ impl Node {
             gossip::Effect::Warn(text) => out.push(Output::Warn(text)),
             gossip::Effect::SaveKeys(keys) => {
                 if self.config.keeps_keys {
-                    self.save(kept_key(pool, "keys"), encode(&keys), out);
+                    self.keep([(kept_key(pool, "keys"), Some(encode(&keys)))], None);
                 }
             }
-            gossip::Effect::SaveKnown(known) => self.save(kept_key(pool, "known"), encode(&known), out),
-        }
-    }
-
-    fn save(&mut self, key: Text, value: Bytes, out: &mut Outbox) {
-        if self.config.keeps_local {
-            let op = self.op();
-            self.saving_local.insert(op, None);
-            out.push(Output::SaveLocal { op, changes: vec![(key, Some(value))] });
+            gossip::Effect::SaveKnown(known) => {
+                self.keep([(kept_key(pool, "known"), Some(encode(&known)))], None);
+            }
         }
     }
 

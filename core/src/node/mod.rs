@@ -23,6 +23,7 @@ mod parked;
 mod peer;
 mod published;
 mod requests;
+mod room;
 mod servers;
 #[cfg(test)]
 mod tests;
@@ -53,7 +54,7 @@ use self::parked::Parked;
 use self::servers::Servers;
 use crate::Text;
 use crate::agent::Agent;
-use crate::boundary::{Input, Outbox, Output};
+use crate::boundary::{Input, Lane, Outbox, Output};
 use crate::cx::{Cx, Timer};
 use crate::format::Format;
 use crate::gossip::{Gossip, Pool};
@@ -104,8 +105,9 @@ pub struct Node {
     incoming: transfer::Incoming,
     /// A snapshot whose rows are being made durable; it replaces the state when they are.
     installing: Option<(OpId, SnapshotMeta, Store)>,
-    /// Saves of the agent's own state that are under way, with the reply that waits for each.
-    saving_local: BTreeMap<OpId, Option<(RequestId, api::HttpReply)>>,
+    /// What the agent keeps for itself, on its way to the disk.
+    saving: room::Saving,
+    room: room::Room,
     /// The client whose reply waits for the save that the agent is about to ask for.
     awaiting_save: Option<(u64, RequestId, api::HttpReply)>,
     /// Clients that wait for a local service to differ from a hash.
@@ -227,7 +229,8 @@ impl Node {
             outgoing: transfer::Outgoing::default(),
             incoming: transfer::Incoming::default(),
             installing: None,
-            saving_local: BTreeMap::new(),
+            saving: room::Saving::default(),
+            room: room::Room::default(),
             awaiting_save: None,
             local_waits: Vec::new(),
             event_waits: Vec::new(),
@@ -303,13 +306,20 @@ impl Node {
                 }
             }
             Input::Logged { write, result } => match result {
-                Ok(()) => self.on_logged(now, write, out),
+                Ok(()) => {
+                    self.on_room(now, Lane::Log);
+                    self.on_logged(now, write, out);
+                }
                 Err(error) => self.halt(format!("cannot write the log: {error}"), out),
             },
             Input::Saved { op, result } => match result {
-                Ok(()) => self.on_saved(now, op, out),
+                Ok(()) => {
+                    self.on_room(now, Lane::State);
+                    self.on_saved(now, op, out);
+                }
                 Err(error) => self.halt(format!("cannot write a checkpoint: {error}"), out),
             },
+            Input::Full { lane, reason } => self.on_full(now, lane, &reason),
             Input::Probed { op, outcome } => self.agent(now, |agent, cx| agent.on_probed(cx, op, outcome)),
             Input::Datagram { pool, from, bytes } => {
                 self.gossip(now, pool, |gossip, cx| gossip.on_datagram(cx, from, &bytes));
@@ -373,6 +383,7 @@ impl Node {
                 }
                 Timer::Locate => self.locate(now),
                 Timer::Forming => self.form(now, |forming, cx, facts| forming.on_timer(cx, facts)),
+                Timer::Room => self.on_room_timer(now),
                 Timer::Leaving => self.leave(now, |leaving, cx, raft| leaving.on_timer(cx, raft)),
                 Timer::Parked => self.on_waits_over(now),
                 Timer::Hold => self.on_jobs_expired(now),
@@ -425,6 +436,7 @@ impl Node {
         }
         self.wake_parked(now);
         self.begin_checkpoint(out);
+        self.write_state(out);
         self.arm_waits(now);
         for (op, name) in self.lookups.drain(..) {
             out.push(Output::Resolve { op, name });
@@ -483,6 +495,7 @@ impl Node {
             membership: Arc::clone(&self.membership),
             agent: self.agent.view(),
             cluster: Arc::clone(&self.cluster),
+            alarm: self.room.alarm(),
             about: Arc::clone(&self.about),
         }
     }

@@ -24,6 +24,8 @@ pub struct Published {
     pub agent: Arc<AgentView>,
     /// What gossip knows of the other agents.
     pub cluster: Arc<Cluster>,
+    /// What keeps this agent from writing; `None` while all is well.
+    pub alarm: Option<Text>,
     /// What never changes while the process runs.
     pub about: Arc<About>,
 }

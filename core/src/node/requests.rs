@@ -119,6 +119,7 @@ impl Node {
 
     fn advance_on_leader(&mut self, now: Now, id: JobId, job: Job) {
         match &job.work {
+            Work::Propose(..) if self.room.lacks_log() => self.refuse_for_room(now, id, job),
             Work::Propose(command, _) => {
                 let payload = command.encode(self.store.format());
                 match self.raft(now, |raft, cx| raft.propose(cx, payload)) {

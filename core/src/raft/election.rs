@@ -47,9 +47,9 @@ impl Raft {
     }
 
     /// Whether this server may stand for election. Not while a snapshot is being installed: its log is about to be
-    /// replaced.
+    /// replaced. Not while the log takes no writes: its own vote would never count.
     pub(super) fn is_electable(&self) -> bool {
-        self.has_stake() && !self.is_installing()
+        self.has_stake() && !self.is_installing() && !self.stuck
     }
 
     /// Whether this server votes, or did before a change that may not be committed. In that case the group may need

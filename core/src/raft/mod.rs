@@ -151,6 +151,8 @@ pub struct Raft {
     incoming: Option<Incoming>,
     /// The connection to the leader was closed: ask again soon if voters are still bound by their promise.
     suspect: bool,
+    /// The log takes no writes for now: nothing that this server could promise would become durable.
+    stuck: bool,
     /// The group that this server is about to found. Its log is empty then.
     founding: Option<Founding>,
     /// Members that an operator has put in place of those in the log, until a log entry says so.
@@ -281,6 +283,7 @@ impl Raft {
             owed: None,
             incoming: None,
             suspect: false,
+            stuck: false,
             founding: None,
             forced: None,
             reset_on_start: !reaches,
@@ -396,6 +399,17 @@ impl Raft {
             State::PreCandidate(_) | State::Candidate(_) => {}
         }
         self.finish(cx);
+    }
+
+    /// Whether the log takes no writes for now, as when its disk is full. Such a server stands in no election.
+    pub fn set_stuck(&mut self, stuck: bool) {
+        self.stuck = stuck;
+    }
+
+    /// Whether the log takes no writes for now.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.stuck
     }
 
     /// A timer of this machine fired.

@@ -7,15 +7,15 @@ use arc_swap::ArcSwap;
 use proconsul_core::Text;
 use proconsul_core::agent::Probe;
 use proconsul_core::api::HttpReply;
-use proconsul_core::boundary::{Input, Outbox, Output};
+use proconsul_core::boundary::{Input, Lane, Outbox, Output};
 use proconsul_core::ids::{OpId, RequestId};
 use proconsul_core::node::Published;
-use proconsul_core::wal;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{End, report};
 use crate::bulk::BulkJob;
 use crate::gate::GateItem;
+use crate::log_writer::LogJob;
 use crate::ports::{GossipPort, Prober, Resolver, Spawn, Wire};
 
 /// Everything that acts, and who waits for what.
@@ -25,8 +25,8 @@ pub(super) struct Hands {
     resolver: Arc<dyn Resolver>,
     prober: Arc<dyn Prober>,
     spawn: Arc<dyn Spawn>,
-    log: mpsc::Sender<wal::Write>,
-    bulk: mpsc::UnboundedSender<BulkJob>,
+    log: mpsc::Sender<LogJob>,
+    bulk: mpsc::Sender<BulkJob>,
     done: mpsc::UnboundedSender<Input>,
     published: Arc<ArcSwap<Published>>,
     replies: BTreeMap<RequestId, oneshot::Sender<HttpReply>>,
@@ -41,8 +41,8 @@ impl Hands {
         resolver: Arc<dyn Resolver>,
         prober: Arc<dyn Prober>,
         spawn: Arc<dyn Spawn>,
-        log: mpsc::Sender<wal::Write>,
-        bulk: mpsc::UnboundedSender<BulkJob>,
+        log: mpsc::Sender<LogJob>,
+        bulk: mpsc::Sender<BulkJob>,
         done: mpsc::UnboundedSender<Input>,
         published: Arc<ArcSwap<Published>>,
     ) -> Hands {
@@ -70,20 +70,23 @@ impl Hands {
         for output in outbox.drain() {
             match output {
                 Output::Log(write) => {
-                    if self.log.try_send(write).is_err() {
+                    if self.log.try_send(LogJob::Write(write)).is_err() {
                         return Some(End::Halted("the log's writer has stopped".to_owned()));
                     }
                 }
                 Output::Checkpoint { op, checkpoint } => {
-                    if self.bulk.send(BulkJob::Checkpoint { op, checkpoint }).is_err() {
+                    if self.bulk.try_send(BulkJob::Checkpoint { op, checkpoint }).is_err() {
                         return Some(End::Halted("the writer of checkpoints has stopped".to_owned()));
                     }
                 }
                 Output::SaveLocal { op, changes } => {
-                    if self.bulk.send(BulkJob::Local { op, changes }).is_err() {
+                    if self.bulk.try_send(BulkJob::Local { op, changes }).is_err() {
                         return Some(End::Halted("the writer of local state has stopped".to_owned()));
                     }
                 }
+                // A lane that is busy or gone needs not be told.
+                Output::TryAgain { lane: Lane::Log } => drop(self.log.try_send(LogJob::TryAgain)),
+                Output::TryAgain { lane: Lane::State } => drop(self.bulk.try_send(BulkJob::TryAgain)),
                 Output::Probe { op, probe } => self.probe(op, probe),
                 Output::Cancel { op } => {
                     self.probes.remove(&op);

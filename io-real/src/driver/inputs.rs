@@ -10,7 +10,6 @@ use proconsul_core::time::Mono;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::gate::GateItem;
-use crate::log_writer::Logged;
 use crate::ports::{Clock, GossipEvent, GossipPort, Wire, WireEvent};
 
 /// How many inputs of a class are taken before the classes below it have their turn. Completions have no limit: there
@@ -50,7 +49,7 @@ pub(super) struct Ports<'a> {
 /// Everything else that the node can hear.
 pub(super) struct Inputs {
     clock: Arc<dyn Clock>,
-    logged: mpsc::Receiver<Logged>,
+    logged: mpsc::Receiver<Input>,
     done: mpsc::UnboundedReceiver<Input>,
     gate: mpsc::UnboundedReceiver<GateItem>,
     leave: mpsc::Receiver<()>,
@@ -64,7 +63,7 @@ pub(super) struct Inputs {
 impl Inputs {
     pub(super) fn new(
         clock: Arc<dyn Clock>,
-        logged: mpsc::Receiver<Logged>,
+        logged: mpsc::Receiver<Input>,
         done: mpsc::UnboundedReceiver<Input>,
         gate: mpsc::UnboundedReceiver<GateItem>,
         leave: mpsc::Receiver<()>,
@@ -87,8 +86,8 @@ impl Inputs {
     }
 
     fn poll_heard(&mut self, cx: &mut Context<'_>, ports: &mut Ports<'_>, admits: bool) -> Poll<Heard> {
-        if let Poll::Ready(Some((write, result))) = self.logged.poll_recv(cx) {
-            return Poll::Ready(Heard::Input(Input::Logged { write, result }));
+        if let Poll::Ready(Some(completion)) = self.logged.poll_recv(cx) {
+            return Poll::Ready(Heard::Input(completion));
         }
         if let Poll::Ready(Some(completion)) = self.done.poll_recv(cx) {
             return Poll::Ready(Heard::Input(completion));
@@ -203,7 +202,7 @@ mod tests {
 
     /// The other ends of everything.
     struct Lanes {
-        logged: mpsc::Sender<Logged>,
+        logged: mpsc::Sender<Input>,
         gate: mpsc::UnboundedSender<GateItem>,
         leave: mpsc::Sender<()>,
         _done: mpsc::UnboundedSender<Input>,
@@ -250,7 +249,7 @@ mod tests {
     async fn completions_and_deadlines_come_before_any_flood() {
         let (mut inputs, lanes) = inputs();
         for write in 0..200 {
-            lanes.logged.try_send((write, Ok(()))).expect("room for one");
+            lanes.logged.try_send(Input::Logged { write, result: Ok(()) }).expect("room for one");
             let heard = under_flood(&mut inputs).await;
             assert!(matches!(heard, Heard::Input(Input::Logged { write: it, .. }) if it == write));
         }

@@ -12,12 +12,11 @@ use arc_swap::ArcSwap;
 use proconsul_core::boundary::{Input, Outbox, Output};
 use proconsul_core::node::{Node, Published};
 use proconsul_core::time::Now;
-use proconsul_core::wal;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::bulk::BulkJob;
 use crate::gate::GateItem;
-use crate::log_writer::Logged;
+use crate::log_writer::LogJob;
 use crate::ports::{Clock, GossipPort, Prober, Resolver, Spawn, Wire};
 
 use self::hands::Hands;
@@ -46,11 +45,11 @@ pub struct Lanes {
     /// Tasks for health checks and look-ups.
     pub spawn: Arc<dyn Spawn>,
     /// The log's writer. It has one write at a time: the next is handed out when the former is done.
-    pub log: mpsc::Sender<wal::Write>,
+    pub log: mpsc::Sender<LogJob>,
     /// Completions of the log's writer.
-    pub logged: mpsc::Receiver<Logged>,
-    /// The writer of checkpoints and local state.
-    pub bulk: mpsc::UnboundedSender<BulkJob>,
+    pub logged: mpsc::Receiver<Input>,
+    /// The writer of checkpoints and local state, with room for [`crate::bulk::JOBS_MAX`].
+    pub bulk: mpsc::Sender<BulkJob>,
     /// Completions of all other lanes.
     pub done: mpsc::UnboundedReceiver<Input>,
     /// Where probes and look-ups report to: the other end of `done`.

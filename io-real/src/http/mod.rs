@@ -174,6 +174,7 @@ mod tests {
             membership: Arc::new(Membership::default()),
             agent: Arc::new(AgentView::default()),
             cluster: Arc::default(),
+            alarm: None,
             about: Arc::new(About { kv_max_value_size: 10, ..About::default() }),
         };
         let (gate, _queue) =

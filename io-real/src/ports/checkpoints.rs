@@ -21,13 +21,13 @@ pub trait Checkpoints: Send + 'static {
     /// Saves a checkpoint. Either all of it is durable on return, or nothing has changed.
     ///
     /// # Errors
-    /// The environment's; the node halts.
+    /// The environment's; the node halts. If there is no room ([`super::is_full`]), the same may be called again.
     async fn save(&mut self, checkpoint: &Checkpoint) -> io::Result<()>;
 
     /// Changes the agent's own state. Either all changes are durable on return, or none.
     ///
     /// # Errors
-    /// The environment's; the node halts.
+    /// As above.
     async fn save_local(&mut self, changes: &[(Text, Option<Bytes>)]) -> io::Result<()>;
 }
 

@@ -3,11 +3,12 @@
 use std::io::ErrorKind;
 
 use bytes::Bytes;
+use proconsul_core::boundary::Input;
 use proconsul_core::ids::{LogIndex, Term};
 use proconsul_core::raft::{Entry, HardState, Payload, Record, Recovered, SnapshotMeta};
 use proconsul_core::rng::Rng;
 use proconsul_core::wal::{Options, Wal, Write};
-use proconsul_io_real::log_writer::{Logged, open_log, write_log};
+use proconsul_io_real::log_writer::{LogJob, open_log, write_log};
 use proconsul_io_real::ports::Disk;
 use tokio::sync::mpsc;
 
@@ -100,13 +101,17 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    async fn perform(&mut self, write: Write) -> Logged {
-        let (writes, from_core) = mpsc::channel(1);
+    async fn perform(&mut self, write: Write) -> (u64, Result<(), String>) {
+        let (jobs, from_core) = mpsc::channel(1);
         let (to_core, mut done) = mpsc::channel(1);
-        writes.send(write).await.expect("room for one");
-        drop(writes);
+        jobs.send(LogJob::Write(write)).await.expect("room for one");
+        drop(jobs);
         write_log(&mut self.disk, from_core, to_core).await;
-        done.recv().await.expect("a completion")
+        match done.recv().await.expect("a completion") {
+            Input::Logged { write, result } => (write, result),
+            Input::Full { reason, .. } => (0, Err(reason)),
+            other => panic!("{other:?}"),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ mod wire;
 
 pub use checkpoints::{Checkpoints, Loaded};
 pub use clock::{Clock, Spawn};
-pub use disk::Disk;
+pub use disk::{Disk, is_full};
 pub use gossip::{GossipEvent, GossipPort};
 pub use prober::Prober;
 pub use resolver::Resolver;

@@ -218,7 +218,7 @@ impl Autopilot {
             let is_near = term == last_term && last.0 - last_index.0 <= settings.max_trailing_logs;
             let is_heard = contact < settings.last_contact_threshold;
             let is_alive = member.is_some_and(|member| member.status == Status::Alive);
-            let healthy = leader || is_alive && is_heard && is_near;
+            let healthy = leader && !raft.is_stuck() || !leader && is_alive && is_heard && is_near;
             let since = self.health.get(&id).filter(|since| since.healthy == healthy);
             let build = member.map_or("", |member| member.tag(tag::BUILD));
             ServerState {

@@ -3,6 +3,7 @@
 mod cluster;
 mod formats;
 mod hostile;
+mod room;
 
 use std::time::Duration;
 
