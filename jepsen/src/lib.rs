@@ -17,6 +17,7 @@ pub mod index_order;
 pub mod linearizability;
 pub mod locks;
 pub mod process;
+pub mod report;
 pub mod serializability;
 pub mod sessions;
 pub mod verdict;

@@ -56,7 +56,13 @@ impl Client {
     /// A client of the agent at this address. It connects when it is first used.
     #[must_use]
     pub fn new(address: SocketAddr) -> Client {
-        Client { address, timeout: TIMEOUT, connection: None }
+        Client::with_timeout(address, TIMEOUT)
+    }
+
+    /// A client that waits no longer than this for an answer.
+    #[must_use]
+    pub fn with_timeout(address: SocketAddr, timeout: Duration) -> Client {
+        Client { address, timeout, connection: None }
     }
 
     /// Sends a request and reads the answer. After an error the next request opens a new connection.

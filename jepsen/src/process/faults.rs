@@ -260,7 +260,11 @@ async fn last_reads(cluster: &Cluster, recorder: &Recorder, keys: u64) -> io::Re
 }
 
 /// Collects the lines of all servers' logs that tell of a leader. A program that does not say the term has none.
-async fn elections(cluster: &Cluster) -> io::Result<Vec<Election>> {
+///
+/// # Errors
+///
+/// If a server does not tell its identity.
+pub async fn elections(cluster: &Cluster) -> io::Result<Vec<Election>> {
     let mut ids: BTreeMap<String, String> = BTreeMap::new();
     for server in cluster.servers() {
         let own = get(server.http(), "/v1/agent/self").await.map_err(io::Error::other)?;

@@ -57,7 +57,7 @@ pub async fn perform(client: &mut Client, key: &str, op: &Op, reads: Reads) -> O
 
 fn understand(op: &Op, answer: &Answer) -> Outcome {
     match (answer.status, op) {
-        (200 | 404, Op::Read { .. }) => read(answer).map_or(Outcome::Unknown, Outcome::Ok),
+        (200 | 404, Op::Read { .. }) => state(answer).map_or(Outcome::Unknown, Outcome::Ok),
         (200, _) => match answer.body.as_ref().trim_ascii() {
             b"true" => Outcome::Ok(Reply::Done { index: None }),
             b"false" => Outcome::Ok(Reply::Refused),
@@ -71,10 +71,14 @@ fn understand(op: &Op, answer: &Answer) -> Outcome {
     }
 }
 
-fn read(answer: &Answer) -> Option<Reply> {
+/// The state of a key in the answer to a read or a blocking query, if that is what it is.
+#[must_use]
+pub fn state(answer: &Answer) -> Option<Reply> {
     let index = answer.index?;
-    if answer.status == 404 {
-        return Some(Reply::Read { entry: None, index });
+    match answer.status {
+        200 => {}
+        404 => return Some(Reply::Read { entry: None, index }),
+        _ => return None,
     }
     let [pair] = serde_json::from_slice::<[KvPair; 1]>(&answer.body).ok()?;
     let value = STANDARD.decode(pair.value.unwrap_or_default()).ok()?;

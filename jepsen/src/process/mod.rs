@@ -14,6 +14,7 @@ pub mod network;
 pub mod ports;
 pub mod recorder;
 pub mod server;
+pub mod trial;
 
 /// Waits until this program is asked to end, by SIGINT or SIGTERM, so that it can end what it started.
 ///

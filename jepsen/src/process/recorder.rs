@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::client::Client;
 use super::kv::{self, Reads};
-use crate::history::{History, Op, Outcome};
+use crate::history::{History, Nanos, Op, OperationId, Outcome};
 use crate::workload::Registers;
 
 /// Collects the history of concurrent clients.
@@ -26,20 +26,42 @@ impl Default for Recorder {
 }
 
 impl Recorder {
-    fn now(&self) -> u64 {
+    /// The time on the clock of the history.
+    ///
+    /// # Panics
+    ///
+    /// After some centuries.
+    #[must_use]
+    pub fn now(&self) -> Nanos {
         u64::try_from(self.started.elapsed().as_nanos()).expect("no run lasts for centuries")
     }
 
     /// Performs an operation, and keeps what was asked and answered.
     pub async fn perform(&self, http: &mut Client, client: u32, key: &str, op: Op, reads: Reads) -> Outcome {
-        let id = {
-            let mut history = self.history.lock().expect("no client panics while it records");
-            history.invoke(client, key, op.clone(), self.now())
-        };
+        let id = self.begin(client, key, op.clone());
         let outcome = kv::perform(http, key, &op, reads).await;
-        let mut history = self.history.lock().expect("no client panics while it records");
-        history.complete(id, outcome.clone(), self.now());
+        self.end(id, outcome.clone());
         outcome
+    }
+
+    /// Keeps what a client is about to ask.
+    ///
+    /// # Panics
+    ///
+    /// If a client has panicked here.
+    pub fn begin(&self, client: u32, key: &str, op: Op) -> OperationId {
+        let mut history = self.history.lock().expect("no client panics while it records");
+        history.invoke(client, key, op, self.now())
+    }
+
+    /// Keeps what a client was told. What began before [`Recorder::take`] cannot end after it.
+    ///
+    /// # Panics
+    ///
+    /// If the operation has ended before, or a client has panicked here.
+    pub fn end(&self, id: OperationId, outcome: Outcome) {
+        let mut history = self.history.lock().expect("no client panics while it records");
+        history.complete(id, outcome, self.now());
     }
 
     /// The history so far; what comes later begins a new one.

@@ -1,0 +1,102 @@
+//! Registrations: instances of one service that come, change and go at their agents, and what the catalog shows of them.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{AFTER_FAILURE, Answer, Caller};
+use crate::history::{Consistency, Op, Outcome, Reply, Through};
+
+/// The service.
+const SERVICE: &str = "jepsen-web";
+
+/// Instances that each agent may have.
+const INSTANCES: u64 = 2;
+
+/// Rest between two operations: agents bring changes to the catalog in their own time.
+const REST: Duration = Duration::from_millis(300);
+
+/// Looks at the catalog when all has settled, one each [`REST`].
+const LAST_LOOKS: u32 = 40;
+
+/// Changes until it is told to stop, then looks until all has settled and for a while more.
+pub(super) async fn run(mut caller: Caller, node: String) {
+    while !caller.shared.stopped() {
+        let instance = format!("web-{node}-{}", caller.random.below(INSTANCES));
+        match caller.random.below(10) {
+            0..4 => register(&mut caller, &node, &instance).await,
+            4 => deregister(&mut caller, &node, &instance).await,
+            _ => look(&mut caller).await,
+        }
+        tokio::time::sleep(REST).await;
+    }
+    let mut last_looks = 0;
+    while last_looks < LAST_LOOKS {
+        if caller.settled() {
+            last_looks += 1;
+            look(&mut caller).await;
+        }
+        tokio::time::sleep(AFTER_FAILURE.max(REST)).await;
+    }
+}
+
+fn path(node: &str, instance: &str) -> String {
+    format!("service/{SERVICE}/{node}/{instance}")
+}
+
+async fn register(caller: &mut Caller, node: &str, instance: &str) {
+    let value = caller.value();
+    let op = Op::Register { value: value.clone(), through: Through::Agent };
+    let body = json!({ "ID": instance, "Name": SERVICE, "Port": 80, "Tags": [value] }).to_string();
+    let request = ("PUT", "/v1/agent/service/register", &*body);
+    caller.ask(&path(node, instance), op, request, done).await;
+}
+
+async fn deregister(caller: &mut Caller, node: &str, instance: &str) {
+    let op = Op::Deregister { through: Through::Agent };
+    let target = format!("/v1/agent/service/deregister/{instance}");
+    caller.ask(&path(node, instance), op, ("PUT", &target, ""), done).await;
+}
+
+fn done(answer: &Answer) -> Outcome {
+    match answer.status {
+        200 => Outcome::Ok(Reply::Done { index: None }),
+        400..=499 => Outcome::Failed,
+        _ => Outcome::Unknown,
+    }
+}
+
+async fn look(caller: &mut Caller) {
+    let op = Op::Catalog { above: None, consistency: Consistency::Linearizable };
+    let target = format!("/v1/catalog/service/{SERVICE}?consistent");
+    let key = format!("service/{SERVICE}/");
+    caller
+        .ask(&key, op, ("GET", &target, ""), |answer| match rows(answer) {
+            Some((entries, index)) => Outcome::Ok(Reply::Catalog { entries, index }),
+            None => Outcome::Failed,
+        })
+        .await;
+}
+
+fn rows(answer: &Answer) -> Option<(Vec<(String, String)>, u64)> {
+    let rows: Value = serde_json::from_slice(&answer.body).ok()?;
+    let entry = |row: &Value| {
+        let path = path(row["Node"].as_str()?, row["ServiceID"].as_str()?);
+        Some((path, row["ServiceTags"][0].as_str()?.to_owned()))
+    };
+    let entries = rows.as_array()?.iter().map(entry).collect::<Option<_>>()?;
+    Some((entries, answer.index?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_are_read_with_their_tags() {
+        let body = r#"[{"Node":"client-1","ServiceID":"web-client-1-0","ServiceTags":["7:2"]}]"#;
+        let answer = Answer { status: 200, index: Some(9), body: body.to_owned().into() };
+        let entry = ("service/jepsen-web/client-1/web-client-1-0".to_owned(), "7:2".to_owned());
+        assert_eq!(rows(&answer), Some((vec![entry], 9)));
+    }
+}
