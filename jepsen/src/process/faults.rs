@@ -97,7 +97,7 @@ pub struct Election {
     pub seen_by: String,
     /// The term.
     pub term: u64,
-    /// The node ID of the leader.
+    /// The leader's name, or its node ID where that belongs to none of the servers.
     pub leader: String,
 }
 
@@ -155,7 +155,7 @@ pub async fn run(layout: &Layout, options: &Options) -> io::Result<Run> {
         return Err(failed);
     }
     last_reads(&cluster, &recorder, options.keys).await?;
-    let elections = elections(&cluster).await?;
+    let elections = elections(&cluster, &identities(&cluster).await?);
     Ok(Run { history: recorder.take(), duration, recoveries, elections, cluster })
 }
 
@@ -259,31 +259,38 @@ async fn last_reads(cluster: &Cluster, recorder: &Recorder, keys: u64) -> io::Re
     Ok(())
 }
 
-/// Collects the lines of all servers' logs that tell of a leader. A program that does not say the term has none.
+/// The names of all servers by their identities.
 ///
 /// # Errors
 ///
 /// If a server does not tell its identity.
-pub async fn elections(cluster: &Cluster) -> io::Result<Vec<Election>> {
-    let mut ids: BTreeMap<String, String> = BTreeMap::new();
+pub async fn identities(cluster: &Cluster) -> io::Result<BTreeMap<String, String>> {
+    let mut names = BTreeMap::new();
     for server in cluster.servers() {
         let own = get(server.http(), "/v1/agent/self").await.map_err(io::Error::other)?;
         let id = own["Config"]["NodeID"].as_str().unwrap_or_default();
-        ids.insert(server.name().to_owned(), id.to_owned());
+        names.insert(id.to_owned(), server.name().to_owned());
     }
+    Ok(names)
+}
+
+/// Collects the lines of all servers' logs that tell of a leader, with names for the identities that have one. A program
+/// that does not say the term has none.
+#[must_use]
+pub fn elections(cluster: &Cluster, names: &BTreeMap<String, String>) -> Vec<Election> {
     let mut elections = Vec::new();
     for server in cluster.servers() {
         for line in server.log().lines().filter(|line| line.contains("New leader elected")) {
             let Some(term) = field(line, "term=").and_then(|term| term.parse().ok()) else { continue };
             let leader = match (field(line, "id="), field(line, "node=")) {
-                (Some(id), _) => id.to_owned(),
-                (None, Some(name)) => ids.get(name).cloned().unwrap_or_else(|| name.to_owned()),
+                (Some(id), _) => names.get(id).map_or(id, String::as_str),
+                (None, Some(name)) => name,
                 (None, None) => continue,
             };
-            elections.push(Election { seen_by: server.name().to_owned(), term, leader });
+            elections.push(Election { seen_by: server.name().to_owned(), term, leader: leader.to_owned() });
         }
     }
-    Ok(elections)
+    elections
 }
 
 fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {

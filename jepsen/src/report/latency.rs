@@ -65,7 +65,7 @@ fn write_map(
         let y = TALL - f64::from(row + 1) * tall;
         let colour = if answered { "#2a7f62" } else { "#c1121f" };
         // Sixteen shades: a single operation is seen, too.
-        let opacity = 0.25 + 0.75 * (f64::from(count) / most * 15.0).round() / 15.0;
+        let opacity = 0.4 + 0.6 * (f64::from(count) / most * 15.0).round() / 15.0;
         writeln!(
             page,
             "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{wide:.1}\" height=\"{tall:.1}\" fill=\"{colour}\" \

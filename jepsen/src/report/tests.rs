@@ -29,6 +29,7 @@ fn run() -> Run {
         mended: 4_000 * ms,
         recovery: Ok(Duration::from_secs(1)),
         last_reads: Ok(()),
+        converged_from: 4_500 * ms,
         elections: Vec::new(),
         agents: vec!["server-1".to_owned()],
         logs: "<log> & \u{7}more".to_owned(),

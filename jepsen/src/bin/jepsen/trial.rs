@@ -178,7 +178,18 @@ impl Trial {
                 fact("program", binary.display().to_string()),
                 fact("agents", run.agents.join(", ")),
                 fact("faults", format!("{} s of {}", self.seconds, names.join(", "))),
-                fact("left out", left_out.join(", ")),
+                fact(
+                    "left out",
+                    if left_out.is_empty() { "nothing".to_owned() } else { left_out.join(", ") },
+                ),
+                fact(
+                    "changes of keys",
+                    format!(
+                        "acknowledged in {:.0} % of the seconds with faults; the longest time without was {:.1} s",
+                        run.seconds_with_changes() * 100.0,
+                        run.longest_outage().as_secs_f64()
+                    ),
+                ),
                 fact("agents live", format!("in {place} of one machine")),
             ],
         };
@@ -196,6 +207,11 @@ fn tell(run: &Run, findings: &[Finding]) {
         println!("{:6.1} s {until:11} {}", event.from as f64 / 1e9, event.what);
     }
     summarize(&run.history, Duration::from_nanos(run.mended));
+    println!(
+        "changes of keys acknowledged in {:.0} % of the seconds; longest time without {:.1} s",
+        run.seconds_with_changes() * 100.0,
+        run.longest_outage().as_secs_f64()
+    );
     for (class, counts) in Counts::of(&run.history) {
         println!(
             "{:16} {:6} answered, {:5} refused, {:5} failed, {:4} unknown; median {:6.1} ms, 99 % {:7.1} ms",

@@ -7,6 +7,7 @@ mod judge;
 mod nemesis;
 pub mod plan;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use serde_json::json;
 
 use super::client::Client;
 use super::cluster::{Cluster, Layout};
-use super::faults::{Election, elections};
+use super::faults::{Election, elections, identities};
 use super::isolation;
 use super::network::Network;
 use super::recorder::Recorder;
@@ -33,7 +34,7 @@ use plan::Kind;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long those who look on may take to look once more when all has settled.
-const LOOK_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_WITHIN: Duration = Duration::from_secs(130);
 
 /// The size of a disk that can be filled.
 const DISK_BYTES: u64 = 192 << 20;
@@ -72,12 +73,38 @@ pub struct Run {
     pub recovery: Result<Duration, String>,
     /// Whether all that was to be read at the end was read.
     pub last_reads: Result<(), String>,
+    /// From when on the catalog is expected to show what the agents have.
+    pub converged_from: Nanos,
     /// Every election that a server's log names.
     pub elections: Vec<Election>,
     /// The names of the agents.
     pub agents: Vec<String>,
     /// The end of every agent's log.
     pub logs: String,
+}
+
+impl Run {
+    /// The longest time without any change of a key that was acknowledged, while faults happened.
+    #[must_use]
+    pub fn longest_outage(&self) -> Duration {
+        let changes = self.history.operations().iter().filter(|o| o.op.mutates_key() && o.reply().is_some());
+        let mut times: Vec<Nanos> = changes.filter_map(|operation| operation.completed).collect();
+        times.extend([0, self.mended]);
+        times.retain(|at| *at <= self.mended);
+        times.sort_unstable();
+        let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
+        Duration::from_nanos(gaps.max().unwrap_or(0))
+    }
+
+    /// The share of the seconds, while faults happened, in which a change of a key was acknowledged.
+    #[must_use]
+    pub fn seconds_with_changes(&self) -> f64 {
+        let second = |at: Nanos| at / 1_000_000_000;
+        let changes = self.history.operations().iter().filter(|o| o.op.mutates_key() && o.reply().is_some());
+        let seconds: BTreeSet<Nanos> =
+            changes.filter_map(|o| o.completed).filter(|at| *at < self.mended).map(second).collect();
+        seconds.len() as f64 / (second(self.mended).max(1) as f64)
+    }
 }
 
 /// The library that shifts the clock of a program, where it is installed.
@@ -105,6 +132,7 @@ pub async fn run(network: Network, layout: &Layout, options: &Options) -> io::Re
     }
     cluster.formed().await?;
     prepare_sessions(&cluster).await?;
+    let mut names = identities(&cluster).await?;
     let recorder = Arc::new(Recorder::default());
     let shared = Arc::new(Shared {
         recorder: Arc::clone(&recorder),
@@ -133,14 +161,20 @@ pub async fn run(network: Network, layout: &Layout, options: &Options) -> io::Re
     shared.settled.store(true, Ordering::Relaxed);
     // Who cannot look any more has said so in the history.
     let _ = tokio::time::timeout(LOOK_WITHIN, crowd.watched()).await;
-    let elections = elections(&cluster).await.unwrap_or_default();
+    let converged_from = recorder.now();
+    for agent in cluster.agents.iter().filter(|agent| agent.is_running()) {
+        Caller::new(&shared, Client::new(agent.http()), options.seed).look_at_catalog().await;
+    }
+    // One that lost its directory has another identity than before.
+    names.extend(identities(&cluster).await.unwrap_or_default());
     Ok(Run {
         history: recorder.take(),
         events,
         mended,
         recovery,
         last_reads,
-        elections,
+        converged_from,
+        elections: elections(&cluster, &names),
         agents: cluster.agents.iter().map(|agent| agent.name().to_owned()).collect(),
         logs: cluster.logs(),
     })

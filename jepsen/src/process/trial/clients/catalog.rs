@@ -1,10 +1,10 @@
 //! Registrations: instances of one service that come, change and go at their agents, and what the catalog shows of them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{AFTER_FAILURE, Answer, Caller};
+use super::{Answer, Caller};
 use crate::history::{Consistency, Op, Outcome, Reply, Through};
 
 /// The service.
@@ -16,40 +16,66 @@ const INSTANCES: u64 = 2;
 /// Rest between two operations: agents bring changes to the catalog in their own time.
 const REST: Duration = Duration::from_millis(300);
 
-/// Looks at the catalog when all has settled, one each [`REST`].
-const LAST_LOOKS: u32 = 40;
+/// Attempts to give an instance its last state.
+const LAST_TRIES: u32 = 50;
 
-/// Changes until it is told to stop, then looks until all has settled and for a while more.
+/// How long agents may take to bring all to the catalog once all has settled. By Consul's documentation of anti-entropy
+/// an agent compares everything about once a minute.
+const CONVERGES_WITHIN: Duration = Duration::from_secs(100);
+
+/// Changes until it is told to stop. Then gives each instance a last state, and looks until the catalog has it.
 pub(super) async fn run(mut caller: Caller, node: String) {
     while !caller.shared.stopped() {
-        let instance = format!("web-{node}-{}", caller.random.below(INSTANCES));
+        let instance = instance(&node, caller.random.below(INSTANCES));
         match caller.random.below(10) {
-            0..4 => register(&mut caller, &node, &instance).await,
+            0..4 => {
+                register(&mut caller, &node, &instance).await;
+            }
             4 => deregister(&mut caller, &node, &instance).await,
-            _ => look(&mut caller).await,
+            _ => {
+                look(&mut caller).await;
+            }
         }
         tokio::time::sleep(REST).await;
     }
-    let mut last_looks = 0;
-    while last_looks < LAST_LOOKS {
-        if caller.settled() {
-            last_looks += 1;
-            look(&mut caller).await;
+    let mut wanted = Vec::new();
+    for number in 0..INSTANCES {
+        let instance = instance(&node, number);
+        for _ in 0..LAST_TRIES {
+            if let Some(value) = register(&mut caller, &node, &instance).await {
+                wanted.push((path(&node, &instance), value));
+                break;
+            }
         }
-        tokio::time::sleep(AFTER_FAILURE.max(REST)).await;
     }
+    let started = Instant::now();
+    while started.elapsed() < CONVERGES_WITHIN {
+        if let Some(rows) = look(&mut caller).await
+            && caller.settled()
+            && wanted.iter().all(|row| rows.contains(row))
+        {
+            break;
+        }
+        tokio::time::sleep(REST).await;
+    }
+}
+
+fn instance(node: &str, number: u64) -> String {
+    format!("web-{node}-{number}")
 }
 
 fn path(node: &str, instance: &str) -> String {
     format!("service/{SERVICE}/{node}/{instance}")
 }
 
-async fn register(caller: &mut Caller, node: &str, instance: &str) {
+/// Returns the state if it was taken.
+async fn register(caller: &mut Caller, node: &str, instance: &str) -> Option<String> {
     let value = caller.value();
     let op = Op::Register { value: value.clone(), through: Through::Agent };
-    let body = json!({ "ID": instance, "Name": SERVICE, "Port": 80, "Tags": [value] }).to_string();
+    let body = json!({ "ID": instance, "Name": SERVICE, "Port": 80, "Tags": [&value] }).to_string();
     let request = ("PUT", "/v1/agent/service/register", &*body);
-    caller.ask(&path(node, instance), op, request, done).await;
+    let outcome = caller.ask(&path(node, instance), op, request, done).await;
+    matches!(outcome, Outcome::Ok(_)).then_some(value)
 }
 
 async fn deregister(caller: &mut Caller, node: &str, instance: &str) {
@@ -66,16 +92,21 @@ fn done(answer: &Answer) -> Outcome {
     }
 }
 
-async fn look(caller: &mut Caller) {
+/// Reads all instances; returns their paths and states.
+pub(super) async fn look(caller: &mut Caller) -> Option<Vec<(String, String)>> {
     let op = Op::Catalog { above: None, consistency: Consistency::Linearizable };
     let target = format!("/v1/catalog/service/{SERVICE}?consistent");
     let key = format!("service/{SERVICE}/");
-    caller
+    let outcome = caller
         .ask(&key, op, ("GET", &target, ""), |answer| match rows(answer) {
             Some((entries, index)) => Outcome::Ok(Reply::Catalog { entries, index }),
             None => Outcome::Failed,
         })
         .await;
+    match outcome {
+        Outcome::Ok(Reply::Catalog { entries, .. }) => Some(entries),
+        _ => None,
+    }
 }
 
 fn rows(answer: &Answer) -> Option<(Vec<(String, String)>, u64)> {

@@ -115,6 +115,11 @@ impl Caller {
         tokio::time::sleep(rest).await;
     }
 
+    /// Looks once at the catalog.
+    pub(super) async fn look_at_catalog(&mut self) {
+        catalog::look(self).await;
+    }
+
     fn one_in(&mut self, many: u64) -> bool {
         self.random.below(many) == 0
     }
