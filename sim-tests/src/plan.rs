@@ -93,6 +93,39 @@ pub enum ClientKind {
     Watcher,
     /// Follows all keys under a prefix by blocking queries.
     PrefixWatcher,
+    /// Follows some list by blocking queries: services, health, nodes, sessions, keys.
+    Follower,
+    /// Creates sessions that are bound to checks, or have a TTL, or neither, takes locks with them, and ends them.
+    Lifetime,
+    /// Registers services with checks at one agent, reports the checks' states, deregisters them.
+    Registrar,
+    /// Fires user events, and looks at which have arrived.
+    Event,
+    /// Moves amounts between accounts by transactions, and reads all accounts at once.
+    Transfer,
+    /// Adds elements to sets, and reads them.
+    Set,
+    /// Holds a lock, and changes something else in its name.
+    Fence,
+}
+
+impl ClientKind {
+    /// Whether it changes nothing, and goes on when the others have stopped.
+    #[must_use]
+    pub fn only_watches(self) -> bool {
+        match self {
+            ClientKind::Watcher | ClientKind::PrefixWatcher | ClientKind::Follower => true,
+            ClientKind::Kv
+            | ClientKind::Lock
+            | ClientKind::Reader
+            | ClientKind::Lifetime
+            | ClientKind::Registrar
+            | ClientKind::Event
+            | ClientKind::Transfer
+            | ClientKind::Set
+            | ClientKind::Fence => false,
+        }
+    }
 }
 
 /// A fault and when it begins, in milliseconds since the safety phase began.

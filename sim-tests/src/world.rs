@@ -14,7 +14,7 @@ use proconsul_io_sim::trace::Trace;
 use crate::audit::{Audit, check_history};
 use crate::cluster::{Cluster, Main};
 use crate::nemesis;
-use crate::plan::{ClientKind, Plan};
+use crate::plan::Plan;
 use crate::runner::Violation;
 use crate::server;
 use crate::workload::{Client, Shared, SharedHistory, calm};
@@ -24,9 +24,6 @@ use crate::workload::{Client, Shared, SharedHistory, calm};
 /// Generous against the sum of what may have to pass: connections given up, an election with split votes, the hold-out
 /// of a restarted voter, a snapshot, all with clocks that drift.
 const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
-
-/// Longer than two waits of a watcher.
-const WATCHERS_SETTLE: Duration = Duration::from_secs(11);
 
 /// What a run found.
 pub struct Outcome {
@@ -49,10 +46,12 @@ pub async fn run_with(plan: &Plan, trace: &Trace, main: Main) -> Outcome {
     let cluster = Cluster::new(plan, fabric.clone(), audit.clone(), main);
     let shared = Shared {
         fabric: fabric.clone(),
-        servers: cluster.hosts(),
+        agents: cluster.hosts(),
         history: SharedHistory::default(),
         fresh_mode: if plan.trusts_clocks() { "" } else { "consistent" },
         audit: audit.clone(),
+        registered: Default::default(),
+        followed: Default::default(),
         stop: Arc::new(AtomicBool::new(false)),
         stop_watching: Arc::new(AtomicBool::new(false)),
     };
@@ -66,10 +65,7 @@ pub async fn run_with(plan: &Plan, trace: &Trace, main: Main) -> Outcome {
         fabric.add_host(*host, None);
         let kind = client.kind;
         let task = madsim::task::spawn(Client::new(host.0, *host, client, shared.clone()).run(kind));
-        match kind {
-            ClientKind::Kv | ClientKind::Reader | ClientKind::Lock => changers.push(task),
-            ClientKind::Watcher | ClientKind::PrefixWatcher => watchers.push(task),
-        }
+        if kind.only_watches() { watchers.push(task) } else { changers.push(task) }
     }
 
     sim_sleep(Duration::from_millis(plan.safety_ms)).await;
@@ -100,13 +96,11 @@ async fn calm(plan: &Plan, cluster: &Cluster, shared: &Shared, audit: &Audit) {
     let healed = sim_now();
     let left = || PROGRESS_LIMIT.saturating_sub(Duration::from_nanos(sim_now() - healed));
     let mut provers: Vec<_> =
-        (0..cluster.len()).map(|server| calm::prover(server, plan.seed, shared.clone())).collect();
-    for (server, prover) in provers.iter_mut().enumerate() {
-        if madsim::time::timeout(left(), prover.prove_service(server)).await.is_err() {
-            audit.report(
-                "progress",
-                format!("server {server} did not serve within {PROGRESS_LIMIT:?} of healing"),
-            );
+        (0..shared.agents.len()).map(|agent| calm::prover(agent, plan.seed, shared.clone())).collect();
+    for (agent, prover) in provers.iter_mut().enumerate() {
+        if madsim::time::timeout(left(), prover.prove_service()).await.is_err() {
+            let what = format!("agent {agent} did not serve within {PROGRESS_LIMIT:?} of healing");
+            audit.report("progress", what);
             return;
         }
     }
@@ -121,22 +115,5 @@ async fn calm(plan: &Plan, cluster: &Cluster, shared: &Shared, audit: &Audit) {
         audit.report("progress", what);
         return;
     }
-    for (server, prover) in provers.iter_mut().enumerate() {
-        prover.read_all(server).await;
-    }
-    let servers: Vec<_> = provers
-        .into_iter()
-        .enumerate()
-        .map(|(server, mut prover)| {
-            madsim::task::spawn(async move {
-                prover.prove_wakes(server).await;
-                prover.prove_handover(server).await;
-            })
-        })
-        .collect();
-    for server in servers {
-        drop(server.await);
-    }
-    // Until every watcher has been answered once more.
-    sim_sleep(WATCHERS_SETTLE).await;
+    calm::keep_promises(provers, shared).await;
 }

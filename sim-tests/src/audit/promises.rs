@@ -72,7 +72,10 @@ fn stale_reads_are_sane(history: &History) -> Result<(), String> {
                 entry.modify_index
             ));
         }
-        let is_stale = matches!(operation.op, Op::Read { consistency: Consistency::Stale });
+        let is_stale = matches!(
+            operation.op,
+            Op::Read { consistency: Consistency::Stale | Consistency::StaleWithin(_) }
+        );
         match begun.get(&value) {
             None => return Err(format!("nobody wrote {value:?}, which {operation:?} saw")),
             Some(at) if is_stale && Some(*at) > operation.completed => {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use proconsul_io_sim::time::nanos;
 use proconsul_jepsen::history::{Consistency, Op};
 
 use super::Client;
@@ -25,8 +26,13 @@ pub(super) async fn run(client: &mut Client) {
                     seen.insert(key, entry.map_or(0, |entry| entry.modify_index));
                 }
             }
-            7 | 8 => {
+            7 => {
                 client.read(&key, "stale", Consistency::Stale).await;
+            }
+            8 => {
+                let bound_ms = [20, 300, 2_000][usize::try_from(client.rng.below(3)).expect("below three")];
+                let consistency = Consistency::StaleWithin(nanos(Duration::from_millis(bound_ms)));
+                client.read(&key, &format!("max_stale={bound_ms}ms"), consistency).await;
             }
             9..=13 => {
                 let value = client.fresh_value();
@@ -38,9 +44,18 @@ pub(super) async fn run(client: &mut Client) {
                 let op = Op::Cas { expected, value: value.clone() };
                 client.write(&key, &format!("cas={expected}"), op, value).await;
             }
-            _ => {
+            18 => {
                 client.write(&key, "", Op::Delete, String::new()).await;
             }
+            _ => match seen.get(&key).copied().filter(|expected| *expected > 0) {
+                Some(expected) => {
+                    let op = Op::DeleteCas { expected };
+                    client.write(&key, &format!("cas={expected}"), op, String::new()).await;
+                }
+                None => {
+                    client.write(&key, "", Op::Delete, String::new()).await;
+                }
+            },
         }
         client.think().await;
     }
