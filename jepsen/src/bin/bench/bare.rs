@@ -2,24 +2,17 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::fs::File;
-use std::io::Write;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::path::PathBuf;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-
-/// Appends waiting for the log at one time; more wait in their connections.
-pub(crate) const LOG_QUEUE: usize = 4_096;
 
 /// Answers every request with the same body.
 pub(crate) fn http(port: u16, body_bytes: usize, body_file: Option<PathBuf>) -> Result<(), Box<dyn Error>> {
@@ -31,48 +24,6 @@ pub(crate) fn http(port: u16, body_bytes: usize, body_file: Option<PathBuf>) -> 
         let body = body.clone();
         async move { answer(StatusCode::OK, body) }
     })
-}
-
-/// Appends every request's body to a file and answers once it is on disk.
-pub(crate) fn log(port: u16, file: &Path) -> Result<(), Box<dyn Error>> {
-    let file = File::options().create(true).append(true).open(file)?;
-    let (queue, appends) = mpsc::sync_channel::<(Bytes, oneshot::Sender<()>)>(LOG_QUEUE);
-    std::thread::spawn(move || append(file, &appends));
-    serve(port, move |request: Request<Incoming>| {
-        let queue = queue.clone();
-        async move {
-            let Ok(body) = request.into_body().collect().await else {
-                return answer(StatusCode::BAD_REQUEST, Bytes::new());
-            };
-            let (done, on_disk) = oneshot::channel();
-            if queue.try_send((body.to_bytes(), done)).is_err() || on_disk.await.is_err() {
-                return answer(StatusCode::SERVICE_UNAVAILABLE, Bytes::new());
-            }
-            answer(StatusCode::OK, Bytes::from_static(b"true"))
-        }
-    })
-}
-
-/// Writes and syncs for all that wait. Ends, and with it every later request, when the disk fails.
-fn append(mut file: File, appends: &mpsc::Receiver<(Bytes, oneshot::Sender<()>)>) {
-    let mut buffer = Vec::new();
-    while let Ok(first) = appends.recv() {
-        let mut waiting = vec![first];
-        waiting.extend(appends.try_iter());
-        buffer.clear();
-        for (body, _) in &waiting {
-            buffer.extend_from_slice(&u64::try_from(body.len()).unwrap_or(u64::MAX).to_le_bytes());
-            buffer.extend_from_slice(body);
-        }
-        if let Err(error) = file.write_all(&buffer).and_then(|()| file.sync_data()) {
-            eprintln!("proconsul-bench: log: {error}");
-            return;
-        }
-        for (_, done) in waiting {
-            // A client that went away needs no answer.
-            let _ = done.send(());
-        }
-    }
 }
 
 pub(crate) fn answer(status: StatusCode, body: Bytes) -> Result<Response<Full<Bytes>>, Infallible> {

@@ -182,7 +182,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => run(arguments),
         Command::BareHttp { port, body_bytes, body_file } => bare::http(port, body_bytes, body_file),
-        Command::BareLog { port, file } => bare::log(port, &file),
+        Command::BareLog { port, file } => bare_group::leader(port, &file, &[]),
         Command::Cluster(arguments) => run_cluster(arguments),
         Command::BareLeader { port, file, followers } => bare_group::leader(port, &file, &followers),
         Command::BareFollower { port, file } => bare_group::follower(port, &file),

@@ -103,7 +103,7 @@ impl Run {
         let changes = self.history.operations().iter().filter(|o| o.op.mutates_key() && o.reply().is_some());
         let seconds: BTreeSet<Nanos> =
             changes.filter_map(|o| o.completed).filter(|at| *at < self.mended).map(second).collect();
-        seconds.len() as f64 / (second(self.mended).max(1) as f64)
+        seconds.len() as f64 / (second(self.mended.saturating_sub(1)) + 1) as f64
     }
 }
 

@@ -23,6 +23,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// How often it looks whether a process has ended by itself.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// How much later a change of the group is tried again that cannot be made yet.
+const PUT_OFF: Duration = Duration::from_secs(2);
+
 /// How long an agent that was asked to leave is given to end.
 const LEAVE_WITHIN: Duration = Duration::from_secs(4);
 
@@ -71,6 +74,7 @@ pub(super) struct Nemesis<'a> {
     /// The library that shifts clocks, where there is one.
     shift: Option<PathBuf>,
     begun: Instant,
+    length: Duration,
     queue: Vec<(Duration, Action)>,
     /// Agents whose process may end by itself.
     leaving: BTreeSet<usize>,
@@ -90,6 +94,7 @@ impl<'a> Nemesis<'a> {
             binary: binary.to_owned(),
             shift,
             begun: Instant::now(),
+            length: Duration::ZERO,
             queue: Vec::new(),
             leaving: BTreeSet::new(),
             events: Vec::new(),
@@ -99,6 +104,7 @@ impl<'a> Nemesis<'a> {
     /// Performs the steps, then undoes what is left of them, and returns no earlier than after the given time.
     pub(super) async fn run(&mut self, steps: &[Step], length: Duration) -> io::Result<()> {
         self.begun = Instant::now();
+        self.length = length;
         self.queue = steps.iter().map(|step| (step.at, Action::Begin(*step))).collect();
         loop {
             let next = self.queue.iter().enumerate().min_by_key(|(_, (at, _))| *at).map(|(place, _)| place);
@@ -161,6 +167,12 @@ impl<'a> Nemesis<'a> {
         };
         let changes_group = matches!(step.kind, Kind::Leave | Kind::Join | Kind::RemovePeer | Kind::Wipe);
         if changes_group && !self.group_is_whole().await {
+            // One that has come back gets its vote after a while.
+            let later = self.begun.elapsed() + PUT_OFF;
+            if later + step.lasts < self.length {
+                self.queue.push((later, Action::Begin(step)));
+                return Ok(());
+            }
             let what = format!("{}: left out, the group was not whole", step.kind);
             let event = self.note(step.kind.lane(), what, false);
             self.events[event].until = Some(self.now());
