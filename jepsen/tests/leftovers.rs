@@ -24,10 +24,10 @@ struct Harness {
 impl Harness {
     /// Starts a harness, and waits until its agents run. It then waits in vain for them to elect a leader.
     fn start(network: &str) -> Harness {
-        let directory = tempfile::Builder::new().prefix("proconsul-leftovers-").tempdir().unwrap();
+        let directory = tempfile::Builder::new().prefix("proconsul-leftovers-").tempdir().expect("a directory");
         let agent = directory.path().join("agent");
-        fs::write(&agent, AGENT).unwrap();
-        fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(&agent, AGENT).expect("a writable directory");
+        fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).expect("our file");
         let process = Command::new(env!("CARGO_BIN_EXE_proconsul-jepsen"))
             .args(["run", "--network", network, "--seconds", "5", "--binary"])
             .arg(&agent)
@@ -37,7 +37,7 @@ impl Harness {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap();
+            .expect("the harness runs");
         let harness = Harness { process, directory };
         harness.until("all agents run", |agents| agents.len() == 5);
         harness
@@ -61,8 +61,8 @@ impl Harness {
 
     /// Ends the harness alone by a signal, and expects everything else to end for that.
     fn ends_with_all(mut self, signal: Signal) {
-        kill_process(Pid::from_child(&self.process), signal).unwrap();
-        let status = self.process.wait().unwrap();
+        kill_process(Pid::from_child(&self.process), signal).expect("ours");
+        let status = self.process.wait().expect("ours");
         assert!(!status.success(), "{status}");
         self.until("nothing is left", <[u32]>::is_empty);
     }
@@ -79,7 +79,7 @@ impl Drop for Harness {
 /// Agents that were started from this file. The harness itself, which has the path among its arguments, is none.
 fn processes_with(agent: &Path) -> Vec<u32> {
     let agent = agent.to_string_lossy().into_owned();
-    let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let entries = fs::read_dir("/proc").expect("processes").filter_map(Result::ok);
     entries
         .filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
         .filter(|pid| {

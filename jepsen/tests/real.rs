@@ -16,7 +16,7 @@ fn minute(seed: u64) {
     let beside = harness.with_file_name("proconsul");
     let binary = std::env::var_os("PROCONSUL_TEST_CLUSTER_BINARY").map_or(beside, Into::into);
     assert!(binary.exists(), "{} does not exist: build it first", binary.display());
-    let reports = tempfile::Builder::new().prefix("proconsul-real-").tempdir().unwrap();
+    let reports = tempfile::Builder::new().prefix("proconsul-real-").tempdir().expect("a directory");
     let report = reports.path().join(format!("{seed}.html"));
     let status = Command::new(harness)
         .args(["run", "--seconds", "60", "--faults", "kill,pause,cut,one-way"])
@@ -26,7 +26,7 @@ fn minute(seed: u64) {
         .arg("--report")
         .arg(&report)
         .status()
-        .unwrap();
+        .expect("the harness runs");
     if !status.success() {
         let kept = reports.keep();
         panic!("seed {seed}: {status}; report and history are in {}", kept.display());

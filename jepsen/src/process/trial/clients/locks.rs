@@ -40,14 +40,7 @@ pub(super) async fn run(mut caller: Caller) {
         }
         let key = format!("lock/{}", caller.random.below(LOCKS));
         match caller.random.below(40) {
-            0..20 => {
-                if acquire(&mut caller, &key, &id).await == Outcome::Ok(Reply::Done { index: None }) {
-                    read(&mut caller, &key).await;
-                    if !caller.one_in(6) {
-                        release(&mut caller, &key, &id).await;
-                    }
-                }
-            }
+            0..20 => hold(&mut caller, &key, &id).await,
             20..26 => release(&mut caller, &key, &id).await,
             26..34 => read(&mut caller, &key).await,
             34..38 => read_session(&mut caller, &id).await,
@@ -68,6 +61,16 @@ pub(super) async fn run(mut caller: Caller) {
             _ => {}
         }
         tokio::time::sleep(caller.shared.rest * 4).await;
+    }
+}
+
+/// Takes a lock if it is free, looks at it, and mostly gives it back.
+async fn hold(caller: &mut Caller, key: &str, id: &str) {
+    if acquire(caller, key, id).await == Outcome::Ok(Reply::Done { index: None }) {
+        read(caller, key).await;
+        if !caller.one_in(6) {
+            release(caller, key, id).await;
+        }
     }
 }
 
