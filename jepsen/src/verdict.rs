@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 use crate::history::{Consistency, Entry, Op, Operation, Outcome, Reply, Through, TxnAction, TxnVerb};
 
 /// The end of a check.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// The history keeps the promise.
     Valid,
@@ -46,7 +49,7 @@ impl fmt::Display for Verdict {
 }
 
 /// A broken promise.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Violation {
     /// The promise, as a short name («linearizability», «lock exclusion»).
     pub property: &'static str,

@@ -167,6 +167,18 @@ impl History {
         self.operations.iter().any(|o| matches!(o.op, Op::Restore { .. }) && o.may_be_done())
     }
 
+    /// The history as it was at a moment: what had not been answered by then was still open.
+    #[must_use]
+    pub fn until(&self, end: Nanos) -> History {
+        let begun = self.operations.iter().filter(|operation| operation.invoked < end);
+        begun
+            .map(|operation| match operation.completed {
+                Some(at) if at < end => operation.clone(),
+                _ => Operation { completed: None, outcome: Outcome::Unknown, ..operation.clone() },
+            })
+            .collect()
+    }
+
     /// All operations, in the order of recording.
     #[must_use]
     pub fn operations(&self) -> &[Operation] {
