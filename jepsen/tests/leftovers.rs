@@ -24,7 +24,8 @@ struct Harness {
 impl Harness {
     /// Starts a harness, and waits until its agents run. It then waits in vain for them to elect a leader.
     fn start(network: &str) -> Harness {
-        let directory = tempfile::Builder::new().prefix("proconsul-leftovers-").tempdir().expect("a directory");
+        let directory =
+            tempfile::Builder::new().prefix("proconsul-leftovers-").tempdir().expect("a directory");
         let agent = directory.path().join("agent");
         fs::write(&agent, AGENT).expect("a writable directory");
         fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).expect("our file");

@@ -15,9 +15,8 @@ use proconsul_jepsen::process::cluster::Layout;
 use proconsul_jepsen::process::faults::{self, Fault};
 use proconsul_jepsen::process::server::Launch;
 use proconsul_jepsen::process::{self, kill};
-use proconsul_jepsen::verdict::Verdict;
+use proconsul_jepsen::suite;
 use proconsul_jepsen::workload::Random;
-use proconsul_jepsen::{index_order, linearizability, locks, sessions, watches};
 
 /// Runs agents under faults and checks what their clients saw. Exit code 0 only if every check passes.
 #[derive(Parser)]
@@ -295,17 +294,9 @@ fn spread(mut times: Vec<Duration>) -> String {
     )
 }
 
-/// Runs every checker and prints what it says.
+/// Runs every checker that has something to judge, and prints what it says.
 fn check(history: &History) -> bool {
-    let checks: [(&str, Verdict); 5] = [
-        ("linearizability", linearizability::check(history, linearizability::Budget::default())),
-        ("index order", index_order::check(history)),
-        ("sessions", sessions::check(history, sessions::Timing::default())),
-        ("locks", locks::check(history, locks::Rules::default())),
-        ("watches", watches::check(history, watches::Rules::default())),
-    ];
-    for (name, verdict) in &checks {
-        println!("{name}: {verdict}");
-    }
-    checks.iter().all(|(_, verdict)| verdict.is_valid())
+    let report = suite::check(history, &suite::Rules::default());
+    print!("{report}");
+    report.passed()
 }

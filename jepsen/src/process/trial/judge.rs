@@ -2,10 +2,10 @@
 
 use super::Run;
 use super::clients::Freshness;
-use crate::history::{History, Operation};
+use crate::history::{History, Nanos, Op, Operation};
 use crate::process::faults::two_leaders;
 use crate::verdict::{Verdict, Violation};
-use crate::{index_order, linearizability, locks, sessions, watches};
+use crate::{linearizability, locks, suite};
 
 /// The end of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,11 @@ impl Finding {
         if operations == 0 {
             return Finding::new(name, Judgement::Absent, "no such operations".to_owned());
         }
-        match check(history) {
+        Finding::of_verdict(name, operations, check(history))
+    }
+
+    fn of_verdict(name: &'static str, operations: usize, verdict: Verdict) -> Finding {
+        match verdict {
             Verdict::Valid => Finding::new(name, Judgement::Passed, format!("{operations} operations")),
             Verdict::Violated(violation) => Finding {
                 name,
@@ -72,7 +76,7 @@ impl Finding {
 /// Checks everything about a run.
 #[must_use]
 pub fn judge(run: &Run) -> Vec<Finding> {
-    let mut findings = check(&run.history);
+    let mut findings = check(&run.history, Some(run.converged_from));
     let bad: Vec<&str> =
         run.events.iter().filter(|event| event.bad).map(|event| event.what.as_str()).collect();
     let ended =
@@ -98,34 +102,31 @@ pub fn judge(run: &Run) -> Vec<Finding> {
     findings
 }
 
-/// Checks a history of a trial.
+/// Checks a history of a trial, in which the catalog shows from a certain time on what the agents have.
 #[must_use]
-pub fn check(history: &History) -> Vec<Finding> {
+pub fn check(history: &History, converged_from: Option<Nanos>) -> Vec<Finding> {
     let part = |wanted: &dyn Fn(&Operation) -> bool| -> History {
         history.operations().iter().filter(|operation| wanted(operation)).cloned().collect()
     };
     let of = |freshness: Freshness| part(&|operation| operation.key.starts_with(freshness.prefix()));
-    let (consistent, default) = (of(Freshness::Consistent), of(Freshness::Default));
-    let registers = part(&|operation| {
-        [Freshness::Consistent, Freshness::Default].iter().any(|f| operation.key.starts_with(f.prefix()))
-    });
+    let linearizable =
+        |history: &History| linearizability::check(history, linearizability::Budget::default());
+    let rules = suite::Rules { converged_from, lock_delay: false, ..suite::Rules::default() };
     let locking = part(&|operation| {
         operation.key.starts_with("lock/")
             || operation.op.session().is_some()
-            || matches!(operation.op, crate::history::Op::SessionCreate { .. })
+            || matches!(operation.op, Op::SessionCreate { .. })
     });
-    let linearizable =
-        |history: &History| linearizability::check(history, linearizability::Budget::default());
-    let timing = sessions::Timing::default();
-    let locks =
-        |lock_delay| move |history: &History| locks::check(history, locks::Rules { timing, lock_delay });
-    vec![
-        Finding::of("linearizability of ?consistent reads", &consistent, linearizable),
-        Finding::of("linearizability of default reads", &default, linearizable),
-        Finding::of("index order", &registers, index_order::check),
-        Finding::of("watches", &registers, |history| watches::check(history, watches::Rules::default())),
-        Finding::of("sessions", &locking, |history| sessions::check(history, timing)),
-        Finding::of("locks", &locking, locks(false)),
-        Finding::of("lock-delay", &locking, locks(true)),
-    ]
+    // Both ways to read promise the same, and each is judged by itself besides.
+    let mut findings = vec![
+        Finding::of("linearizability, ?consistent", &of(Freshness::Consistent), linearizable),
+        Finding::of("linearizability, default", &of(Freshness::Default), linearizable),
+    ];
+    for check in suite::check(history, &rules).checks {
+        findings.push(Finding::of_verdict(check.name, check.operations, check.verdict));
+    }
+    // By itself, because a lock whose delay is cut short is still a lock.
+    findings
+        .push(Finding::of("lock-delay", &locking, |history| locks::check(history, locks::Rules::default())));
+    findings
 }
