@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::history::{History, Nanos, Op, Operation, Parts, Reply};
+use crate::history::{History, Nanos, Op, Operation, Parts, Reply, TxnVerb};
 use crate::sessions::{self, Life, Timing};
 use crate::verdict::{Verdict, Violation};
 
@@ -35,9 +35,10 @@ pub fn check(history: &History, rules: Rules) -> Verdict {
         return Verdict::Undecided { why: error.to_string() };
     }
     let lives = sessions::lives(history, rules.timing);
+    let mut vouched = vouched(history);
     let parts = Parts::new(history);
     for (key, operations) in parts.by_key() {
-        let lock = Lock::new(operations, &lives);
+        let lock = Lock::new(operations, vouched.remove(key).unwrap_or_default(), &lives);
         if let Some(session) =
             lock.acquires.iter().find_map(|o| o.op.session().filter(|s| !lives.contains_key(s)))
         {
@@ -50,6 +51,30 @@ pub fn check(history: &History, rules: Rules) -> Verdict {
         }
     }
     Verdict::Valid
+}
+
+/// Per lock: sessions that held it when an operation elsewhere took effect, as that operation found out.
+fn vouched(history: &History) -> BTreeMap<&str, Vec<(&str, &Operation)>> {
+    let mut vouched: BTreeMap<&str, Vec<(&str, &Operation)>> = BTreeMap::new();
+    for operation in history.operations().iter().filter(|operation| operation.is_done()) {
+        match &operation.op {
+            Op::FencedWrite { lock, session, .. } => {
+                vouched.entry(lock).or_default().push((session, operation));
+            }
+            Op::Txn { actions, .. } => {
+                for (at, action) in actions.iter().enumerate() {
+                    let changed = actions[..at].iter().any(|o| o.key == action.key && o.verb.mutates());
+                    if let TxnVerb::CheckSession { session } = &action.verb
+                        && !changed
+                    {
+                        vouched.entry(&action.key).or_default().push((session, operation));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    vouched
 }
 
 type Broken<'a> = (&'static str, String, Vec<&'a Operation>);
@@ -66,6 +91,8 @@ struct Hold<'a> {
 struct Lock<'a> {
     lives: &'a BTreeMap<&'a str, Life<'a>>,
     operations: Vec<&'a Operation>,
+    /// Sessions that held the lock when an operation on other keys took effect.
+    vouched: Vec<(&'a str, &'a Operation)>,
     /// Acknowledged acquisitions, in order of their acknowledgements.
     acquires: Vec<&'a Operation>,
     /// Per session: what may have taken the lock from it otherwise than by its end.
@@ -76,7 +103,11 @@ struct Lock<'a> {
 }
 
 impl<'a> Lock<'a> {
-    fn new(operations: Vec<&'a Operation>, lives: &'a BTreeMap<&'a str, Life<'a>>) -> Lock<'a> {
+    fn new(
+        operations: Vec<&'a Operation>,
+        vouched: Vec<(&'a str, &'a Operation)>,
+        lives: &'a BTreeMap<&'a str, Life<'a>>,
+    ) -> Lock<'a> {
         let mut acquires = Vec::new();
         let mut releases: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
         let mut deletes = Vec::new();
@@ -103,7 +134,7 @@ impl<'a> Lock<'a> {
                 *invoked = latest;
             }
         }
-        Lock { lives, operations, acquires, releases, deletes, seen }
+        Lock { lives, operations, vouched, acquires, releases, deletes, seen }
     }
 
     fn check(&self, rules: Rules) -> Result<(), Broken<'a>> {
@@ -158,14 +189,19 @@ impl<'a> Lock<'a> {
 
     /// What anybody was told inside a certain hold agrees with it.
     fn observations(&self, holds: &[Hold<'a>]) -> Result<(), Broken<'a>> {
-        for operation in self.operations.iter().copied() {
-            let Some(at) = holds.partition_point(|hold| hold.from <= operation.invoked).checked_sub(1) else {
-                continue;
-            };
-            let hold = holds[at];
-            if operation.effect_until() >= hold.until {
-                continue;
+        let within = |operation: &Operation| {
+            let at = holds.partition_point(|hold| hold.from <= operation.invoked).checked_sub(1)?;
+            Some(holds[at]).filter(|hold| operation.effect_until() < hold.until)
+        };
+        for (session, operation) in self.vouched.iter().copied() {
+            if let Some(hold) = within(operation).filter(|hold| hold.session != session) {
+                let why = format!("{session} passed for the holder while {} held the lock", hold.session);
+                let proof = vec![self.lives[hold.session].renewed, hold.acquire, operation];
+                return Err(("lock exclusion", why, proof));
             }
+        }
+        for operation in self.operations.iter().copied() {
+            let Some(hold) = within(operation) else { continue };
             let why = match (&operation.op, operation.reply()) {
                 (Op::Acquire { session, .. }, Some(Reply::Done { .. })) if session != hold.session => {
                     format!("{session} acquired the lock while {} held it", hold.session)
@@ -282,8 +318,8 @@ fn holder(operation: &Operation) -> Option<Option<&str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::testing::at;
-    use crate::history::{Entry, Outcome};
+    use crate::history::testing::{at, committed};
+    use crate::history::{Consistency, Entry, Outcome, TxnAction};
 
     const SECOND: Nanos = 1_000_000_000;
     const TTL: Nanos = 10 * SECOND;
@@ -411,6 +447,33 @@ mod tests {
             [acquired("s1", 2.0, 2.1), released("s2", 3.0, 3.1)],
             "lock exclusion",
             "s2 released the lock while s1",
+        );
+    }
+
+    #[test]
+    fn who_passes_for_the_holder_is_the_holder() {
+        let write = |session: &str, from, to| {
+            let (lock, value) = ("l".to_owned(), format!("by {session} {from}"));
+            let op = Op::FencedWrite { lock, session: session.into(), fence: 1, value };
+            at(5, "r", seconds(from), seconds(to)).done(op)
+        };
+        let checked = |session: &str, from, to| {
+            let actions =
+                vec![TxnAction { key: "l".into(), verb: TxnVerb::CheckSession { session: session.into() } }];
+            let op = Op::Txn { actions, consistency: Consistency::Linearizable };
+            at(5, "", seconds(from), seconds(to)).is(op, committed(vec![None], 0))
+        };
+        passes([acquired("s1", 2.0, 2.1), write("s1", 2.2, 2.3), checked("s1", 2.4, 2.5)]);
+        passes([acquired("s1", 2.0, 2.1), write("s2", 1.9, 2.3)]);
+        fails(
+            [acquired("s1", 2.0, 2.1), write("s2", 2.2, 2.3)],
+            "lock exclusion",
+            "s2 passed for the holder",
+        );
+        fails(
+            [acquired("s1", 2.0, 2.1), checked("s2", 2.2, 2.3)],
+            "lock exclusion",
+            "s2 passed for the holder",
         );
     }
 
