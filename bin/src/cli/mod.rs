@@ -2,6 +2,7 @@
 //!
 //! Exit codes are Consul's: 127 without a command or with an unknown one, 1 for errors, 0 for help.
 
+pub mod command;
 pub mod flags;
 mod help;
 mod table;
@@ -11,6 +12,7 @@ use std::io::{Read, Write};
 
 use clap::{ArgMatches, Command};
 
+pub use command::{Failure, OrFail, Run, fail, no_arguments};
 pub use table::{Action, Entry};
 
 /// What a command talks to: the user, and the environment.
@@ -71,7 +73,8 @@ pub fn run(args: &[OsString], terminal: &mut Terminal<'_>) -> u8 {
             return 0;
         }
         if version {
-            return crate::commands::version::print(terminal);
+            crate::commands::version::print(terminal);
+            return 0;
         }
         if is_flag {
             return terminal.fail(

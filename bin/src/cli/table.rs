@@ -2,7 +2,8 @@
 
 use clap::{ArgMatches, Command};
 
-use super::Terminal;
+use super::command::Run;
+use super::{Terminal, command_of, typed};
 use crate::commands::{
     agent, autopilot, catalog, event, info, keygen, keyring, kv, kv_tree, maint, members, membership, raft,
     rtt, services, usage, validate, version,
@@ -22,6 +23,21 @@ pub enum Action {
         /// Its work; the result is the exit status.
         run: fn(&ArgMatches, &mut Terminal<'_>) -> u8,
     },
+}
+
+impl Action {
+    /// What these options are for.
+    const fn of<T: Run>() -> Action {
+        Action::Run { command: command_of::<T>, run: ended::<T> }
+    }
+}
+
+/// Runs a command, and says why if it fails.
+fn ended<T: Run>(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
+    match typed::<T>(matches).run(terminal) {
+        Ok(()) => 0,
+        Err(failure) => failure.end(terminal),
+    }
 }
 
 /// A command.
@@ -81,21 +97,21 @@ static AVAILABLE: &[Entry] = &[
         arguments: "[options]",
         summary: "Lists the known datacenters",
         about: "Prints the name of every datacenter that the agent knows, one per line.\n\n    $ PROGRAM catalog datacenters\n",
-        action: Action::Run { command: catalog::datacenters_command, run: catalog::datacenters },
+        action: Action::of::<catalog::DatacentersOptions>(),
     },
     Entry {
         path: "catalog nodes",
         arguments: "[options]",
         summary: "Lists nodes",
         about: "Prints the nodes of the catalog as a table. Those that provide a service:\n\n    $ PROGRAM catalog nodes -service=redis\n",
-        action: Action::Run { command: catalog::nodes_command, run: catalog::nodes },
+        action: Action::of::<catalog::NodesOptions>(),
     },
     Entry {
         path: "catalog services",
         arguments: "[options]",
         summary: "Lists services",
         about: "Prints the names of all registered services. With their tags, on one node:\n\n    $ PROGRAM catalog services -tags -node=web-1\n",
-        action: Action::Run { command: catalog::services_command, run: catalog::services },
+        action: Action::of::<catalog::ServicesOptions>(),
     },
     Entry {
         path: "kv",
@@ -111,7 +127,7 @@ static AVAILABLE: &[Entry] = &[
         summary: "Removes keys",
         about: "Removes a key; removing a key that does not exist is no error. With -recurse, removes\n\
                 everything below a prefix:\n\n    $ PROGRAM kv delete -recurse redis/\n",
-        action: Action::Run { command: kv::delete_command, run: kv::delete },
+        action: Action::of::<kv::DeleteOptions>(),
     },
     Entry {
         path: "kv get",
@@ -119,7 +135,7 @@ static AVAILABLE: &[Entry] = &[
         summary: "Reads or lists keys",
         about: "Prints the value of a key. With -recurse all keys below a prefix with their values,\n\
                 with -keys their names only:\n\n    $ PROGRAM kv get -keys redis/\n",
-        action: Action::Run { command: kv::get_command, run: kv::get },
+        action: Action::of::<kv::GetOptions>(),
     },
     Entry {
         path: "kv put",
@@ -127,14 +143,14 @@ static AVAILABLE: &[Entry] = &[
         summary: "Writes a key",
         about: "Writes a value. DATA may be the value itself, @FILE for the content of a file, or - for\n\
                 standard input:\n\n    $ PROGRAM kv put config/app @app.json\n",
-        action: Action::Run { command: kv::put_command, run: kv::put },
+        action: Action::of::<kv::PutOptions>(),
     },
     Entry {
         path: "kv export",
         arguments: "[options] [PREFIX]",
         summary: "Writes a tree as JSON",
         about: "Prints all keys below a prefix as JSON, values in base64, for kv import:\n\n    $ PROGRAM kv export redis/ > redis.json\n",
-        action: Action::Run { command: kv_tree::command, run: kv_tree::export },
+        action: Action::of::<kv_tree::ExportOptions>(),
     },
     Entry {
         path: "kv import",
@@ -142,14 +158,14 @@ static AVAILABLE: &[Entry] = &[
         summary: "Reads a tree from JSON",
         about: "Writes the keys of a JSON document as kv export prints it. DATA may be the document, @FILE\n\
                 or - for standard input:\n\n    $ PROGRAM kv import @redis.json\n",
-        action: Action::Run { command: kv_tree::command, run: kv_tree::import },
+        action: Action::of::<kv_tree::ImportOptions>(),
     },
     Entry {
         path: "info",
         arguments: "[options]",
         summary: "Shows inner figures of the agent",
         about: "Prints figures about the agent and, on servers, about Raft.\n\n    $ PROGRAM info\n",
-        action: Action::Run { command: info::command, run: info::run },
+        action: Action::of::<info::Options>(),
     },
     Entry {
         path: "maint",
@@ -157,14 +173,14 @@ static AVAILABLE: &[Entry] = &[
         summary: "Switches maintenance mode",
         about: "Takes a node or one of its services out of discovery and back, or shows what is out:\n\n\
                 \x20   $ PROGRAM maint -enable -service=web -reason=\"new disk\"\n    $ PROGRAM maint\n",
-        action: Action::Run { command: maint::command, run: maint::run },
+        action: Action::of::<maint::Options>(),
     },
     Entry {
         path: "members",
         arguments: "[options]",
         summary: "Lists the members of the cluster",
         about: "Prints the members of the cluster as the agent sees them by gossip, with their state.\n\n    $ PROGRAM members -status=failed\n",
-        action: Action::Run { command: members::command, run: members::run },
+        action: Action::of::<members::Options>(),
     },
     Entry {
         path: "event",
@@ -173,7 +189,7 @@ static AVAILABLE: &[Entry] = &[
         about: "Tells all agents of the datacenter something, such as to deploy. Name and payload together may\n\
                 have 512 bytes. Events are delivered in no order and kept nowhere:\n\n\
                 \x20   $ PROGRAM event -name=deploy -service=web 1.6.2\n",
-        action: Action::Run { command: event::command, run: event::run },
+        action: Action::of::<event::Options>(),
     },
     Entry {
         path: "force-leave",
@@ -182,7 +198,7 @@ static AVAILABLE: &[Entry] = &[
         about: "Declares that a member which has failed will not come back. It leaves the catalog at once\n\
                 instead of after 72 hours. A member that is alive after all comes back by itself:\n\n\
                 \x20   $ PROGRAM force-leave web-7\n",
-        action: Action::Run { command: membership::force_leave_command, run: membership::force_leave },
+        action: Action::of::<membership::ForceLeaveOptions>(),
     },
     Entry {
         path: "join",
@@ -190,14 +206,14 @@ static AVAILABLE: &[Entry] = &[
         summary: "Makes the agent join a cluster",
         about: "Makes a running agent contact others and become a member of their cluster. One that is\n\
                 reached is enough; the rest is learned from it:\n\n    $ PROGRAM join 10.0.0.1 server2.example.com:8301\n",
-        action: Action::Run { command: membership::join_command, run: membership::join },
+        action: Action::of::<membership::JoinOptions>(),
     },
     Entry {
         path: "keygen",
         arguments: "",
         summary: "Makes a key for gossip",
         about: "Prints a new random key, for encrypt in the configuration or for keyring -install.\n\n    $ PROGRAM keygen\n",
-        action: Action::Run { command: keygen::command, run: keygen::run },
+        action: Action::of::<keygen::Options>(),
     },
     Entry {
         path: "keyring",
@@ -206,7 +222,7 @@ static AVAILABLE: &[Entry] = &[
         about: "Lists and changes the keys that seal gossip, on all members of all pools. To replace a key,\n\
                 install the new one everywhere, use it, and remove the old one:\n\n\
                 \x20   $ PROGRAM keyring -install=NEW\n    $ PROGRAM keyring -use=NEW\n    $ PROGRAM keyring -remove=OLD\n",
-        action: Action::Run { command: keyring::command, run: keyring::run },
+        action: Action::of::<keyring::Options>(),
     },
     Entry {
         path: "leave",
@@ -214,7 +230,7 @@ static AVAILABLE: &[Entry] = &[
         summary: "Makes the agent leave and stop",
         about: "Makes the agent leave the cluster in good order, and end. The others then know that it has\n\
                 not failed; a server is taken out of the Raft group:\n\n    $ PROGRAM leave\n",
-        action: Action::Run { command: membership::leave_command, run: membership::leave },
+        action: Action::of::<membership::LeaveOptions>(),
     },
     group("operator", "Manages the servers of a cluster"),
     group("operator autopilot", "Manages the care for servers"),
@@ -223,7 +239,7 @@ static AVAILABLE: &[Entry] = &[
         arguments: "[options]",
         summary: "Shows its configuration",
         about: "Prints how the leader looks after the servers.\n\n    $ PROGRAM operator autopilot get-config\n",
-        action: Action::Run { command: autopilot::get_command, run: autopilot::get },
+        action: Action::of::<autopilot::GetOptions>(),
     },
     Entry {
         path: "operator autopilot set-config",
@@ -231,14 +247,14 @@ static AVAILABLE: &[Entry] = &[
         summary: "Changes its configuration",
         about: "Changes what flags name and leaves the rest. All servers follow at once:\n\n\
                 \x20   $ PROGRAM operator autopilot set-config -server-stabilization-time=30s\n",
-        action: Action::Run { command: autopilot::set_command, run: autopilot::set },
+        action: Action::of::<autopilot::SetOptions>(),
     },
     Entry {
         path: "operator autopilot state",
         arguments: "[options]",
         summary: "Shows how the servers are",
         about: "Prints what the leader knows about the health of every server.\n\n    $ PROGRAM operator autopilot state\n",
-        action: Action::Run { command: autopilot::state_command, run: autopilot::state },
+        action: Action::of::<autopilot::StateOptions>(),
     },
     group("operator raft", "Manages the Raft group"),
     Entry {
@@ -246,7 +262,7 @@ static AVAILABLE: &[Entry] = &[
         arguments: "[options]",
         summary: "Lists its members",
         about: "Prints the servers of the Raft group. When there is no leader, -stale asks any server.\n\n    $ PROGRAM operator raft list-peers\n",
-        action: Action::Run { command: raft::list_command, run: raft::list },
+        action: Action::of::<raft::ListOptions>(),
     },
     Entry {
         path: "operator raft remove-peer",
@@ -254,7 +270,7 @@ static AVAILABLE: &[Entry] = &[
         summary: "Removes a member",
         about: "Removes a server from the Raft group that will not come back. Autopilot and force-leave do\n\
                 that too, more carefully:\n\n    $ PROGRAM operator raft remove-peer -id=ID\n",
-        action: Action::Run { command: raft::remove_command, run: raft::remove },
+        action: Action::of::<raft::RemoveOptions>(),
     },
     Entry {
         path: "operator raft transfer-leader",
@@ -262,7 +278,7 @@ static AVAILABLE: &[Entry] = &[
         summary: "Makes another server the leader",
         about: "Hands leadership over, without an election timeout, such as before the leader's machine is\n\
                 stopped:\n\n    $ PROGRAM operator raft transfer-leader\n",
-        action: Action::Run { command: raft::transfer_command, run: raft::transfer },
+        action: Action::of::<raft::TransferOptions>(),
     },
     group("operator usage", "Counts what is registered"),
     Entry {
@@ -270,7 +286,7 @@ static AVAILABLE: &[Entry] = &[
         arguments: "[options]",
         summary: "Counts services and their instances",
         about: "Prints how many services and instances are registered.\n\n    $ PROGRAM operator usage instances\n",
-        action: Action::Run { command: usage::instances_command, run: usage::instances },
+        action: Action::of::<usage::InstancesOptions>(),
     },
     Entry {
         path: "rtt",
@@ -280,7 +296,7 @@ static AVAILABLE: &[Entry] = &[
                 network coordinates that agents find for themselves. The second node is the agent's own\n\
                 unless it is named. With -wan, between servers of any datacenters:\n\n\
                 \x20   $ PROGRAM rtt web-1 web-2\n    $ PROGRAM rtt -wan server-1.dc1 server-1.dc2\n",
-        action: Action::Run { command: rtt::command, run: rtt::run },
+        action: Action::of::<rtt::Options>(),
     },
     group("services", "Registers and removes services of an agent"),
     Entry {
@@ -288,7 +304,7 @@ static AVAILABLE: &[Entry] = &[
         arguments: "[options] [FILE...]",
         summary: "Removes services from the agent",
         about: "Removes the services that files define, or the one with an ID:\n\n    $ PROGRAM services deregister -id=web\n",
-        action: Action::Run { command: services::deregister_command, run: services::deregister },
+        action: Action::of::<services::DeregisterOptions>(),
     },
     Entry {
         path: "services register",
@@ -296,7 +312,7 @@ static AVAILABLE: &[Entry] = &[
         summary: "Registers services with the agent",
         about: "Registers the services that files define (JSON or HCL, as in a configuration directory),\n\
                 or one that flags describe:\n\n    $ PROGRAM services register -name=web -port=8080\n    $ PROGRAM services register web.json\n",
-        action: Action::Run { command: services::register_command, run: services::register },
+        action: Action::of::<services::RegisterOptions>(),
     },
     Entry {
         path: "validate",
@@ -304,21 +320,21 @@ static AVAILABLE: &[Entry] = &[
         summary: "Checks configuration files",
         about: "Reads files and directories as an agent would, without starting it, and says what is wrong\n\
                 with them:\n\n    $ PROGRAM validate /etc/proconsul.d\n",
-        action: Action::Run { command: validate::command, run: validate::run },
+        action: Action::of::<validate::Options>(),
     },
     Entry {
         path: "configtest",
         arguments: "[options] FILE_OR_DIRECTORY...",
         summary: "Old name of validate",
         about: "",
-        action: Action::Run { command: validate::command, run: validate::run },
+        action: Action::of::<validate::Options>(),
     },
     Entry {
         path: "version",
         arguments: "",
         summary: "Prints the version",
         about: "",
-        action: Action::Run { command: version::command, run: version::run },
+        action: Action::of::<version::Options>(),
     },
 ];
 

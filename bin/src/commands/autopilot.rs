@@ -3,19 +3,19 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use clap::{ArgMatches, Args, Command};
+use clap::Args;
 use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::cli::flags::{bool_value, duration_value, uint_value};
-use crate::cli::{Terminal, command_of, typed};
+use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
 use crate::client::{Client, HttpOptions, ServerOptions};
 
 /// Where its configuration stands.
 const CONFIGURATION: &str = "/v1/operator/autopilot/configuration";
 
 #[derive(Args)]
-struct GetOptions {
+pub(crate) struct GetOptions {
     #[command(flatten)]
     http: HttpOptions,
     #[command(flatten)]
@@ -25,7 +25,7 @@ struct GetOptions {
 }
 
 #[derive(Args)]
-struct SetOptions {
+pub(crate) struct SetOptions {
     #[command(flatten)]
     http: HttpOptions,
     #[command(flatten)]
@@ -59,7 +59,7 @@ struct SetOptions {
 }
 
 #[derive(Args)]
-struct StateOptions {
+pub(crate) struct StateOptions {
     #[command(flatten)]
     http: HttpOptions,
     #[command(flatten)]
@@ -71,115 +71,88 @@ struct StateOptions {
     args: Vec<String>,
 }
 
-/// Flags of `operator autopilot get-config`.
-#[must_use]
-pub fn get_command() -> Command {
-    command_of::<GetOptions>()
-}
-
-/// Flags of `operator autopilot set-config`.
-#[must_use]
-pub fn set_command() -> Command {
-    command_of::<SetOptions>()
-}
-
-/// Flags of `operator autopilot state`.
-#[must_use]
-pub fn state_command() -> Command {
-    command_of::<StateOptions>()
-}
-
-/// Prints the configuration.
-pub fn get(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: GetOptions = typed(matches);
-    let client = match Client::new(&options.http, terminal) {
-        Ok(client) => client,
-        Err(error) => return terminal.fail(format!("Error initializing client: {error}")),
-    };
-    let config = match client.get_json(CONFIGURATION, &options.server.query()) {
-        Ok(config) => config,
-        Err(error) => return terminal.fail(format!("Error querying Autopilot configuration: {error}")),
-    };
-    let plain = |name: &str| match &config[name] {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    for name in [
-        "CleanupDeadServers",
-        "LastContactThreshold",
-        "MaxTrailingLogs",
-        "MinQuorum",
-        "ServerStabilizationTime",
-    ] {
-        terminal.say(format!("{name} = {}", plain(name)));
-    }
-    terminal.say(format!("RedundancyZoneTag = {:?}", plain("RedundancyZoneTag")));
-    terminal.say(format!("DisableUpgradeMigration = {}", plain("DisableUpgradeMigration")));
-    terminal.say(format!("UpgradeVersionTag = {:?}", plain("UpgradeVersionTag")));
-    0
-}
-
-/// Changes what flags name, unless somebody else changed the configuration meanwhile.
-pub fn set(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: SetOptions = typed(matches);
-    let client = match Client::new(&options.http, terminal) {
-        Ok(client) => client,
-        Err(error) => return terminal.fail(format!("Error initializing client: {error}")),
-    };
-    // A change starts from what holds, not from what some server has.
-    let mut query = ServerOptions { stale: false, ..options.server }.query();
-    let mut config = match client.get_json(CONFIGURATION, &query) {
-        Ok(config) => config,
-        Err(error) => return terminal.fail(format!("Error querying Autopilot configuration: {error}")),
-    };
-    for (name, value) in [
-        ("CleanupDeadServers", options.cleanup_dead_servers.map(Value::from)),
-        ("DisableUpgradeMigration", options.disable_upgrade_migration.map(Value::from)),
-        ("LastContactThreshold", options.last_contact_threshold.map(Value::from)),
-        ("MaxTrailingLogs", options.max_trailing_logs.map(Value::from)),
-        ("MinQuorum", options.min_quorum.map(Value::from)),
-        ("RedundancyZoneTag", options.redundancy_zone_tag.map(Value::from)),
-        ("ServerStabilizationTime", options.server_stabilization_time.map(Value::from)),
-        ("UpgradeVersionTag", options.upgrade_version_tag.map(Value::from)),
-    ] {
-        if let Some(value) = value {
-            config[name] = value;
+impl Run for GetOptions {
+    /// Prints the configuration.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        let client = Client::new(&self.http, terminal).or_fail("Error initializing client")?;
+        let config = client
+            .get_json(CONFIGURATION, &self.server.query())
+            .or_fail("Error querying Autopilot configuration")?;
+        let plain = |name: &str| match &config[name] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        for name in [
+            "CleanupDeadServers",
+            "LastContactThreshold",
+            "MaxTrailingLogs",
+            "MinQuorum",
+            "ServerStabilizationTime",
+        ] {
+            terminal.say(format!("{name} = {}", plain(name)));
         }
-    }
-    query.push(("cas", config["ModifyIndex"].to_string()));
-    let body = Bytes::from(config.to_string());
-    match client.send(Method::PUT, CONFIGURATION, &query, body).and_then(|response| response.json()) {
-        Ok(Value::Bool(true)) => {
-            terminal.say("Configuration updated!");
-            0
-        }
-        Ok(_) => terminal.fail("Configuration could not be atomically updated, please try again"),
-        Err(error) => terminal.fail(format!("Error setting Autopilot configuration: {error}")),
+        terminal.say(format!("RedundancyZoneTag = {:?}", plain("RedundancyZoneTag")));
+        terminal.say(format!("DisableUpgradeMigration = {}", plain("DisableUpgradeMigration")));
+        terminal.say(format!("UpgradeVersionTag = {:?}", plain("UpgradeVersionTag")));
+        Ok(())
     }
 }
 
-/// Prints what the leader thinks of every server.
-pub fn state(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: StateOptions = typed(matches);
-    if !["pretty", "json"].contains(&options.format.as_str()) {
-        return terminal
-            .fail(format!("Invalid format: {}, valid formats are [\"pretty\", \"json\"]", options.format));
+impl Run for SetOptions {
+    /// Changes what flags name, unless somebody else changed the configuration meanwhile.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        let client = Client::new(&self.http, terminal).or_fail("Error initializing client")?;
+        // A change starts from what holds, not from what some server has.
+        let mut query = ServerOptions { stale: false, ..self.server }.query();
+        let mut config =
+            client.get_json(CONFIGURATION, &query).or_fail("Error querying Autopilot configuration")?;
+        for (name, value) in [
+            ("CleanupDeadServers", self.cleanup_dead_servers.map(Value::from)),
+            ("DisableUpgradeMigration", self.disable_upgrade_migration.map(Value::from)),
+            ("LastContactThreshold", self.last_contact_threshold.map(Value::from)),
+            ("MaxTrailingLogs", self.max_trailing_logs.map(Value::from)),
+            ("MinQuorum", self.min_quorum.map(Value::from)),
+            ("RedundancyZoneTag", self.redundancy_zone_tag.map(Value::from)),
+            ("ServerStabilizationTime", self.server_stabilization_time.map(Value::from)),
+            ("UpgradeVersionTag", self.upgrade_version_tag.map(Value::from)),
+        ] {
+            if let Some(value) = value {
+                config[name] = value;
+            }
+        }
+        query.push(("cas", config["ModifyIndex"].to_string()));
+        let body = Bytes::from(config.to_string());
+        let answer =
+            client.send(Method::PUT, CONFIGURATION, &query, body).and_then(|response| response.json());
+        if answer.or_fail("Error setting Autopilot configuration")? != Value::Bool(true) {
+            return fail("Configuration could not be atomically updated, please try again");
+        }
+        terminal.say("Configuration updated!");
+        Ok(())
     }
-    let client = match Client::new(&options.http, terminal) {
-        Ok(client) => client,
-        Err(error) => return terminal.fail(format!("Error initializing client: {error}")),
-    };
-    let state = match client.get_json("/v1/operator/autopilot/state", &options.server.query()) {
-        Ok(state) => state,
-        Err(error) => return terminal.fail(format!("Error querying Autopilot state: {error}")),
-    };
-    let text = if options.format == "json" {
-        serde_json::to_string_pretty(&state).unwrap_or_else(|_| state.to_string())
-    } else {
-        pretty(&state)
-    };
-    terminal.say(text);
-    0
+}
+
+impl Run for StateOptions {
+    /// Prints what the leader thinks of every server.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        if !["pretty", "json"].contains(&self.format.as_str()) {
+            return fail(format!(
+                "Invalid format: {}, valid formats are [\"pretty\", \"json\"]",
+                self.format
+            ));
+        }
+        let client = Client::new(&self.http, terminal).or_fail("Error initializing client")?;
+        let state = client
+            .get_json("/v1/operator/autopilot/state", &self.server.query())
+            .or_fail("Error querying Autopilot state")?;
+        let text = if self.format == "json" {
+            serde_json::to_string_pretty(&state).unwrap_or_else(|_| state.to_string())
+        } else {
+            pretty(&state)
+        };
+        terminal.say(text);
+        Ok(())
+    }
 }
 
 /// Widths of the first columns of both parts.

@@ -1,15 +1,15 @@
 //! `catalog datacenters`, `catalog nodes` and `catalog services`.
 
-use clap::{ArgAction, ArgMatches, Args, Command};
+use clap::{ArgAction, Args};
 use serde_json::Value;
 
 use super::table;
 use crate::cli::flags::pair_value;
-use crate::cli::{Terminal, command_of, typed};
+use crate::cli::{Failure, OrFail as _, Run, Terminal, no_arguments};
 use crate::client::{Client, HttpOptions, ServerOptions, escape};
 
 #[derive(Args)]
-struct DatacentersOptions {
+pub(crate) struct DatacentersOptions {
     #[command(flatten)]
     http: HttpOptions,
     #[command(flatten)]
@@ -19,7 +19,7 @@ struct DatacentersOptions {
 }
 
 #[derive(Args)]
-struct NodesOptions {
+pub(crate) struct NodesOptions {
     #[command(flatten)]
     http: HttpOptions,
     #[command(flatten)]
@@ -44,7 +44,7 @@ struct NodesOptions {
 }
 
 #[derive(Args)]
-struct ServicesOptions {
+pub(crate) struct ServicesOptions {
     #[command(flatten)]
     http: HttpOptions,
     #[command(flatten)]
@@ -62,90 +62,61 @@ struct ServicesOptions {
     args: Vec<String>,
 }
 
-/// Flags of `catalog datacenters`.
-#[must_use]
-pub fn datacenters_command() -> Command {
-    command_of::<DatacentersOptions>()
-}
-
-/// Flags of `catalog nodes`.
-#[must_use]
-pub fn nodes_command() -> Command {
-    command_of::<NodesOptions>()
-}
-
-/// Flags of `catalog services`.
-#[must_use]
-pub fn services_command() -> Command {
-    command_of::<ServicesOptions>()
-}
-
 /// A client, unless there are arguments, of which there must be none.
-fn connect(args: &[String], http: &HttpOptions, terminal: &mut Terminal<'_>) -> Result<Client, u8> {
-    if !args.is_empty() {
-        return Err(terminal.fail(format!("Too many arguments (expected 0, got {})", args.len())));
-    }
-    Client::new(http, terminal).map_err(|e| terminal.fail(format!("Error initializing client: {e}")))
+fn connect(args: &[String], http: &HttpOptions, terminal: &Terminal<'_>) -> Result<Client, Failure> {
+    no_arguments(args)?;
+    Client::new(http, terminal).or_fail("Error initializing client")
 }
 
 fn metadata(pairs: Vec<(String, String)>) -> impl Iterator<Item = (&'static str, String)> {
     pairs.into_iter().map(|(key, value)| ("node-meta", format!("{key}:{value}")))
 }
 
-/// Prints the datacenters.
-pub fn datacenters(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: DatacentersOptions = typed(matches);
-    let client = match connect(&options.args, &options.http, terminal) {
-        Ok(client) => client,
-        Err(status) => return status,
-    };
-    match client.get_json("/v1/catalog/datacenters", &options.server.query()) {
-        Err(error) => terminal.fail(format!("Error listing datacenters: {error}")),
-        Ok(names) => {
-            for name in names.as_array().into_iter().flatten().filter_map(Value::as_str) {
-                terminal.say(name);
-            }
-            0
+impl Run for DatacentersOptions {
+    /// Prints the datacenters.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        let client = connect(&self.args, &self.http, terminal)?;
+        let names = client
+            .get_json("/v1/catalog/datacenters", &self.server.query())
+            .or_fail("Error listing datacenters")?;
+        for name in names.as_array().into_iter().flatten().filter_map(Value::as_str) {
+            terminal.say(name);
         }
+        Ok(())
     }
 }
 
-/// Prints nodes.
-pub fn nodes(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: NodesOptions = typed(matches);
-    let client = match connect(&options.args, &options.http, terminal) {
-        Ok(client) => client,
-        Err(status) => return status,
-    };
-    let mut query = options.server.query();
-    query.extend(options.near.map(|near| ("near", near)));
-    query.extend(options.filter.map(|filter| ("filter", filter)));
-    query.extend(metadata(options.node_meta));
-    let path = match options.service.filter(|service| !service.is_empty()) {
-        Some(service) => format!("/v1/catalog/service/{}", escape(&service)),
-        None => "/v1/catalog/nodes".to_owned(),
-    };
-    let found = match client.get_json(&path, &query) {
-        Ok(found) => found,
-        Err(error) => return terminal.fail(format!("Error listing nodes: {error}")),
-    };
-    let mut rows: Vec<Vec<String>> =
-        found.as_array().into_iter().flatten().map(|n| node(n, options.detailed)).collect();
-    // A node with several instances of the service is one node.
-    let mut seen = std::collections::BTreeSet::new();
-    rows.retain(|row| seen.insert(row[0].clone()));
-    if rows.is_empty() {
-        terminal.complain("No nodes match the given query - try expanding your search.");
-        return 0;
+impl Run for NodesOptions {
+    /// Prints nodes.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        let client = connect(&self.args, &self.http, terminal)?;
+        let mut query = self.server.query();
+        query.extend(self.near.map(|near| ("near", near)));
+        query.extend(self.filter.map(|filter| ("filter", filter)));
+        query.extend(metadata(self.node_meta));
+        let path = match self.service.filter(|service| !service.is_empty()) {
+            Some(service) => format!("/v1/catalog/service/{}", escape(&service)),
+            None => "/v1/catalog/nodes".to_owned(),
+        };
+        let found = client.get_json(&path, &query).or_fail("Error listing nodes")?;
+        let mut rows: Vec<Vec<String>> =
+            found.as_array().into_iter().flatten().map(|n| node(n, self.detailed)).collect();
+        // A node with several instances of the service is one node.
+        let mut seen = std::collections::BTreeSet::new();
+        rows.retain(|row| seen.insert(row[0].clone()));
+        if rows.is_empty() {
+            terminal.complain("No nodes match the given query - try expanding your search.");
+            return Ok(());
+        }
+        let mut heads = vec!["Node", "ID", "Address", "DC"];
+        if self.detailed {
+            heads.extend(["TaggedAddresses", "Meta"]);
+        }
+        rows.insert(0, heads.into_iter().map(str::to_owned).collect());
+        let text = table::render(&rows);
+        terminal.say(text);
+        Ok(())
     }
-    let mut heads = vec!["Node", "ID", "Address", "DC"];
-    if options.detailed {
-        heads.extend(["TaggedAddresses", "Meta"]);
-    }
-    rows.insert(0, heads.into_iter().map(str::to_owned).collect());
-    let text = table::render(&rows);
-    terminal.say(text);
-    0
 }
 
 fn node(node: &Value, detailed: bool) -> Vec<String> {
@@ -168,49 +139,45 @@ fn pairs(map: &Value) -> String {
     pairs.join(", ")
 }
 
-/// Prints services.
-pub fn services(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: ServicesOptions = typed(matches);
-    let client = match connect(&options.args, &options.http, terminal) {
-        Ok(client) => client,
-        Err(status) => return status,
-    };
-    let mut query = options.server.query();
-    query.extend(metadata(options.node_meta));
-    let path = match options.node.as_deref().filter(|node| !node.is_empty()) {
-        Some(node) => format!("/v1/catalog/node/{}", escape(node)),
-        None => "/v1/catalog/services".to_owned(),
-    };
-    let found = match client.get_json(&path, &query) {
-        Ok(found) => found,
-        Err(error) => return terminal.fail(format!("Error listing services: {error}")),
-    };
-    let mut tags_by_name = std::collections::BTreeMap::<String, std::collections::BTreeSet<String>>::new();
-    let texts = |list: &Value| -> Vec<String> {
-        list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-    };
-    if options.node.is_some() {
-        for service in found["Services"].as_object().into_iter().flatten().map(|(_, service)| service) {
-            let name = service["Service"].as_str().unwrap_or_default().to_owned();
-            tags_by_name.entry(name).or_default().extend(texts(&service["Tags"]));
+impl Run for ServicesOptions {
+    /// Prints services.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        let client = connect(&self.args, &self.http, terminal)?;
+        let mut query = self.server.query();
+        query.extend(metadata(self.node_meta));
+        let path = match self.node.as_deref().filter(|node| !node.is_empty()) {
+            Some(node) => format!("/v1/catalog/node/{}", escape(node)),
+            None => "/v1/catalog/services".to_owned(),
+        };
+        let found = client.get_json(&path, &query).or_fail("Error listing services")?;
+        let mut tags_by_name =
+            std::collections::BTreeMap::<String, std::collections::BTreeSet<String>>::new();
+        let texts = |list: &Value| -> Vec<String> {
+            list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        if self.node.is_some() {
+            for service in found["Services"].as_object().into_iter().flatten().map(|(_, service)| service) {
+                let name = service["Service"].as_str().unwrap_or_default().to_owned();
+                tags_by_name.entry(name).or_default().extend(texts(&service["Tags"]));
+            }
+        } else {
+            for (name, tags) in found.as_object().into_iter().flatten() {
+                tags_by_name.entry(name.clone()).or_default().extend(texts(tags));
+            }
         }
-    } else {
-        for (name, tags) in found.as_object().into_iter().flatten() {
-            tags_by_name.entry(name.clone()).or_default().extend(texts(tags));
+        if tags_by_name.is_empty() {
+            terminal.complain("No services match the given query - try expanding your search.");
+            return Ok(());
         }
+        let rows: Vec<Vec<String>> = tags_by_name
+            .into_iter()
+            .map(|(name, tags)| {
+                let tags = tags.into_iter().collect::<Vec<_>>().join(",");
+                if self.tags { vec![name, tags] } else { vec![name] }
+            })
+            .collect();
+        let text = table::render(&rows);
+        terminal.say(text);
+        Ok(())
     }
-    if tags_by_name.is_empty() {
-        terminal.complain("No services match the given query - try expanding your search.");
-        return 0;
-    }
-    let rows: Vec<Vec<String>> = tags_by_name
-        .into_iter()
-        .map(|(name, tags)| {
-            let tags = tags.into_iter().collect::<Vec<_>>().join(",");
-            if options.tags { vec![name, tags] } else { vec![name] }
-        })
-        .collect();
-    let text = table::render(&rows);
-    terminal.say(text);
-    0
 }

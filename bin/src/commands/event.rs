@@ -1,14 +1,14 @@
 //! `event`
 
 use bytes::Bytes;
-use clap::{ArgMatches, Args, Command};
+use clap::Args;
 use hyper::Method;
 
-use crate::cli::{Terminal, command_of, typed};
+use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
 use crate::client::{Client, HttpOptions, escape};
 
 #[derive(Args)]
-struct Options {
+pub(crate) struct Options {
     #[command(flatten)]
     http: HttpOptions,
     /// Datacenter in which to fire. The default is that of the agent.
@@ -30,46 +30,36 @@ struct Options {
     args: Vec<String>,
 }
 
-/// Flags.
-#[must_use]
-pub fn command() -> Command {
-    command_of::<Options>()
-}
-
-/// Fires an event and prints its identity.
-pub fn run(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: Options = typed(matches);
-    if options.name.is_empty() {
-        return terminal.fail("Event name must be specified");
-    }
-    let filters = [("node", &options.node), ("service", &options.service), ("tag", &options.tag)];
-    for (what, expression) in filters {
-        if let Err(error) = regex_lite::Regex::new(expression) {
-            return terminal.fail(format!("Failed to compile {what} filter regexp: {error}"));
+impl Run for Options {
+    /// Fires an event and prints its identity.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        if self.name.is_empty() {
+            return fail("Event name must be specified");
         }
-    }
-    if !options.tag.is_empty() && options.service.is_empty() {
-        return terminal.fail("Cannot provide tag filter without service filter.");
-    }
-    let payload = match options.args.as_slice() {
-        [] => Bytes::new(),
-        [payload] => Bytes::from(payload.clone()),
-        _ => return terminal.fail("Too many command line arguments."),
-    };
-    let client = match Client::new(&options.http, terminal) {
-        Ok(client) => client,
-        Err(error) => return terminal.fail(format!("Error connecting to Consul agent: {error}")),
-    };
-    let mut query: Vec<(&str, String)> =
-        filters.into_iter().map(|(name, value)| (name, value.clone())).collect();
-    query.push(("dc", options.datacenter.clone()));
-    query.retain(|(_, value)| !value.is_empty());
-    let path = format!("/v1/event/fire/{}", escape(&options.name));
-    match client.send(Method::PUT, &path, &query, payload).and_then(|response| response.json()) {
-        Ok(event) => {
-            terminal.say(format!("Event ID: {}", event["ID"].as_str().unwrap_or_default()));
-            0
+        let filters = [("node", &self.node), ("service", &self.service), ("tag", &self.tag)];
+        for (what, expression) in filters {
+            regex_lite::Regex::new(expression)
+                .or_fail(format_args!("Failed to compile {what} filter regexp"))?;
         }
-        Err(error) => terminal.fail(format!("Error firing event: {error}")),
+        if !self.tag.is_empty() && self.service.is_empty() {
+            return fail("Cannot provide tag filter without service filter.");
+        }
+        let payload = match self.args.as_slice() {
+            [] => Bytes::new(),
+            [payload] => Bytes::from(payload.clone()),
+            _ => return fail("Too many command line arguments."),
+        };
+        let client = Client::new(&self.http, terminal).or_fail("Error connecting to Consul agent")?;
+        let mut query: Vec<(&str, String)> =
+            filters.into_iter().map(|(name, value)| (name, value.clone())).collect();
+        query.push(("dc", self.datacenter.clone()));
+        query.retain(|(_, value)| !value.is_empty());
+        let path = format!("/v1/event/fire/{}", escape(&self.name));
+        let event = client
+            .send(Method::PUT, &path, &query, payload)
+            .and_then(|response| response.json())
+            .or_fail("Error firing event")?;
+        terminal.say(format!("Event ID: {}", event["ID"].as_str().unwrap_or_default()));
+        Ok(())
     }
 }

@@ -1,19 +1,19 @@
 //! `keyring`
 
 use bytes::Bytes;
-use clap::{ArgMatches, Args, Command};
+use clap::Args;
 use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::cli::flags::int_value;
-use crate::cli::{Terminal, command_of, typed};
+use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
 use crate::client::{Client, HttpOptions};
 
 /// Where the servers manage keys.
 const PATH: &str = "/v1/operator/keyring";
 
 #[derive(Args)]
-struct Options {
+pub(crate) struct Options {
     #[command(flatten)]
     http: HttpOptions,
     /// Give every member a further key, as keygen prints it. It opens messages from then on and seals none.
@@ -41,67 +41,52 @@ struct Options {
     args: Vec<String>,
 }
 
-/// Flags.
-#[must_use]
-pub fn command() -> Command {
-    command_of::<Options>()
-}
-
-/// Lists or changes the keys of the whole cluster.
-pub fn run(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: Options = typed(matches);
-    let keyed = [&options.install, &options.use_key, &options.remove];
-    let lists = usize::from(options.list) + usize::from(options.list_primary);
-    match keyed.iter().filter(|key| !key.is_empty()).count() + lists {
-        0 => {
-            let usage = crate::cli::usage("keyring", &terminal.program);
-            return terminal.fail(usage);
-        }
-        1 => {}
-        _ => return terminal.fail("Only a single action is allowed"),
-    }
-    if !(0..=5).contains(&options.relay_factor) {
-        return terminal.fail("Error parsing relay factor: Relay factor must be in range: [0, 5]");
-    }
-    if options.local_only && lists == 0 {
-        return terminal.fail("Error validating local-only: local-only can only be set for list requests");
-    }
-    let client = match Client::new(&options.http, terminal) {
-        Ok(client) => client,
-        Err(error) => return terminal.fail(format!("Error connecting to Consul agent: {error}")),
-    };
-    let mut query = Vec::new();
-    if options.relay_factor > 0 {
-        query.push(("relay-factor", options.relay_factor.to_string()));
-    }
-    if lists > 0 {
-        let which = if options.list_primary { "primary encryption keys" } else { "encryption keys" };
-        terminal.say(format!("==> Gathering installed {which}..."));
-        query.extend(options.local_only.then(|| ("local-only", "true".to_owned())));
-        let field = if options.list_primary { "PrimaryKeys" } else { "Keys" };
-        return match client.get_json(PATH, &query) {
-            Ok(rings) => {
-                for ring in rings.as_array().into_iter().flatten() {
-                    let text = ring_text(ring, field);
-                    terminal.say(text);
-                }
-                0
+impl Run for Options {
+    /// Lists or changes the keys of the whole cluster.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        let keyed = [&self.install, &self.use_key, &self.remove];
+        let lists = usize::from(self.list) + usize::from(self.list_primary);
+        match keyed.iter().filter(|key| !key.is_empty()).count() + lists {
+            0 => {
+                return fail(crate::cli::usage("keyring", &terminal.program));
             }
-            Err(error) => terminal.fail(format!("error: {error}")),
+            1 => {}
+            _ => return fail("Only a single action is allowed"),
+        }
+        if !(0..=5).contains(&self.relay_factor) {
+            return fail("Error parsing relay factor: Relay factor must be in range: [0, 5]");
+        }
+        if self.local_only && lists == 0 {
+            return fail("Error validating local-only: local-only can only be set for list requests");
+        }
+        let client = Client::new(&self.http, terminal).or_fail("Error connecting to Consul agent")?;
+        let mut query = Vec::new();
+        if self.relay_factor > 0 {
+            query.push(("relay-factor", self.relay_factor.to_string()));
+        }
+        if lists > 0 {
+            let which = if self.list_primary { "primary encryption keys" } else { "encryption keys" };
+            terminal.say(format!("==> Gathering installed {which}..."));
+            query.extend(self.local_only.then(|| ("local-only", "true".to_owned())));
+            let field = if self.list_primary { "PrimaryKeys" } else { "Keys" };
+            let rings = client.get_json(PATH, &query).or_fail("error")?;
+            for ring in rings.as_array().into_iter().flatten() {
+                let text = ring_text(ring, field);
+                terminal.say(text);
+            }
+            return Ok(());
+        }
+        let (doing, method, key) = if !self.install.is_empty() {
+            ("Installing new gossip encryption key", Method::POST, &self.install)
+        } else if !self.use_key.is_empty() {
+            ("Changing primary gossip encryption key", Method::PUT, &self.use_key)
+        } else {
+            ("Removing gossip encryption key", Method::DELETE, &self.remove)
         };
-    }
-    let (doing, method, key) = if !options.install.is_empty() {
-        ("Installing new gossip encryption key", Method::POST, &options.install)
-    } else if !options.use_key.is_empty() {
-        ("Changing primary gossip encryption key", Method::PUT, &options.use_key)
-    } else {
-        ("Removing gossip encryption key", Method::DELETE, &options.remove)
-    };
-    terminal.say(format!("==> {doing}..."));
-    let body = Bytes::from(json!({ "Key": key }).to_string());
-    match client.send(method, PATH, &query, body).and_then(|response| response.ok()) {
-        Ok(_) => 0,
-        Err(error) => terminal.fail(format!("error: {error}")),
+        terminal.say(format!("==> {doing}..."));
+        let body = Bytes::from(json!({ "Key": key }).to_string());
+        client.send(method, PATH, &query, body).and_then(|response| response.ok()).or_fail("error")?;
+        Ok(())
     }
 }
 

@@ -3,17 +3,17 @@
 use std::ffi::OsString;
 
 use bytes::Bytes;
-use clap::{ArgMatches, Args, Command};
+use clap::Args;
 use hyper::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::cli::flags::uint_value;
-use crate::cli::{Terminal, command_of, typed};
+use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
 use crate::client::{Client, ClientError, HttpOptions, ServerOptions, escape, io_reason};
 use crate::{base64, commands};
 
 #[derive(Args)]
-struct GetOptions {
+pub(crate) struct GetOptions {
     #[command(flatten)]
     http: HttpOptions,
     #[command(flatten)]
@@ -38,7 +38,7 @@ struct GetOptions {
 }
 
 #[derive(Args)]
-struct PutOptions {
+pub(crate) struct PutOptions {
     #[command(flatten)]
     http: HttpOptions,
     #[command(flatten)]
@@ -69,7 +69,7 @@ struct PutOptions {
 }
 
 #[derive(Args)]
-struct DeleteOptions {
+pub(crate) struct DeleteOptions {
     #[command(flatten)]
     http: HttpOptions,
     #[command(flatten)]
@@ -85,24 +85,6 @@ struct DeleteOptions {
     recurse: bool,
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
-}
-
-/// Flags of `kv get`.
-#[must_use]
-pub fn get_command() -> Command {
-    command_of::<GetOptions>()
-}
-
-/// Flags of `kv put`.
-#[must_use]
-pub fn put_command() -> Command {
-    command_of::<PutOptions>()
-}
-
-/// Flags of `kv delete`.
-#[must_use]
-pub fn delete_command() -> Command {
-    command_of::<DeleteOptions>()
 }
 
 /// Leading slashes are no part of a key.
@@ -126,58 +108,53 @@ fn rows(client: &Client, path: &str, query: &[(&str, String)]) -> Result<Vec<Val
     }
 }
 
-/// Reads keys.
-pub fn get(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: GetOptions = typed(matches);
-    let key = match options.args.as_slice() {
-        [] => "",
-        [key] => plain(key),
-        more => return terminal.fail(format!("Too many arguments (expected 1, got {})", more.len())),
-    };
-    if key.is_empty() && !options.keys && !options.recurse {
-        return terminal.fail("Error! Missing KEY argument");
-    }
-    let client = match Client::new(&options.http, terminal) {
-        Ok(client) => client,
-        Err(error) => return terminal.fail(format!("Error connecting to agent: {error}")),
-    };
-    let mut query = options.server.query();
-    if options.keys {
-        query.push(("keys", String::new()));
-        query.push(("separator", options.separator.clone()));
-    } else if options.recurse {
-        query.push(("recurse", String::new()));
-    }
-    let rows = match rows(&client, &path(key), &query) {
-        Ok(rows) => rows,
-        Err(error) => return terminal.fail(format!("Error querying agent: {error}")),
-    };
-    if options.keys {
-        for name in rows.iter().filter_map(Value::as_str) {
-            terminal.say(name);
+impl Run for GetOptions {
+    /// Reads keys.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        let key = match self.args.as_slice() {
+            [] => "",
+            [key] => plain(key),
+            more => return fail(format!("Too many arguments (expected 1, got {})", more.len())),
+        };
+        if key.is_empty() && !self.keys && !self.recurse {
+            return fail("Error! Missing KEY argument");
         }
-        return 0;
-    }
-    if rows.is_empty() && !options.recurse {
-        return terminal.fail(format!("Error! No key exists at: {key}"));
-    }
-    for (at, row) in rows.iter().enumerate() {
-        let value = shown(row, options.base64);
-        if options.detailed {
-            if at > 0 {
-                terminal.say("");
+        let client = Client::new(&self.http, terminal).or_fail("Error connecting to agent")?;
+        let mut query = self.server.query();
+        if self.keys {
+            query.push(("keys", String::new()));
+            query.push(("separator", self.separator.clone()));
+        } else if self.recurse {
+            query.push(("recurse", String::new()));
+        }
+        let rows = rows(&client, &path(key), &query).or_fail("Error querying agent")?;
+        if self.keys {
+            for name in rows.iter().filter_map(Value::as_str) {
+                terminal.say(name);
             }
-            terminal.say(detailed(row, &value));
-        } else if options.recurse {
-            let mut line = row["Key"].as_str().unwrap_or_default().as_bytes().to_vec();
-            line.push(b':');
-            line.extend(value);
-            terminal.say(line);
-        } else {
-            terminal.say(value);
+            return Ok(());
         }
+        if rows.is_empty() && !self.recurse {
+            return fail(format!("Error! No key exists at: {key}"));
+        }
+        for (at, row) in rows.iter().enumerate() {
+            let value = shown(row, self.base64);
+            if self.detailed {
+                if at > 0 {
+                    terminal.say("");
+                }
+                terminal.say(detailed(row, &value));
+            } else if self.recurse {
+                let mut line = row["Key"].as_str().unwrap_or_default().as_bytes().to_vec();
+                line.push(b':');
+                line.extend(value);
+                terminal.say(line);
+            } else {
+                terminal.say(value);
+            }
+        }
+        Ok(())
     }
-    0
 }
 
 /// The bytes of a row's value, as they are or in base64.
@@ -204,90 +181,86 @@ fn detailed(row: &Value, value: &[u8]) -> Vec<u8> {
     text
 }
 
-/// Writes a key.
-pub fn put(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: PutOptions = typed(matches);
-    let (key, data) = match options.args.as_slice() {
-        [] => return terminal.fail("Error! Missing KEY argument"),
-        [key] => (key, None),
-        [key, data] => (key, Some(data)),
-        more => {
-            return terminal.fail(format!("Error! Too many arguments (expected 1 or 2, got {})", more.len()));
-        }
-    };
-    let Some(key) = key.to_str() else {
-        return terminal.fail("Error! KEY must be UTF-8");
-    };
-    let mut data = match read_data(data, terminal) {
-        Ok(data) => data,
-        Err(error) => return terminal.fail(format!("Error! {error}")),
-    };
-    if options.base64 {
-        let text = String::from_utf8_lossy(&data).trim().to_owned();
-        match base64::decode(&text) {
-            Some(bytes) => data = bytes,
-            None => return terminal.fail("Error! Cannot base 64 decode data"),
-        }
-    }
-    if options.cas && options.modify_index == 0 {
-        return terminal.fail("Must specify -modify-index with -cas!");
-    }
-    let session = options.session.clone().unwrap_or_default();
-    if (options.acquire || options.release) && session.is_empty() {
-        return terminal.fail("Error! Missing -session (required with -acquire and -release)");
-    }
-    if key.starts_with('/') {
-        return terminal
-            .fail(format!("Error! Failed writing data: Invalid key. Key must not begin with a '/': {key}"));
-    }
-    let client = match Client::new(&options.http, terminal) {
-        Ok(client) => client,
-        Err(error) => return terminal.fail(format!("Error connecting to agent: {error}")),
-    };
-    let mut query = options.server.query();
-    if options.flags != 0 {
-        query.push(("flags", options.flags.to_string()));
-    }
-    let (condition, failure) = if options.cas {
-        (Some(("cas", options.modify_index.to_string())), "CAS failed")
-    } else if options.acquire {
-        (Some(("acquire", session)), "Lock already held")
-    } else if options.release {
-        (Some(("release", session)), "Lock not held")
-    } else {
-        (None, "refused")
-    };
-    query.extend(condition);
-    match client.send(Method::PUT, &path(key), &query, data).and_then(|response| response.ok()) {
-        Err(error) => terminal.fail(format!("Error! Failed writing data: {error}")),
-        Ok(body) if is_true(&body) => {
-            match () {
-                () if options.acquire => terminal.say(format!("Success! Lock acquired on: {key}")),
-                () if options.release => terminal.say(format!("Success! Lock released on: {key}")),
-                () => terminal.say(format!("Success! Data written to: {key}")),
+impl Run for PutOptions {
+    /// Writes a key.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        let (key, data) = match self.args.as_slice() {
+            [] => return fail("Error! Missing KEY argument"),
+            [key] => (key, None),
+            [key, data] => (key, Some(data)),
+            more => {
+                return fail(format!("Error! Too many arguments (expected 1 or 2, got {})", more.len()));
             }
-            0
+        };
+        let Some(key) = key.to_str() else {
+            return fail("Error! KEY must be UTF-8");
+        };
+        let mut data = read_data(data, terminal)?;
+        if self.base64 {
+            let text = String::from_utf8_lossy(&data).trim().to_owned();
+            match base64::decode(&text) {
+                Some(bytes) => data = bytes,
+                None => return fail("Error! Cannot base 64 decode data"),
+            }
         }
-        Ok(_) if options.cas => terminal.fail(format!("Error! Did not write to {key}: {failure}")),
-        Ok(_) if options.acquire => terminal.fail(format!("Error! Did not acquire lock on {key}")),
-        Ok(_) if options.release => terminal.fail(format!("Error! Did not release lock on {key}")),
-        Ok(_) => terminal.fail(format!("Error! Did not write to {key}: {failure}")),
+        if self.cas && self.modify_index == 0 {
+            return fail("Must specify -modify-index with -cas!");
+        }
+        let session = self.session.clone().unwrap_or_default();
+        if (self.acquire || self.release) && session.is_empty() {
+            return fail("Error! Missing -session (required with -acquire and -release)");
+        }
+        if key.starts_with('/') {
+            return fail(format!(
+                "Error! Failed writing data: Invalid key. Key must not begin with a '/': {key}"
+            ));
+        }
+        let client = Client::new(&self.http, terminal).or_fail("Error connecting to agent")?;
+        let mut query = self.server.query();
+        if self.flags != 0 {
+            query.push(("flags", self.flags.to_string()));
+        }
+        let (condition, success, failure) = if self.cas {
+            let condition = ("cas", self.modify_index.to_string());
+            (Some(condition), "Data written to", format!("write to {key}: CAS failed"))
+        } else if self.acquire {
+            (Some(("acquire", session)), "Lock acquired on", format!("acquire lock on {key}"))
+        } else if self.release {
+            (Some(("release", session)), "Lock released on", format!("release lock on {key}"))
+        } else {
+            (None, "Data written to", format!("write to {key}: refused"))
+        };
+        query.extend(condition);
+        let answer = client.send(Method::PUT, &path(key), &query, data).and_then(|response| response.ok());
+        if is_true(&answer.or_fail("Error! Failed writing data")?) {
+            terminal.say(format!("Success! {success}: {key}"));
+            Ok(())
+        } else {
+            fail(format!("Error! Did not {failure}"))
+        }
     }
 }
 
 /// The value that an argument stands for: itself, a file, or standard input.
-pub(super) fn read_data(argument: Option<&OsString>, terminal: &mut Terminal<'_>) -> Result<Vec<u8>, String> {
+pub(super) fn read_data(
+    argument: Option<&OsString>,
+    terminal: &mut Terminal<'_>,
+) -> Result<Vec<u8>, Failure> {
     let Some(argument) = argument else { return Ok(Vec::new()) };
     let bytes = argument.as_encoded_bytes();
     if bytes == b"-" {
         let mut data = Vec::new();
         let read = terminal.input.read_to_end(&mut data);
-        return read.map(|_| data).map_err(|e| format!("Failed to read stdin: {}", io_reason(&e)));
+        return match read {
+            Ok(_) => Ok(data),
+            Err(error) => fail(format!("Error! Failed to read stdin: {}", io_reason(&error))),
+        };
     }
     if bytes.first() == Some(&b'@') {
         let file = commands::os_str(&bytes[1..]);
-        return std::fs::read(&file)
-            .map_err(|e| format!("Failed to read file: open {}: {}", file.display(), io_reason(&e)));
+        return std::fs::read(&file).or_else(|error| {
+            fail(format!("Error! Failed to read file: open {}: {}", file.display(), io_reason(&error)))
+        });
     }
     Ok(bytes.to_vec())
 }
@@ -296,51 +269,44 @@ fn is_true(body: &[u8]) -> bool {
     body.trim_ascii() == b"true"
 }
 
-/// Removes keys.
-pub fn delete(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: DeleteOptions = typed(matches);
-    let key = match options.args.as_slice() {
-        [] => "",
-        [key] => plain(key),
-        more => return terminal.fail(format!("Too many arguments (expected 1, got {})", more.len())),
-    };
-    // An empty key would remove nothing, an empty prefix everything: only the latter can be meant.
-    if key.is_empty() && !options.recurse {
-        return terminal.fail("Error! Missing KEY argument");
-    }
-    if options.cas && options.recurse {
-        return terminal.fail("Cannot specify both -cas and -recurse!");
-    }
-    if options.cas && options.modify_index == 0 {
-        return terminal.fail("Must specify -modify-index with -cas!");
-    }
-    if !options.cas && options.modify_index != 0 {
-        return terminal.fail("Cannot specify -modify-index without -cas!");
-    }
-    let client = match Client::new(&options.http, terminal) {
-        Ok(client) => client,
-        Err(error) => return terminal.fail(format!("Error connecting to agent: {error}")),
-    };
-    let mut query = options.server.query();
-    if options.recurse {
-        query.push(("recurse", String::new()));
-    }
-    if options.cas {
-        query.push(("cas", options.modify_index.to_string()));
-    }
-    match client.send(Method::DELETE, &path(key), &query, Bytes::new()).and_then(|response| response.ok()) {
-        Err(error) => {
-            let what = if options.recurse { "prefix" } else { "key" };
-            terminal.fail(format!("Error! Did not delete {what} {key}: {error}"))
+impl Run for DeleteOptions {
+    /// Removes keys.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        let key = match self.args.as_slice() {
+            [] => "",
+            [key] => plain(key),
+            more => return fail(format!("Too many arguments (expected 1, got {})", more.len())),
+        };
+        // An empty key would remove nothing, an empty prefix everything: only the latter can be meant.
+        if key.is_empty() && !self.recurse {
+            return fail("Error! Missing KEY argument");
         }
-        Ok(body) if !is_true(&body) => terminal.fail(format!("Error! Did not delete key {key}: CAS failed")),
-        Ok(_) if options.recurse => {
-            terminal.say(format!("Success! Deleted keys with prefix: {key}"));
-            0
+        if self.cas && self.recurse {
+            return fail("Cannot specify both -cas and -recurse!");
         }
-        Ok(_) => {
-            terminal.say(format!("Success! Deleted key: {key}"));
-            0
+        if self.cas && self.modify_index == 0 {
+            return fail("Must specify -modify-index with -cas!");
         }
+        if !self.cas && self.modify_index != 0 {
+            return fail("Cannot specify -modify-index without -cas!");
+        }
+        let client = Client::new(&self.http, terminal).or_fail("Error connecting to agent")?;
+        let mut query = self.server.query();
+        if self.recurse {
+            query.push(("recurse", String::new()));
+        }
+        if self.cas {
+            query.push(("cas", self.modify_index.to_string()));
+        }
+        let what = if self.recurse { "prefix" } else { "key" };
+        let answer =
+            client.send(Method::DELETE, &path(key), &query, Bytes::new()).and_then(|response| response.ok());
+        let body = answer.or_fail(format_args!("Error! Did not delete {what} {key}"))?;
+        if !is_true(&body) {
+            return fail(format!("Error! Did not delete key {key}: CAS failed"));
+        }
+        let done = if self.recurse { "keys with prefix" } else { "key" };
+        terminal.say(format!("Success! Deleted {done}: {key}"));
+        Ok(())
     }
 }

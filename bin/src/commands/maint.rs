@@ -1,10 +1,10 @@
 //! `maint`
 
 use bytes::Bytes;
-use clap::{ArgMatches, Args, Command};
+use clap::Args;
 use hyper::Method;
 
-use crate::cli::{Terminal, command_of, typed};
+use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
 use crate::client::{Client, HttpOptions, escape};
 
 /// The check that maintenance of a node is.
@@ -13,7 +13,7 @@ const NODE_CHECK: &str = "_node_maintenance";
 const SERVICE_CHECK: &str = "_service_maintenance:";
 
 #[derive(Args)]
-struct Options {
+pub(crate) struct Options {
     #[command(flatten)]
     http: HttpOptions,
     /// End maintenance.
@@ -32,36 +32,24 @@ struct Options {
     args: Vec<String>,
 }
 
-/// Flags.
-#[must_use]
-pub fn command() -> Command {
-    command_of::<Options>()
-}
-
-/// Shows maintenance, or switches it.
-pub fn run(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: Options = typed(matches);
-    if options.enable && options.disable {
-        return terminal.fail("Only one of -enable or -disable may be provided");
-    }
-    if !options.enable && !options.reason.is_empty() {
-        return terminal.fail("Reason may only be provided with -enable");
-    }
-    if !options.enable && !options.disable && !options.service.is_empty() {
-        return terminal.fail("Service requires either -enable or -disable");
-    }
-    let client = match Client::new(&options.http, terminal) {
-        Ok(client) => client,
-        Err(error) => return terminal.fail(format!("Error connecting to Consul agent: {error}")),
-    };
-    if options.enable || options.disable {
-        switch(&client, &options, terminal)
-    } else {
-        show(&client, terminal)
+impl Run for Options {
+    /// Shows maintenance, or switches it.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        if self.enable && self.disable {
+            return fail("Only one of -enable or -disable may be provided");
+        }
+        if !self.enable && !self.reason.is_empty() {
+            return fail("Reason may only be provided with -enable");
+        }
+        if !self.enable && !self.disable && !self.service.is_empty() {
+            return fail("Service requires either -enable or -disable");
+        }
+        let client = Client::new(&self.http, terminal).or_fail("Error connecting to Consul agent")?;
+        if self.enable || self.disable { switch(&client, &self, terminal) } else { show(&client, terminal) }
     }
 }
 
-fn switch(client: &Client, options: &Options, terminal: &mut Terminal<'_>) -> u8 {
+fn switch(client: &Client, options: &Options, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     let (doing, done) = if options.enable { ("enabling", "enabled") } else { ("disabling", "disabled") };
     let (path, what, text) = if options.service.is_empty() {
         ("/v1/agent/maintenance".to_owned(), "node", format!("Node maintenance is now {done}"))
@@ -74,23 +62,17 @@ fn switch(client: &Client, options: &Options, terminal: &mut Terminal<'_>) -> u8
     if !options.reason.is_empty() {
         query.push(("reason", options.reason.clone()));
     }
-    match client.send(Method::PUT, &path, &query, Bytes::new()).and_then(|response| response.ok()) {
-        Ok(_) => {
-            terminal.say(text);
-            0
-        }
-        Err(error) => terminal.fail(format!("Error {doing} {what} maintenance: {error}")),
-    }
+    let answer = client.send(Method::PUT, &path, &query, Bytes::new()).and_then(|response| response.ok());
+    answer.or_fail(format_args!("Error {doing} {what} maintenance"))?;
+    terminal.say(text);
+    Ok(())
 }
 
-fn show(client: &Client, terminal: &mut Terminal<'_>) -> u8 {
+fn show(client: &Client, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     let answers = client
         .get_json("/v1/agent/self", &[])
         .and_then(|this| Ok((this, client.get_json("/v1/agent/checks", &[])?)));
-    let (this, checks) = match answers {
-        Ok(answers) => answers,
-        Err(error) => return terminal.fail(format!("Error querying agent: {error}")),
-    };
+    let (this, checks) = answers.or_fail("Error querying agent")?;
     for (id, check) in checks.as_object().into_iter().flatten() {
         let (kind, label, name) = if id == NODE_CHECK {
             ("Node", "Name", this["Config"]["NodeName"].as_str().unwrap_or_default())
@@ -103,5 +85,5 @@ fn show(client: &Client, terminal: &mut Terminal<'_>) -> u8 {
         let label = format!("{label}:");
         terminal.say(format!("{kind}:\n  {label:<8}{name}\n  Reason: {reason}\n"));
     }
-    0
+    Ok(())
 }

@@ -1,14 +1,14 @@
 //! `members`
 
-use clap::{ArgMatches, Args, Command};
+use clap::Args;
 use serde_json::Value;
 
 use super::table;
-use crate::cli::{Terminal, command_of, typed};
+use crate::cli::{Failure, OrFail as _, Run, Terminal};
 use crate::client::{Client, HttpOptions};
 
 #[derive(Args)]
-struct Options {
+pub(crate) struct Options {
     #[command(flatten)]
     http: HttpOptions,
     /// Print the tags of every member.
@@ -30,56 +30,43 @@ struct Options {
     args: Vec<String>,
 }
 
-/// Flags.
-#[must_use]
-pub fn command() -> Command {
-    command_of::<Options>()
-}
-
-/// Prints the members. Without any that match, the status is 2.
-pub fn run(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: Options = typed(matches);
-    let status = match regex_lite::Regex::new(&options.status) {
-        Ok(status) => status,
-        Err(error) => return terminal.fail(format!("Failed to compile status regexp: {error}")),
-    };
-    let client = match Client::new(&options.http, terminal) {
-        Ok(client) => client,
-        Err(error) => return terminal.fail(format!("Error connecting to Consul agent: {error}")),
-    };
-    let mut query = vec![("segment", options.segment.clone())];
-    if options.wan {
-        query = vec![("wan", "1".to_owned())];
+impl Run for Options {
+    /// Prints the members. Without any that match, the status is 2.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        let status = regex_lite::Regex::new(&self.status).or_fail("Failed to compile status regexp")?;
+        let client = Client::new(&self.http, terminal).or_fail("Error connecting to Consul agent")?;
+        let mut query = vec![("segment", self.segment.clone())];
+        if self.wan {
+            query = vec![("wan", "1".to_owned())];
+        }
+        if !self.filter.is_empty() {
+            query.push(("filter", self.filter.clone()));
+        }
+        let members = client.get_json("/v1/agent/members", &query).or_fail("Error retrieving members")?;
+        let mut members: Vec<&Value> = members.as_array().into_iter().flatten().collect();
+        members.retain(|member| status.is_match(state(member)));
+        if members.is_empty() {
+            return Err(Failure::silent(2));
+        }
+        let tag = |member: &Value, name: &str| member["Tags"][name].as_str().unwrap_or_default().to_owned();
+        // By datacenter, servers first, then by name.
+        members.sort_by_key(|m| {
+            (tag(m, "dc"), tag(m, "role") != "consul", m["Name"].as_str().unwrap_or_default().to_owned())
+        });
+        let rows: Vec<Vec<String>> = if self.detailed {
+            let heads = ["Node", "Address", "Status", "Tags"].map(str::to_owned).to_vec();
+            std::iter::once(heads).chain(members.iter().map(|m| detailed(m))).collect()
+        } else {
+            let heads =
+                ["Node", "Address", "Status", "Type", "Build", "Protocol", "DC", "Partition", "Segment"]
+                    .map(str::to_owned)
+                    .to_vec();
+            std::iter::once(heads).chain(members.iter().map(|m| plain(m))).collect()
+        };
+        let text = table::render(&rows);
+        terminal.say(text);
+        Ok(())
     }
-    if !options.filter.is_empty() {
-        query.push(("filter", options.filter.clone()));
-    }
-    let members = match client.get_json("/v1/agent/members", &query) {
-        Ok(members) => members,
-        Err(error) => return terminal.fail(format!("Error retrieving members: {error}")),
-    };
-    let mut members: Vec<&Value> = members.as_array().into_iter().flatten().collect();
-    members.retain(|member| status.is_match(state(member)));
-    if members.is_empty() {
-        return 2;
-    }
-    let tag = |member: &Value, name: &str| member["Tags"][name].as_str().unwrap_or_default().to_owned();
-    // By datacenter, servers first, then by name.
-    members.sort_by_key(|m| {
-        (tag(m, "dc"), tag(m, "role") != "consul", m["Name"].as_str().unwrap_or_default().to_owned())
-    });
-    let rows: Vec<Vec<String>> = if options.detailed {
-        let heads = ["Node", "Address", "Status", "Tags"].map(str::to_owned).to_vec();
-        std::iter::once(heads).chain(members.iter().map(|m| detailed(m))).collect()
-    } else {
-        let heads = ["Node", "Address", "Status", "Type", "Build", "Protocol", "DC", "Partition", "Segment"]
-            .map(str::to_owned)
-            .to_vec();
-        std::iter::once(heads).chain(members.iter().map(|m| plain(m))).collect()
-    };
-    let text = table::render(&rows);
-    terminal.say(text);
-    0
 }
 
 /// A member's state by its number in the API.

@@ -1,14 +1,14 @@
 //! `join`, `leave` and `force-leave`.
 
 use bytes::Bytes;
-use clap::{ArgMatches, Args, Command};
+use clap::Args;
 use hyper::Method;
 
-use crate::cli::{Terminal, command_of, typed};
+use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
 use crate::client::{Client, HttpOptions, escape};
 
 #[derive(Args)]
-struct JoinOptions {
+pub(crate) struct JoinOptions {
     #[command(flatten)]
     http: HttpOptions,
     /// Join servers of another datacenter.
@@ -19,7 +19,7 @@ struct JoinOptions {
 }
 
 #[derive(Args)]
-struct LeaveOptions {
+pub(crate) struct LeaveOptions {
     #[command(flatten)]
     http: HttpOptions,
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -27,7 +27,7 @@ struct LeaveOptions {
 }
 
 #[derive(Args)]
-struct ForceLeaveOptions {
+pub(crate) struct ForceLeaveOptions {
     #[command(flatten)]
     http: HttpOptions,
     /// Forget the member at once, instead of after a day.
@@ -40,91 +40,61 @@ struct ForceLeaveOptions {
     args: Vec<String>,
 }
 
-/// Flags of `join`.
-#[must_use]
-pub fn join_command() -> Command {
-    command_of::<JoinOptions>()
-}
-
-/// Flags of `leave`.
-#[must_use]
-pub fn leave_command() -> Command {
-    command_of::<LeaveOptions>()
-}
-
-/// Flags of `force-leave`.
-#[must_use]
-pub fn force_leave_command() -> Command {
-    command_of::<ForceLeaveOptions>()
-}
-
-/// Makes the agent contact others. One that answers is enough.
-pub fn join(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: JoinOptions = typed(matches);
-    if options.args.is_empty() {
-        return terminal.fail("At least one address to join must be specified.");
+impl Run for JoinOptions {
+    /// Makes the agent contact others. One that answers is enough.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        if self.args.is_empty() {
+            return fail("At least one address to join must be specified.");
+        }
+        let client = Client::new(&self.http, terminal).or_fail("Error connecting to Consul agent")?;
+        let query: Vec<_> = self.wan.then(|| ("wan", "1".to_owned())).into_iter().collect();
+        let mut joined = 0;
+        for address in &self.args {
+            let path = format!("/v1/agent/join/{}", escape(address));
+            let answer = client.send(Method::PUT, &path, &query, Bytes::new());
+            match answer.and_then(|response| response.ok()) {
+                Ok(_) => joined += 1,
+                Err(error) => terminal.complain(format!("Error joining address '{address}': {error}")),
+            }
+        }
+        if joined == 0 {
+            return fail("Failed to join any nodes.");
+        }
+        terminal.say(format!("Successfully joined cluster by contacting {joined} nodes."));
+        Ok(())
     }
-    let client = match Client::new(&options.http, terminal) {
-        Ok(client) => client,
-        Err(error) => return terminal.fail(format!("Error connecting to Consul agent: {error}")),
-    };
-    let query: Vec<_> = options.wan.then(|| ("wan", "1".to_owned())).into_iter().collect();
-    let mut joined = 0;
-    for address in &options.args {
-        let path = format!("/v1/agent/join/{}", escape(address));
+}
+
+impl Run for LeaveOptions {
+    /// Makes the agent leave in good order and end.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        if !self.args.is_empty() {
+            terminal.complain(format!("Error found unexpected args: [{}]", self.args.join(" ")));
+            let usage = crate::cli::usage("leave", &terminal.program);
+            terminal.say(usage);
+            return Err(Failure::silent(1));
+        }
+        let client = Client::new(&self.http, terminal).or_fail("Error connecting to Consul agent")?;
+        let answer = client.send(Method::PUT, "/v1/agent/leave", &[], Bytes::new());
+        answer.and_then(|response| response.ok()).or_fail("Error leaving")?;
+        terminal.say("Graceful leave complete");
+        Ok(())
+    }
+}
+
+impl Run for ForceLeaveOptions {
+    /// Declares that a failed member has left.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        let [node] = self.args.as_slice() else {
+            return fail("A single node name must be specified to force leave.");
+        };
+        let client = Client::new(&self.http, terminal).or_fail("Error connecting to Consul agent")?;
+        let mut query = Vec::new();
+        query.extend(self.prune.then(|| ("prune", "1".to_owned())));
+        query.extend(self.wan.then(|| ("wan", "1".to_owned())));
+        let path = format!("/v1/agent/force-leave/{}", escape(node));
         let answer = client.send(Method::PUT, &path, &query, Bytes::new());
-        match answer.and_then(|response| response.ok()) {
-            Ok(_) => joined += 1,
-            Err(error) => terminal.complain(format!("Error joining address '{address}': {error}")),
-        }
-    }
-    if joined == 0 {
-        return terminal.fail("Failed to join any nodes.");
-    }
-    terminal.say(format!("Successfully joined cluster by contacting {joined} nodes."));
-    0
-}
-
-/// Makes the agent leave in good order and end.
-pub fn leave(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: LeaveOptions = typed(matches);
-    if !options.args.is_empty() {
-        terminal.complain(format!("Error found unexpected args: [{}]", options.args.join(" ")));
-        let usage = crate::cli::usage("leave", &terminal.program);
-        terminal.say(usage);
-        return 1;
-    }
-    let client = match Client::new(&options.http, terminal) {
-        Ok(client) => client,
-        Err(error) => return terminal.fail(format!("Error connecting to Consul agent: {error}")),
-    };
-    let answer = client.send(Method::PUT, "/v1/agent/leave", &[], Bytes::new());
-    match answer.and_then(|response| response.ok()) {
-        Ok(_) => {
-            terminal.say("Graceful leave complete");
-            0
-        }
-        Err(error) => terminal.fail(format!("Error leaving: {error}")),
-    }
-}
-
-/// Declares that a failed member has left.
-pub fn force_leave(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: ForceLeaveOptions = typed(matches);
-    let [node] = options.args.as_slice() else {
-        return terminal.fail("A single node name must be specified to force leave.");
-    };
-    let client = match Client::new(&options.http, terminal) {
-        Ok(client) => client,
-        Err(error) => return terminal.fail(format!("Error connecting to Consul agent: {error}")),
-    };
-    let mut query = Vec::new();
-    query.extend(options.prune.then(|| ("prune", "1".to_owned())));
-    query.extend(options.wan.then(|| ("wan", "1".to_owned())));
-    let path = format!("/v1/agent/force-leave/{}", escape(node));
-    let answer = client.send(Method::PUT, &path, &query, Bytes::new());
-    match answer.and_then(|response| response.ok()) {
-        Ok(_) => 0,
-        Err(error) => terminal.fail(format!("Error force leaving: {error}")),
+        answer.and_then(|response| response.ok()).or_fail("Error force leaving")?;
+        Ok(())
     }
 }

@@ -1,16 +1,16 @@
 //! `operator raft`: the group of servers that keep the state.
 
 use bytes::Bytes;
-use clap::{ArgMatches, Args, Command};
+use clap::Args;
 use hyper::Method;
 use serde_json::Value;
 
 use super::table;
-use crate::cli::{Terminal, command_of, typed};
+use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
 use crate::client::{Client, HttpOptions, ServerOptions};
 
 #[derive(Args)]
-struct ListOptions {
+pub(crate) struct ListOptions {
     #[command(flatten)]
     http: HttpOptions,
     #[command(flatten)]
@@ -20,7 +20,7 @@ struct ListOptions {
 }
 
 #[derive(Args)]
-struct RemoveOptions {
+pub(crate) struct RemoveOptions {
     #[command(flatten)]
     http: HttpOptions,
     #[command(flatten)]
@@ -36,7 +36,7 @@ struct RemoveOptions {
 }
 
 #[derive(Args)]
-struct TransferOptions {
+pub(crate) struct TransferOptions {
     #[command(flatten)]
     http: HttpOptions,
     #[command(flatten)]
@@ -48,40 +48,16 @@ struct TransferOptions {
     args: Vec<String>,
 }
 
-/// Flags of `operator raft list-peers`.
-#[must_use]
-pub fn list_command() -> Command {
-    command_of::<ListOptions>()
-}
-
-/// Flags of `operator raft remove-peer`.
-#[must_use]
-pub fn remove_command() -> Command {
-    command_of::<RemoveOptions>()
-}
-
-/// Flags of `operator raft transfer-leader`.
-#[must_use]
-pub fn transfer_command() -> Command {
-    command_of::<TransferOptions>()
-}
-
-/// Prints the members of the group.
-pub fn list(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: ListOptions = typed(matches);
-    let client = match Client::new(&options.http, terminal) {
-        Ok(client) => client,
-        Err(error) => return terminal.fail(format!("Error initializing client: {error}")),
-    };
-    match client.get_json("/v1/operator/raft/configuration", &options.server.query()) {
-        Ok(group) => {
-            let text = table::render(&rows(&group));
-            terminal.say(text);
-            0
-        }
-        Err(error) => {
-            terminal.fail(format!("Error getting peers: Failed to retrieve raft configuration: {error}"))
-        }
+impl Run for ListOptions {
+    /// Prints the members of the group.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        let client = Client::new(&self.http, terminal).or_fail("Error initializing client")?;
+        let group = client
+            .get_json("/v1/operator/raft/configuration", &self.server.query())
+            .or_fail("Error getting peers: Failed to retrieve raft configuration")?;
+        let text = table::render(&rows(&group));
+        terminal.say(text);
+        Ok(())
     }
 }
 
@@ -120,53 +96,42 @@ fn rows(group: &Value) -> Vec<Vec<String>> {
     std::iter::once(heads).chain(servers.iter().map(row)).collect()
 }
 
-/// Removes a server from the group.
-pub fn remove(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: RemoveOptions = typed(matches);
-    let (name, value) = match (options.id.as_str(), options.address.as_str()) {
-        ("", "") => {
-            return terminal.fail("Error removing peer: an address or id is required for the peer to remove");
-        }
-        ("", address) => ("address", address),
-        (id, "") => ("id", id),
-        _ => return terminal.fail("Error removing peer: cannot give both an address and id"),
-    };
-    let client = match Client::new(&options.http, terminal) {
-        Ok(client) => client,
-        Err(error) => return terminal.fail(format!("Error initializing client: {error}")),
-    };
-    let mut query = options.server.query();
-    query.push((name, value.to_owned()));
-    let answer = client.send(Method::DELETE, "/v1/operator/raft/peer", &query, Bytes::new());
-    match answer.and_then(|response| response.ok()) {
-        Ok(_) => {
-            terminal.say(format!("Removed peer with {name} {value:?}"));
-            0
-        }
-        Err(error) => terminal.fail(format!("Error removing peer: {error}")),
+impl Run for RemoveOptions {
+    /// Removes a server from the group.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        let (name, value) = match (self.id.as_str(), self.address.as_str()) {
+            ("", "") => {
+                return fail("Error removing peer: an address or id is required for the peer to remove");
+            }
+            ("", address) => ("address", address),
+            (id, "") => ("id", id),
+            _ => return fail("Error removing peer: cannot give both an address and id"),
+        };
+        let client = Client::new(&self.http, terminal).or_fail("Error initializing client")?;
+        let mut query = self.server.query();
+        query.push((name, value.to_owned()));
+        let answer = client.send(Method::DELETE, "/v1/operator/raft/peer", &query, Bytes::new());
+        answer.and_then(|response| response.ok()).or_fail("Error removing peer")?;
+        terminal.say(format!("Removed peer with {name} {value:?}"));
+        Ok(())
     }
 }
 
-/// Makes another server the leader.
-pub fn transfer(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: TransferOptions = typed(matches);
-    let client = match Client::new(&options.http, terminal) {
-        Ok(client) => client,
-        Err(error) => return terminal.fail(format!("Error initializing client: {error}")),
-    };
-    let mut query = options.server.query();
-    if !options.id.is_empty() {
-        query.push(("id", options.id));
-    }
-    let answer = client.send(Method::POST, "/v1/operator/raft/transfer-leader", &query, Bytes::new());
-    // The spelling is Consul's.
-    let failed = "Error transfering leadership: Failed to transfer leadership";
-    match answer.and_then(|response| response.json()) {
-        Ok(result) if result["Success"] == true => {
-            terminal.say("Success");
-            0
+impl Run for TransferOptions {
+    /// Makes another server the leader.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        let client = Client::new(&self.http, terminal).or_fail("Error initializing client")?;
+        let mut query = self.server.query();
+        if !self.id.is_empty() {
+            query.push(("id", self.id));
         }
-        Ok(_) => terminal.fail(failed),
-        Err(error) => terminal.fail(format!("{failed}: {error}")),
+        let answer = client.send(Method::POST, "/v1/operator/raft/transfer-leader", &query, Bytes::new());
+        // The spelling is Consul's.
+        let failed = "Error transfering leadership: Failed to transfer leadership";
+        if answer.and_then(|response| response.json()).or_fail(failed)?["Success"] != true {
+            return fail(failed);
+        }
+        terminal.say("Success");
+        Ok(())
     }
 }

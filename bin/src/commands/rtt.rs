@@ -1,14 +1,14 @@
 //! `rtt`
 
-use clap::{ArgMatches, Args, Command};
+use clap::Args;
 use proconsul_core::coordinate::{Coordinate, DIMENSIONS};
 use serde_json::Value;
 
-use crate::cli::{Terminal, command_of, typed};
+use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
 use crate::client::{Client, HttpOptions};
 
 #[derive(Args)]
-struct Options {
+pub(crate) struct Options {
     #[command(flatten)]
     http: HttpOptions,
     /// Between servers of any datacenters, named NODE.DATACENTER.
@@ -18,52 +18,42 @@ struct Options {
     args: Vec<String>,
 }
 
-/// Flags and one or two names.
-#[must_use]
-pub fn command() -> Command {
-    command_of::<Options>()
-}
-
-/// Prints how long the way from one node to another and back is believed to take.
-pub fn run(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: Options = typed(matches);
-    let (first, second) = match options.args.as_slice() {
-        [first] => (first, None),
-        [first, second] => (first, Some(second)),
-        _ => return terminal.fail("One or two node names must be specified"),
-    };
-    let well_named = |name: &String| !options.wan || split(name).is_some();
-    if !well_named(first) || !second.is_none_or(well_named) {
-        return terminal.fail("Node names must be specified as <node name>.<datacenter> with -wan");
-    }
-    let client = match Client::new(&options.http, terminal) {
-        Ok(client) => client,
-        Err(error) => return terminal.fail(format!("Error connecting to Consul agent: {error}")),
-    };
-    let second = match second {
-        Some(second) => second.clone(),
-        None => match client.get_json("/v1/agent/self", &[]) {
-            Ok(this) => own_name(&this, options.wan),
-            Err(error) => return terminal.fail(format!("Unable to look up agent info: {error}")),
-        },
-    };
-    let (path, source) =
-        if options.wan { ("/v1/coordinate/datacenters", "WAN") } else { ("/v1/coordinate/nodes", "LAN") };
-    let known = match client.get_json(path, &[]) {
-        Ok(known) => known,
-        Err(error) => return terminal.fail(format!("Error getting coordinates: {error}")),
-    };
-    let find = |name: &str| if options.wan { in_datacenters(&known, name) } else { on_node(&known, name) };
-    let mut found = Vec::new();
-    for name in [first.as_str(), second.as_str()] {
-        match find(name) {
-            Some(coordinate) => found.push(coordinate),
-            None => return terminal.fail(format!("Could not find a coordinate for node {name:?}")),
+impl Run for Options {
+    /// Prints how long the way from one node to another and back is believed to take.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        let (first, second) = match self.args.as_slice() {
+            [first] => (first, None),
+            [first, second] => (first, Some(second)),
+            _ => return fail("One or two node names must be specified"),
+        };
+        let well_named = |name: &String| !self.wan || split(name).is_some();
+        if !well_named(first) || !second.is_none_or(well_named) {
+            return fail("Node names must be specified as <node name>.<datacenter> with -wan");
         }
+        let client = Client::new(&self.http, terminal).or_fail("Error connecting to Consul agent")?;
+        let second = match second {
+            Some(second) => second.clone(),
+            None => {
+                let this = client.get_json("/v1/agent/self", &[]).or_fail("Unable to look up agent info")?;
+                own_name(&this, self.wan)
+            }
+        };
+        let (path, source) =
+            if self.wan { ("/v1/coordinate/datacenters", "WAN") } else { ("/v1/coordinate/nodes", "LAN") };
+        let known = client.get_json(path, &[]).or_fail("Error getting coordinates")?;
+        let find = |name: &str| if self.wan { in_datacenters(&known, name) } else { on_node(&known, name) };
+        let mut found = Vec::new();
+        for name in [first.as_str(), second.as_str()] {
+            match find(name) {
+                Some(coordinate) => found.push(coordinate),
+                None => return fail(format!("Could not find a coordinate for node {name:?}")),
+            }
+        }
+        let millis = found[0].distance_to(&found[1]).as_secs_f64() * 1_000.0;
+        terminal
+            .say(format!("Estimated {first} <-> {second} rtt: {millis:.3} ms (using {source} coordinates)"));
+        Ok(())
     }
-    let millis = found[0].distance_to(&found[1]).as_secs_f64() * 1_000.0;
-    terminal.say(format!("Estimated {first} <-> {second} rtt: {millis:.3} ms (using {source} coordinates)"));
-    0
 }
 
 /// A name among all datacenters as the node's and the datacenter's.

@@ -3,17 +3,17 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use clap::{ArgAction, ArgMatches, Args, Command};
+use clap::{ArgAction, Args};
 use hyper::Method;
 use serde_json::{Map, Value, json};
 
 use crate::cli::flags::{int_value, pair_value};
-use crate::cli::{Terminal, command_of, typed};
+use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
 use crate::client::{Client, HttpOptions, ServerOptions, escape};
 use crate::config::load;
 
 #[derive(Args)]
-struct RegisterOptions {
+pub(crate) struct RegisterOptions {
     #[command(flatten)]
     http: HttpOptions,
     #[command(flatten)]
@@ -47,7 +47,7 @@ struct RegisterOptions {
 }
 
 #[derive(Args)]
-struct DeregisterOptions {
+pub(crate) struct DeregisterOptions {
     #[command(flatten)]
     http: HttpOptions,
     #[command(flatten)]
@@ -59,27 +59,15 @@ struct DeregisterOptions {
     args: Vec<PathBuf>,
 }
 
-/// Flags of `services register`.
-#[must_use]
-pub fn register_command() -> Command {
-    command_of::<RegisterOptions>()
-}
-
-/// Flags of `services deregister`.
-#[must_use]
-pub fn deregister_command() -> Command {
-    command_of::<DeregisterOptions>()
-}
-
 /// The service that flags describe, as the API takes it.
-fn from_flags(options: &RegisterOptions) -> Result<Value, String> {
+fn from_flags(options: &RegisterOptions) -> Result<Value, Failure> {
     let mut tagged = Map::new();
     for (name, address) in &options.tagged_address {
         let Some((host, port)) = address.rsplit_once(':') else {
-            return Err(format!("Invalid Tagged Address: address {address}: missing port in address"));
+            return fail(format!("Invalid Tagged Address: address {address}: missing port in address"));
         };
         let Ok(port) = port.parse::<u16>() else {
-            return Err(format!("Invalid Tagged Address: address {address}: invalid port"));
+            return fail(format!("Invalid Tagged Address: address {address}: invalid port"));
         };
         let host = host.trim_start_matches('[').trim_end_matches(']');
         tagged.insert(name.clone(), json!({"Address": host, "Port": port}));
@@ -100,8 +88,8 @@ fn from_flags(options: &RegisterOptions) -> Result<Value, String> {
 }
 
 /// The services that files define, in the spelling of the API.
-fn from_files(paths: Vec<PathBuf>, terminal: &mut Terminal<'_>) -> Result<Vec<Value>, String> {
-    let (services, warnings) = load::services_of(paths).map_err(|e| e.to_string())?;
+fn from_files(paths: Vec<PathBuf>, terminal: &mut Terminal<'_>) -> Result<Vec<Value>, Failure> {
+    let (services, warnings) = load::services_of(paths).or_fail("Error")?;
     for warning in warnings {
         terminal.complain(warning);
     }
@@ -188,78 +176,60 @@ fn check_form(check: Value) -> Value {
     }
 }
 
-/// Registers services.
-pub fn register(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: RegisterOptions = typed(matches);
-    if options.args.is_empty() && options.name.is_empty() {
-        return terminal.fail("Service registration requires at least one argument or flags.");
-    }
-    if !options.args.is_empty() && (!options.id.is_empty() || !options.name.is_empty()) {
-        return terminal.fail("Service registration requires arguments or -id, not both.");
-    }
-    let services = if options.args.is_empty() {
-        match from_flags(&options) {
-            Ok(service) => vec![service],
-            Err(error) => return terminal.fail(error),
+impl Run for RegisterOptions {
+    /// Registers services.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        if self.args.is_empty() && self.name.is_empty() {
+            return fail("Service registration requires at least one argument or flags.");
         }
-    } else {
-        match from_files(options.args, terminal) {
-            Ok(services) => services,
-            Err(error) => return terminal.fail(format!("Error: {error}")),
+        if !self.args.is_empty() && (!self.id.is_empty() || !self.name.is_empty()) {
+            return fail("Service registration requires arguments or -id, not both.");
         }
-    };
-    let client = match Client::new(&options.http, terminal) {
-        Ok(client) => client,
-        Err(error) => return terminal.fail(format!("Error connecting to Consul agent: {error}")),
-    };
-    for service in services {
-        let name = service["Name"].as_str().unwrap_or_default().to_owned();
-        let sent = client.send(
-            Method::PUT,
-            "/v1/agent/service/register",
-            &options.server.query(),
-            service.to_string(),
-        );
-        if let Err(error) = sent.and_then(|response| response.ok()) {
-            return terminal.fail(format!("Error registering service {name:?}: {error}"));
+        let services =
+            if self.args.is_empty() { vec![from_flags(&self)?] } else { from_files(self.args, terminal)? };
+        let client = Client::new(&self.http, terminal).or_fail("Error connecting to Consul agent")?;
+        for service in services {
+            let name = service["Name"].as_str().unwrap_or_default().to_owned();
+            let sent = client.send(
+                Method::PUT,
+                "/v1/agent/service/register",
+                &self.server.query(),
+                service.to_string(),
+            );
+            sent.and_then(|response| response.ok())
+                .or_fail(format_args!("Error registering service {name:?}"))?;
+            terminal.say(format!("Registered service: {name}"));
         }
-        terminal.say(format!("Registered service: {name}"));
+        Ok(())
     }
-    0
 }
 
-/// Removes services.
-pub fn deregister(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: DeregisterOptions = typed(matches);
-    if options.args.is_empty() && options.id.is_empty() {
-        return terminal.fail("Service deregistration requires at least one argument or -id.");
-    }
-    if !options.args.is_empty() && !options.id.is_empty() {
-        return terminal.fail("Service deregistration requires arguments or -id, not both.");
-    }
-    let ids = if options.args.is_empty() {
-        vec![options.id]
-    } else {
-        match from_files(options.args, terminal) {
-            Err(error) => return terminal.fail(format!("Error: {error}")),
-            Ok(services) => services
+impl Run for DeregisterOptions {
+    /// Removes services.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        if self.args.is_empty() && self.id.is_empty() {
+            return fail("Service deregistration requires at least one argument or -id.");
+        }
+        if !self.args.is_empty() && !self.id.is_empty() {
+            return fail("Service deregistration requires arguments or -id, not both.");
+        }
+        let ids = if self.args.is_empty() {
+            vec![self.id]
+        } else {
+            from_files(self.args, terminal)?
                 .iter()
                 .filter_map(|s| s["ID"].as_str().filter(|id| !id.is_empty()).or(s["Name"].as_str()))
                 .map(str::to_owned)
-                .collect(),
+                .collect()
+        };
+        let client = Client::new(&self.http, terminal).or_fail("Error connecting to Consul agent")?;
+        for id in ids {
+            let path = format!("/v1/agent/service/deregister/{}", escape(&id));
+            let sent = client.send(Method::PUT, &path, &self.server.query(), Bytes::new());
+            sent.and_then(|response| response.ok())
+                .or_fail(format_args!("Error deregistering service {id:?}"))?;
+            terminal.say(format!("Deregistered service: {id}"));
         }
-    };
-    let client = match Client::new(&options.http, terminal) {
-        Ok(client) => client,
-        Err(error) => return terminal.fail(format!("Error connecting to Consul agent: {error}")),
-    };
-    for id in ids {
-        let path = format!("/v1/agent/service/deregister/{}", escape(&id));
-        let sent = client.send(Method::PUT, &path, &options.server.query(), Bytes::new());
-        if let Err(error) = sent.and_then(|response| response.ok()) {
-            return terminal.fail(format!("Error deregistering service {id:?}: {error}"));
-        }
-        terminal.say(format!("Deregistered service: {id}"));
+        Ok(())
     }
-    0
 }

@@ -1,14 +1,14 @@
 //! `operator usage`: how much is registered.
 
-use clap::{ArgMatches, Args, Command};
+use clap::Args;
 use serde_json::{Map, Value};
 
 use super::table;
-use crate::cli::{Terminal, command_of, typed};
+use crate::cli::{Failure, OrFail as _, Run, Terminal, no_arguments};
 use crate::client::{Client, HttpOptions, ServerOptions};
 
 #[derive(Args)]
-struct InstancesOptions {
+pub(crate) struct InstancesOptions {
     #[command(flatten)]
     http: HttpOptions,
     #[command(flatten)]
@@ -26,42 +26,30 @@ struct InstancesOptions {
     args: Vec<String>,
 }
 
-/// Flags.
-#[must_use]
-pub fn instances_command() -> Command {
-    command_of::<InstancesOptions>()
-}
-
-/// Prints the numbers of services and their instances.
-pub fn instances(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: InstancesOptions = typed(matches);
-    if !options.args.is_empty() {
-        return terminal.fail(format!("Too many arguments (expected 0, got {})", options.args.len()));
+impl Run for InstancesOptions {
+    /// Prints the numbers of services and their instances.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        no_arguments(&self.args)?;
+        let client = Client::new(&self.http, terminal).or_fail("Error connecting to Consul agent")?;
+        let mut query = self.server.query();
+        query.extend(self.all_datacenters.then(|| ("global", String::new())));
+        let answer =
+            client.get_json("/v1/operator/usage", &query).or_fail("Error fetching usage information")?;
+        let nothing = Map::new();
+        let datacenters = answer["Usage"].as_object().unwrap_or(&nothing);
+        // Neither flag means both.
+        let (billable, connect) = (self.billable || !self.connect, self.connect || !self.billable);
+        let mut parts = Vec::new();
+        if billable {
+            parts.push(totals(datacenters));
+            parts.push(format!("Billable Services\n{}", billable_table(datacenters, self.all_datacenters)));
+        }
+        if connect {
+            parts.push(format!("Connect Services\n{}", connect_table(datacenters, self.all_datacenters)));
+        }
+        terminal.say(parts.join("\n\n"));
+        Ok(())
     }
-    let client = match Client::new(&options.http, terminal) {
-        Ok(client) => client,
-        Err(error) => return terminal.fail(format!("Error connecting to Consul agent: {error}")),
-    };
-    let mut query = options.server.query();
-    query.extend(options.all_datacenters.then(|| ("global", String::new())));
-    let answer = match client.get_json("/v1/operator/usage", &query) {
-        Ok(answer) => answer,
-        Err(error) => return terminal.fail(format!("Error fetching usage information: {error}")),
-    };
-    let nothing = Map::new();
-    let datacenters = answer["Usage"].as_object().unwrap_or(&nothing);
-    // Neither flag means both.
-    let (billable, connect) = (options.billable || !options.connect, options.connect || !options.billable);
-    let mut parts = Vec::new();
-    if billable {
-        parts.push(totals(datacenters));
-        parts.push(format!("Billable Services\n{}", billable_table(datacenters, options.all_datacenters)));
-    }
-    if connect {
-        parts.push(format!("Connect Services\n{}", connect_table(datacenters, options.all_datacenters)));
-    }
-    terminal.say(parts.join("\n\n"));
-    0
 }
 
 fn number(usage: &Value, name: &str) -> u64 {

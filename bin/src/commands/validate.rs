@@ -1,12 +1,12 @@
 //! `validate`
 
-use clap::{ArgMatches, Args, Command};
+use clap::Args;
 
-use crate::cli::{Terminal, command_of, typed};
+use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
 use crate::config::{self, Format, Inputs};
 
 #[derive(Args)]
-struct Options {
+pub(crate) struct Options {
     /// Read every file as this language, whatever its name: hcl or json.
     #[arg(long, value_name = "language", default_value = "")]
     config_format: String,
@@ -17,33 +17,21 @@ struct Options {
     paths: Vec<std::path::PathBuf>,
 }
 
-/// Flags.
-#[must_use]
-pub fn command() -> Command {
-    command_of::<Options>()
-}
-
-/// Reads the files as an agent would.
-pub fn run(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: Options = typed(matches);
-    if options.paths.is_empty() {
-        return terminal.fail("Must specify at least one config file or directory");
-    }
-    let format = match Format::parse(&options.config_format) {
-        Ok(format) => format,
-        Err(error) => return terminal.fail(format!("==> {error}")),
-    };
-    let inputs = Inputs { paths: options.paths, format, ..Inputs::default() };
-    match config::load(&inputs) {
-        Err(error) => terminal.fail(format!("Config validation failed: {error}")),
-        Ok(config) => {
-            for warning in &config.warnings {
-                terminal.complain(warning);
-            }
-            if !options.quiet {
-                terminal.say("Configuration is valid!");
-            }
-            0
+impl Run for Options {
+    /// Reads the files as an agent would.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        if self.paths.is_empty() {
+            return fail("Must specify at least one config file or directory");
         }
+        let format = Format::parse(&self.config_format).or_else(|error| fail(format!("==> {error}")))?;
+        let inputs = Inputs { paths: self.paths, format, ..Inputs::default() };
+        let config = config::load(&inputs).or_fail("Config validation failed")?;
+        for warning in &config.warnings {
+            terminal.complain(warning);
+        }
+        if !self.quiet {
+            terminal.say("Configuration is valid!");
+        }
+        Ok(())
     }
 }

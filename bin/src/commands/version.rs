@@ -1,11 +1,11 @@
 //! `version`
 
-use clap::{ArgMatches, Args, Command};
+use clap::Args;
 
-use crate::cli::{Terminal, command_of, typed};
+use crate::cli::{Failure, Run, Terminal, fail};
 
 #[derive(Args)]
-struct Options {
+pub(crate) struct Options {
     /// How to print: pretty or json.
     #[arg(long, value_name = "format", default_value = "pretty")]
     format: String,
@@ -13,28 +13,20 @@ struct Options {
     args: Vec<String>,
 }
 
-/// Flags; arguments are ignored.
-#[must_use]
-pub fn command() -> Command {
-    command_of::<Options>()
-}
-
-/// Prints the version.
-pub fn run(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let options: Options = typed(matches);
-    match options.format.as_str() {
-        "pretty" => print(terminal),
-        "json" => {
-            terminal.say(concat!("{\"Version\":\"", env!("CARGO_PKG_VERSION"), "\"}"));
-            0
+impl Run for Options {
+    /// Prints the version.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        match self.format.as_str() {
+            "pretty" => print(terminal),
+            "json" => terminal.say(concat!("{\"Version\":\"", env!("CARGO_PKG_VERSION"), "\"}")),
+            _ => return fail("Invalid format, valid formats are {pretty json}"),
         }
-        _ => terminal.fail("Invalid format, valid formats are {pretty json}"),
+        Ok(())
     }
 }
 
 /// The program's version, and those of the gossip protocol.
-pub fn print(terminal: &mut Terminal<'_>) -> u8 {
+pub fn print(terminal: &mut Terminal<'_>) {
     terminal.say(concat!("proconsul v", env!("CARGO_PKG_VERSION")));
     terminal.say("Protocol 2 spoken by default, understands 2 to 3");
-    0
 }
