@@ -87,6 +87,14 @@ marks! {
     SessionDeletesKeys,
     /// Store: marks of deletions are forgotten.
     TombstonesForgotten,
+
+    // Between agents.
+    /// Node: another agent's question came twice.
+    AskRepeated,
+    /// Node: word came that nobody waits for an answer before the question did.
+    AskForgottenFirst,
+    /// Node: an answer came to what the process before this one had asked.
+    AnswerToFormerLife,
 }
 
 /// The marks that were hit.

@@ -71,6 +71,7 @@ defects! {
     // Requests.
     FollowerAnswersDefaultReads: "Requests: a follower answers default reads from its own state.",
     ForwardedAgain: "Requests: a write whose answer was lost with the connection is asked for once more.",
+    AskNotDeduped: "Requests: what another agent asks is done as often as its frame comes.",
 
     // Anti-entropy.
     DeregistrationStaysLocal: "Anti-entropy: the catalog is not told that a service is gone.",

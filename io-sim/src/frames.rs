@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use proconsul_core::format::Formats;
 use proconsul_core::ids::ServerId;
-use proconsul_core::node::PeerMessage;
 use proconsul_io_real::ports::WireEvent;
 
 use crate::net::{Death, Fabric, HostId, State};
@@ -185,12 +183,6 @@ impl Fabric {
     }
 }
 
-/// Raft's messages may come twice. A forwarded request may not: a connection never repeats a frame, and the wire of
-/// production has no other means.
-fn may_come_twice(frame: &[u8]) -> bool {
-    matches!(PeerMessage::decode(frame, Formats::KNOWN), Ok(PeerMessage::Raft(_)))
-}
-
 impl State {
     /// Sends a frame as [`proconsul_io_real::ports::Wire::send`] says.
     pub(crate) fn send(&mut self, from: HostId, to: ServerId, address: &str, frame: Bytes) {
@@ -252,23 +244,22 @@ impl State {
     }
 
     fn send_frame_alone(&mut self, from: HostId, to: HostId, frame: &Bytes) {
-        let twice = may_come_twice(frame);
         let kind = Kind::Frame(frame.clone());
-        self.send_alone(Event { from, to, connection: 0, kind }, frame.len(), twice);
+        self.send_alone(Event { from, to, connection: 0, kind }, frame.len());
     }
 
     /// Sends a datagram of gossip.
     pub(crate) fn send_gossip(&mut self, from: (HostId, u16), to: (HostId, u16), bytes: Bytes) {
         let len = bytes.len();
         let kind = Kind::Gossip { ports: (from.1, to.1), bytes };
-        self.send_alone(Event { from: from.0, to: to.0, connection: 0, kind }, len, true);
+        self.send_alone(Event { from: from.0, to: to.0, connection: 0, kind }, len);
     }
 
-    /// Sends something that may be lost, overtaken and, if it `may_come_twice`, repeated.
-    fn send_alone(&mut self, event: Event, len: usize, may_come_twice: bool) {
+    /// Sends something that may be lost, overtaken and repeated.
+    fn send_alone(&mut self, event: Event, len: usize) {
         let (from, to) = (event.from, event.to);
         let quality = self.quality(from, to);
-        let copies = if self.chance(quality.duplicate_ppm) && may_come_twice { 2 } else { 1 };
+        let copies = if self.chance(quality.duplicate_ppm) { 2 } else { 1 };
         for _ in 0..copies {
             if self.chance(quality.loss_ppm) {
                 continue;

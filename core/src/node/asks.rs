@@ -6,10 +6,12 @@
 use bytes::Bytes;
 
 use super::Node;
-use super::jobs::{JobId, Origin, Stage, Work};
-use super::peer::{Ask, PeerAnswer, PeerMessage, Serve};
+use super::jobs::{Job, JobId, Origin, Stage, Work};
+use super::peer::{Ask, AskId, PeerAnswer, PeerMessage, Serve};
 use crate::api::{Authorizer, HttpReply, Place, Request};
 use crate::ids::{LogIndex, ServerId};
+use crate::marks::{self, Mark};
+use crate::planted::{Bug, planted};
 use crate::store::command::{Command, Refusal, Response};
 use crate::time::Now;
 
@@ -22,7 +24,7 @@ impl Node {
     /// Another agent spoke.
     pub(super) fn on_peer_message(&mut self, now: Now, peer: ServerId, message: PeerMessage) {
         match message {
-            PeerMessage::Answer { id, answer } => self.on_answer(now, peer, JobId(id), answer),
+            PeerMessage::Answer { id, answer } => self.on_answer(now, peer, id, answer),
             PeerMessage::Forget { id } => self.forget_guest(peer, id),
             PeerMessage::Greeting(formats) => self.on_greeting(peer, formats),
             // A client agent is no member of a group, even if it was one when it was a server: it keeps nothing, so it
@@ -36,12 +38,18 @@ impl Node {
                     self.raft(now, |raft, cx| raft.on_message(cx, peer, message));
                 }
             }
-            PeerMessage::Ask { id, ask } => self.on_ask(now, peer, id, ask),
+            PeerMessage::Ask { id, ask } => {
+                // What comes twice is done and answered once, also if it was refused the first time: the asker may have
+                // turned to somebody else meanwhile.
+                if self.asked.is_new(peer, id) || planted(Bug::AskNotDeduped) {
+                    self.on_ask(now, peer, id, ask);
+                }
+            }
         }
     }
 
     /// Another agent asks something of this server.
-    fn on_ask(&mut self, now: Now, peer: ServerId, id: u64, ask: Ask) {
+    fn on_ask(&mut self, now: Now, peer: ServerId, id: AskId, ask: Ask) {
         match ask {
             Ask::Propose(payload) => self.propose_encoded(now, Origin::Peer(peer, id), &payload),
             Ask::ReadIndex { consistent, renew } => {
@@ -56,7 +64,7 @@ impl Node {
     }
 
     /// Does something for a client agent.
-    fn serve(&mut self, now: Now, guest: ServerId, asked: u64, serve: Serve) {
+    fn serve(&mut self, now: Now, guest: ServerId, asked: AskId, serve: Serve) {
         if self.admission().requests == 0 {
             let full = "rpc error: the server has too many requests under way, try again";
             return self.refuse(guest, asked, 503, full);
@@ -75,7 +83,7 @@ impl Node {
         }
     }
 
-    fn refuse(&mut self, peer: ServerId, asked: u64, status: u16, why: &'static str) {
+    fn refuse(&mut self, peer: ServerId, asked: AskId, status: u16, why: &'static str) {
         self.answer_peer(peer, asked, PeerAnswer::Reply(HttpReply::text(status, why)));
     }
 
@@ -94,8 +102,12 @@ impl Node {
     }
 
     /// Whom this agent asked answers, or somebody pretends to.
-    fn on_answer(&mut self, now: Now, peer: ServerId, id: JobId, answer: PeerAnswer) {
+    fn on_answer(&mut self, now: Now, peer: ServerId, id: AskId, answer: PeerAnswer) {
         self.servers.on_answer(peer);
+        if id.life != self.life {
+            return marks::hit(Mark::AnswerToFormerLife);
+        }
+        let id = JobId(id.number);
         let Some(job) = self.jobs.take(id) else { return };
         if job.stage != Stage::Asked(peer) {
             return self.jobs.put(id, job);
@@ -129,8 +141,21 @@ impl Node {
         }
     }
 
+    /// Asks another agent to do a job, under a number of its own: the job may have been asked of others, or of the same
+    /// one, before.
+    pub(super) fn put_asked(&mut self, job: Job, of: ServerId, ask: Ask) {
+        let id = self.jobs.id();
+        self.frames.push((of, PeerMessage::Ask { id: self.ask_id(id), ask }));
+        self.jobs.put(id, Job { stage: Stage::Asked(of), ..job });
+    }
+
+    /// How others quote a job of this process.
+    pub(super) fn ask_id(&self, id: JobId) -> AskId {
+        AskId { life: self.life, number: id.0 }
+    }
+
     /// Answers what another agent asked.
-    pub(super) fn answer_peer(&mut self, peer: ServerId, id: u64, answer: PeerAnswer) {
+    pub(super) fn answer_peer(&mut self, peer: ServerId, id: AskId, answer: PeerAnswer) {
         self.frames.push((peer, PeerMessage::Answer { id, answer }));
     }
 }

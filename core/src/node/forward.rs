@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::Node;
 use super::jobs::{Job, JobId, Origin, Stage, Work};
-use super::peer::{Ask, PeerMessage, Serve};
+use super::peer::{Ask, AskId, PeerMessage, Serve};
 use crate::api::Forwarded;
 use crate::format::Format;
 use crate::ids::{RequestId, ServerId};
+use crate::marks::{self, Mark};
 use crate::time::Now;
 
 /// A server answers a waiting read up to so much later than it was asked to: jitter, and the way.
@@ -20,13 +21,13 @@ const GUEST_BIT: u64 = 1 << 63;
 #[derive(Debug, Default)]
 pub struct Guests {
     next: u64,
-    by_request: BTreeMap<RequestId, (ServerId, u64)>,
-    by_guest: BTreeMap<(ServerId, u64), RequestId>,
+    by_request: BTreeMap<RequestId, (ServerId, AskId)>,
+    by_guest: BTreeMap<(ServerId, AskId), RequestId>,
 }
 
 impl Guests {
     /// Takes a request up.
-    pub fn admit(&mut self, guest: ServerId, asked: u64) -> RequestId {
+    pub fn admit(&mut self, guest: ServerId, asked: AskId) -> RequestId {
         self.next += 1;
         let request = RequestId(self.next | GUEST_BIT);
         self.by_request.insert(request, (guest, asked));
@@ -35,7 +36,7 @@ impl Guests {
     }
 
     /// Whose request it is, if it is a guest's; it is answered.
-    pub fn take(&mut self, request: RequestId) -> Option<(ServerId, u64)> {
+    pub fn take(&mut self, request: RequestId) -> Option<(ServerId, AskId)> {
         if request.0 & GUEST_BIT == 0 {
             return None;
         }
@@ -51,7 +52,7 @@ impl Guests {
     }
 
     /// A guest does not wait for this any more.
-    fn forget(&mut self, guest: ServerId, asked: u64) -> Option<RequestId> {
+    fn forget(&mut self, guest: ServerId, asked: AskId) -> Option<RequestId> {
         let request = self.by_guest.remove(&(guest, asked))?;
         self.by_request.remove(&request);
         Some(request)
@@ -59,8 +60,9 @@ impl Guests {
 
     /// All requests of a guest that is gone.
     fn leave(&mut self, guest: ServerId) -> Vec<RequestId> {
-        let asked: Vec<u64> =
-            self.by_guest.range((guest, 0)..=(guest, u64::MAX)).map(|((_, asked), _)| *asked).collect();
+        let of_guest = self.by_guest.range((guest, AskId { life: 0, number: 0 })..);
+        let asked: Vec<AskId> =
+            of_guest.take_while(|((owner, _), _)| *owner == guest).map(|((_, asked), _)| *asked).collect();
         asked.into_iter().filter_map(|asked| self.forget(guest, asked)).collect()
     }
 }
@@ -91,12 +93,15 @@ impl Node {
                 unreachable!("client agents neither read nor lead")
             }
         };
-        self.frames.push((server, PeerMessage::Ask { id: id.0, ask: Ask::Serve(serve) }));
-        self.jobs.put(id, Job { stage: Stage::Asked(server), ..job });
+        self.put_asked(job, server, Ask::Serve(serve));
     }
 
     /// A client agent does not wait for this any more.
-    pub(super) fn forget_guest(&mut self, guest: ServerId, asked: u64) {
+    pub(super) fn forget_guest(&mut self, guest: ServerId, asked: AskId) {
+        // It may have overtaken what it is about, which is then as good as done.
+        if self.asked.is_new(guest, asked) {
+            return marks::hit(Mark::AskForgottenFirst);
+        }
         if let Some(request) = self.guests.forget(guest, asked) {
             self.abandon(request);
         }
@@ -116,7 +121,7 @@ impl Node {
         if let Some((id, Job { stage: Stage::Asked(server), work: Work::Serve(_), .. })) =
             self.jobs.abandon(request)
         {
-            self.frames.push((server, PeerMessage::Forget { id: id.0 }));
+            self.frames.push((server, PeerMessage::Forget { id: self.ask_id(id) }));
         }
         self.parked.remove(request);
         self.local_waits.retain(|wait| wait.id != request);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::peer::Serve;
+use super::peer::{AskId, Serve};
 use crate::Text;
 use crate::api::{ClusterCall, Read, Write};
 use crate::ids::{LogIndex, RequestId, ServerId, Uuid};
@@ -19,9 +19,9 @@ pub enum Origin {
     /// A client of this agent.
     Client(RequestId),
     /// Another server, with its identifier.
-    Peer(ServerId, u64),
+    Peer(ServerId, AskId),
     /// A client agent, with its identifier.
-    Guest(ServerId, u64),
+    Guest(ServerId, AskId),
     /// The agent's anti-entropy, with its ticket.
     Agent(u64),
     /// A duty of the leader; nobody waits.

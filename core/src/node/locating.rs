@@ -105,7 +105,8 @@ impl Node {
             (server, Ask::Serve(Serve::Request(Box::new(Forwarded::Cluster(call)))))
         };
         if let Some(to) = to {
-            self.frames.push((to, PeerMessage::Ask { id: self.jobs.id().0, ask }));
+            let id = self.jobs.id();
+            self.frames.push((to, PeerMessage::Ask { id: self.ask_id(id), ask }));
         }
     }
 

@@ -1,5 +1,6 @@
 //! The node: routes inputs to its machines and their effects to the outbox, and decides nothing else.
 
+mod asked;
 mod asks;
 mod checkpointing;
 mod cluster;
@@ -39,9 +40,10 @@ pub use config::{BadStart, CheckpointPolicy, Config, FormingPolicy, Restored};
 pub use duties::{DutyTimer, Facts, SERF_HEALTH, SERVICE, autopilot};
 pub use formats::NewerFormat;
 pub use joining::JoinPolicy;
-pub use peer::{Ask, BadFrame, PeerAnswer, PeerMessage, Serve};
+pub use peer::{Ask, AskId, BadFrame, PeerAnswer, PeerMessage, Serve};
 pub use published::{About, Lease, Published};
 
+use self::asked::Asked;
 use self::checkpointing::Checkpointing;
 use self::duties::Duties;
 use self::forming::Forming;
@@ -88,6 +90,10 @@ pub struct Node {
     cluster: Arc<Cluster>,
     rng: Rng,
     timers: Timers<Timer>,
+    /// Tells this process from those before it in what it asks of others.
+    life: u64,
+    /// What others have asked of it.
+    asked: Asked,
     raft: Raft,
     /// The group's members as they were published last.
     membership: Arc<Membership>,
@@ -216,6 +222,8 @@ impl Node {
             cluster: Arc::default(),
             rng: rng.fork(3),
             timers: Timers::default(),
+            life: rng.fork(9).next_u64(),
+            asked: Asked::default(),
             membership: Arc::new(raft.membership().clone()),
             raft,
             wal: restored.wal,

@@ -12,6 +12,16 @@ use crate::ids::Uuid;
 use crate::raft::Message;
 use crate::store::command::Response;
 
+/// Tells one question from all others that an agent ever asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AskId {
+    /// The asker's process, by a number that it has drawn: an answer to the process before it is not taken for one to
+    /// it.
+    pub life: u64,
+    /// Never reused within a process, and greater than those of all that was asked before.
+    pub number: u64,
+}
+
 /// A frame between two servers, or between a client agent and a server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum PeerMessage {
@@ -19,22 +29,22 @@ pub enum PeerMessage {
     Raft(Message),
     /// A request to the leader. The identifier is the asker's and comes back with the answer.
     Ask {
-        /// Quoted by the answer; never reused by one asker within a process.
-        id: u64,
+        /// Quoted by the answer. What is asked again is asked under another one.
+        id: AskId,
         /// What is asked.
         ask: Ask,
     },
     /// The answer to a request.
     Answer {
         /// The asker's identifier.
-        id: u64,
+        id: AskId,
         /// The answer.
         answer: PeerAnswer,
     },
     /// Nobody waits for this answer any more.
     Forget {
         /// The asker's identifier.
-        id: u64,
+        id: AskId,
     },
     /// The first frame of each connection, both ways, always in the first format: what the sender understands.
     Greeting(Formats),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::jobs::{Job, JobId, Origin, Stage, Work};
-use super::peer::{Ask, PeerAnswer, PeerMessage};
+use super::peer::{Ask, PeerAnswer};
 use super::{LocalWait, Node};
 use crate::Text;
 use crate::agent::CatalogState;
@@ -112,7 +112,7 @@ impl Node {
             (Origin::Peer(peer, asked), _) => self.answer_peer(*peer, *asked, PeerAnswer::NotLeader),
             // What a leader decides dies with its leadership: the next one's clocks began later.
             (Origin::Duty, _) => {}
-            (_, Some(leader)) => self.ask(id, job, leader),
+            (_, Some(leader)) => self.ask(job, leader),
             (_, None) => self.jobs.put(id, Job { stage: Stage::Held, ..job }),
         }
     }
@@ -496,7 +496,7 @@ impl Node {
     }
 
     /// Sends a job to the leader.
-    fn ask(&mut self, id: JobId, job: Job, leader: ServerId) {
+    fn ask(&mut self, job: Job, leader: ServerId) {
         let ask = match &job.work {
             Work::Propose(command, _) => Ask::Propose(command.encode(Format::FIRST)),
             Work::Read(read, renew) => {
@@ -507,8 +507,7 @@ impl Node {
             Work::Lead(call) => Ask::Lead(call.clone()),
             Work::Serve(_) => unreachable!("only client agents ask servers to serve"),
         };
-        self.frames.push((leader, PeerMessage::Ask { id: id.0, ask }));
-        self.jobs.put(id, Job { stage: Stage::Asked(leader), ..job });
+        self.put_asked(job, leader, ask);
     }
 
     pub(super) fn reply(&mut self, request: RequestId, reply: HttpReply) {

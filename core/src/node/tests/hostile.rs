@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::peer::{Ask, PeerAnswer, PeerMessage, Serve};
+use super::super::peer::{Ask, AskId, PeerAnswer, PeerMessage, Serve};
 use super::super::*;
 use super::world::{Plan, config, founders, id};
 use crate::agent::CatalogState;
@@ -27,7 +27,7 @@ const STRANGER: Uuid = Uuid(66);
 
 /// What the node under test is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+pub enum Part {
     /// It leads a group of its own.
     Leader,
     /// Server 0 of three, of which it hears nothing.
@@ -37,19 +37,19 @@ enum Part {
 }
 
 /// A node and everything that it was told to do.
-struct Bench {
-    node: Node,
+pub struct Bench {
+    pub node: Node,
     part: Part,
     now: Now,
     next: u64,
-    replied: BTreeSet<RequestId>,
-    answers: Vec<PeerAnswer>,
-    /// Numbers of what it asked.
-    asked: Vec<u64>,
+    pub replied: BTreeSet<RequestId>,
+    pub answers: Vec<PeerAnswer>,
+    /// What it asked.
+    pub asked: Vec<AskId>,
 }
 
 impl Bench {
-    fn new(part: Part) -> Bench {
+    pub fn new(part: Part) -> Bench {
         let (servers, agent) = match part {
             Part::Leader => (1, 0),
             Part::Lonely => (3, 0),
@@ -101,22 +101,37 @@ impl Bench {
         self.now.mono = end;
     }
 
-    fn request(&mut self, call: Call) -> RequestId {
+    pub fn request(&mut self, call: Call) -> RequestId {
         self.next += 1;
         let id = RequestId(self.next);
         self.step(Input::Request { id, request: Request { call, authorizer: Authorizer } });
         id
     }
 
-    fn frame(&mut self, peer: Uuid, message: &PeerMessage) {
+    pub fn frame(&mut self, peer: Uuid, message: &PeerMessage) {
         self.step(Input::PeerFrame { peer, frame: message.encode(Format::FIRST) });
+    }
+
+    /// Gossip shows it server 0.
+    pub fn meet_a_server(&mut self) {
+        self.node.servers.follow(
+            &gossip::MemberChange::Upsert(gossip::Member {
+                name: "n0".into(),
+                address: ([127, 0, 1, 1], 8301).into(),
+                tags: Arc::new(
+                    config(&Plan { servers: 1, clients: 0, forming: FormingPolicy::Wait }, 0).lan.tags,
+                ),
+                status: gossip::Status::Alive,
+            }),
+            "dc1",
+        );
     }
 
     /// What it answers to an ask.
     fn ask(&mut self, ask: Ask) -> Vec<PeerAnswer> {
         self.next += 1;
         self.answers.clear();
-        self.frame(STRANGER, &PeerMessage::Ask { id: self.next, ask });
+        self.frame(STRANGER, &PeerMessage::Ask { id: AskId { life: 1, number: self.next }, ask });
         std::mem::take(&mut self.answers)
     }
 
@@ -137,7 +152,7 @@ impl Bench {
     }
 }
 
-fn put() -> Call {
+pub fn put() -> Call {
     Call::Write(Write::Kv(kv()))
 }
 
@@ -249,6 +264,11 @@ fn raft_messages() -> impl Strategy<Value = Message> {
     (1..12_u64, select(bodies)).prop_map(|(term, body)| Message { term: Term(term), body })
 }
 
+fn ids() -> impl Strategy<Value = AskId> {
+    let number = prop_oneof![20 => 0..40_u64, 1 => select(vec![u64::MAX - 1, u64::MAX])];
+    (0..2_u64, number).prop_map(|(life, number)| AskId { life, number })
+}
+
 /// What happens to the node.
 #[derive(Clone, Debug)]
 enum Happening {
@@ -261,12 +281,12 @@ enum Happening {
 }
 
 fn happenings() -> impl Strategy<Value = Vec<Happening>> {
-    // Answers quote small numbers: the node's own begin with one.
+    // The node's own numbers begin with one.
     let message = prop_oneof![
         1 => raft_messages().prop_map(PeerMessage::Raft),
-        6 => (0..12_u64, asks()).prop_map(|(id, ask)| PeerMessage::Ask { id, ask }),
-        3 => (0..12_u64, answers()).prop_map(|(id, answer)| PeerMessage::Answer { id, answer }),
-        1 => (0..12_u64).prop_map(|id| PeerMessage::Forget { id }),
+        6 => (ids(), asks()).prop_map(|(id, ask)| PeerMessage::Ask { id, ask }),
+        3 => (ids(), answers()).prop_map(|(id, answer)| PeerMessage::Answer { id, answer }),
+        1 => ids().prop_map(|id| PeerMessage::Forget { id }),
     ];
     let peer = || select(vec![STRANGER, id(0), id(1), id(3)]);
     let happening = prop_oneof![
@@ -295,6 +315,11 @@ proptest! {
         let mut bench = Bench::new(part);
         for happening in happenings {
             match happening {
+                Happening::Frame(peer, PeerMessage::Answer { id, answer }) => {
+                    // Nobody guesses what a process has drawn, but servers that were asked know it.
+                    let id = AskId { life: bench.node.life, ..id };
+                    bench.frame(peer, &PeerMessage::Answer { id, answer });
+                }
                 Happening::Frame(peer, message) => bench.frame(peer, &message),
                 Happening::Garbage(peer, bytes) => {
                     bench.step(Input::PeerFrame { peer, frame: bytes.into() });
@@ -381,17 +406,7 @@ fn a_client_agent_takes_part_in_no_group_and_leads_nobody() {
 #[test]
 fn an_answer_of_another_kind_ends_the_request_with_an_error() {
     let mut bench = Bench::new(Part::Client);
-    bench.node.servers.follow(
-        &gossip::MemberChange::Upsert(gossip::Member {
-            name: "n0".into(),
-            address: ([127, 0, 1, 1], 8301).into(),
-            tags: Arc::new(
-                config(&Plan { servers: 1, clients: 0, forming: FormingPolicy::Wait }, 0).lan.tags,
-            ),
-            status: gossip::Status::Alive,
-        }),
-        "dc1",
-    );
+    bench.meet_a_server();
     let request = bench.request(put());
     assert!(!bench.replied.contains(&request), "it has been asked of server 0");
     let number = bench.asked.pop().expect("asked");

@@ -4,6 +4,7 @@ mod cluster;
 mod formats;
 mod hostile;
 mod room;
+mod repeated;
 
 use std::time::Duration;
 
