@@ -4,15 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::super::*;
 use super::world::{Plan, World, founders, name};
 use crate::agent::Call as AgentCall;
 use crate::agent::definition::service_from_request;
-use crate::api::{Call, ClusterCall};
+use crate::api::{Call, ClusterCall, SessionSpec, Write};
 use crate::gossip::{Status, UserEvent};
 use crate::ids::Uuid;
 use crate::rng::Rng;
-use crate::store::model::Health;
+use crate::store::model::{Health, SessionBehavior};
 
 const SERVERS: usize = 3;
 const CLIENTS: usize = 4;
@@ -21,6 +23,9 @@ const FAULTS: Duration = Duration::from_secs(90);
 /// Within this long after the last fault everything must be in order: members that were cut off are tried every 30 s, the
 /// catalog is compared with gossip every 60 s and removes what is unknown at the second look.
 const HEALING: Duration = Duration::from_secs(200);
+
+/// A dead agent is taken for failed within this: three agents probe each second, and a suspicion lasts a few seconds.
+const DETECTION: Duration = Duration::from_secs(30);
 
 /// A run and what is known of it.
 struct Run {
@@ -35,7 +40,17 @@ struct Run {
     fired: Vec<Text>,
     /// Agents that died at any time.
     died: BTreeSet<usize>,
+    /// Sessions that were created.
+    sessions: BTreeMap<Uuid, Session>,
     next: u64,
+}
+
+/// A session without a TTL, which depends on nothing but an agent.
+struct Session {
+    /// Which one.
+    of: usize,
+    /// Its create index, once it was seen.
+    created: Option<u64>,
 }
 
 impl Run {
@@ -57,6 +72,7 @@ impl Run {
             services,
             fired: Vec::new(),
             died: BTreeSet::new(),
+            sessions: BTreeMap::new(),
             next: 0,
         }
     }
@@ -81,6 +97,7 @@ impl Run {
             assert_eq!(ids.len(), events.len(), "agent {agent} has seen an event twice");
         }
         assert!(self.world.halted.is_empty(), "{:?}", self.world.halted);
+        self.audit_sessions();
     }
 
     fn pass(&mut self, time: Duration) {
@@ -106,6 +123,48 @@ impl Run {
         assert_eq!(self.world.ask(agent, Call::Agent(call)).status, 200);
     }
 
+    /// Creates a session that lasts as long as an agent is well; whether that works under faults is open.
+    fn session(&mut self, through: usize, of: usize) -> Option<Uuid> {
+        let spec = SessionSpec {
+            name: Text::default(),
+            node: name(of),
+            lock_delay: Duration::ZERO,
+            behavior: SessionBehavior::Release,
+            ttl: None,
+            node_checks: vec![Text::new_static(SERF_HEALTH)],
+            service_checks: None,
+            checks: Vec::new(),
+        };
+        let reply = self.world.ask(through, Call::Write(Write::SessionCreate(spec)));
+        let body = String::from_utf8_lossy(&reply.body).into_owned();
+        let id = body.split('"').find_map(Uuid::parse)?;
+        self.sessions.insert(id, Session { of, created: None });
+        Some(id)
+    }
+
+    /// Sessions end only when the check that they depend on has changed.
+    fn audit_sessions(&mut self) {
+        for server in (0..SERVERS).filter(|server| self.world.is_alive(*server)) {
+            let published = self.world.published(server);
+            for (id, session) in &mut self.sessions {
+                if let Some(row) = published.view.session(*id) {
+                    session.created = Some(row.create_index);
+                    continue;
+                }
+                let Some(created) = session.created.filter(|created| *created <= published.lease.applied.0)
+                else {
+                    continue;
+                };
+                let check = published.view.check(&name(session.of), SERF_HEALTH);
+                assert!(
+                    check.is_none_or(|check| check.modify_index > created),
+                    "server {server} has no session {id:?} of {}, which was never found to be unwell: {check:?}",
+                    session.of
+                );
+            }
+        }
+    }
+
     fn fire(&mut self, agent: usize) {
         let event = UserEvent {
             id: Uuid::default(),
@@ -127,7 +186,11 @@ impl Run {
         match self.rng.below(10) {
             0..=2 if self.world.is_alive(client) => self.register(client),
             3 if self.world.is_alive(client) => self.deregister(client),
-            4 if self.world.is_alive(client) => self.fire(client),
+            4 if self.world.is_alive(client) => {
+                self.fire(client);
+                let of = self.rng.below(all as u64) as usize;
+                self.session(client, of);
+            }
             5 if self.world.is_alive(client) => {
                 self.died.insert(client);
                 self.world.kill(client);
@@ -155,6 +218,26 @@ impl Run {
         self.pass(pause);
     }
 
+    /// In order again: an agent dies, and its sessions end in time, those of others do not.
+    fn end_of_a_node(&mut self) {
+        let clients = SERVERS..SERVERS + CLIENTS;
+        let living: Vec<usize> = clients.filter(|client| self.world.is_alive(*client)).collect();
+        let [witness, other, .., victim] = living[..] else { return };
+        let lasting = self.session(witness, other).expect("nothing is wrong");
+        let ending = self.session(witness, victim).expect("nothing is wrong");
+        self.world.kill(victim);
+        let limit = self.world.now.mono + DETECTION;
+        loop {
+            let leader = self.world.leader().expect("no server died");
+            if self.world.published(leader).view.session(ending).is_none() {
+                assert!(self.world.published(leader).view.session(lasting).is_some(), "of a living agent");
+                return;
+            }
+            assert!(self.world.now.mono < limit, "a session outlives its agent by {DETECTION:?}");
+            self.pass(Duration::from_millis(100));
+        }
+    }
+
     fn heal(&mut self) {
         self.world.cut.clear();
         self.world.lose(0, 0.0);
@@ -174,6 +257,10 @@ impl Run {
                 }
             }
             let health = view.check(&name(agent), SERF_HEALTH).map(|check| check.status);
+            let own = |(id, session): (&Uuid, &Session)| session.of == agent && view.session(*id).is_some();
+            if !alive && self.sessions.iter().any(own) {
+                return Some(format!("a session of {agent} goes on, which is dead"));
+            }
             if alive != (health == Some(Health::Passing)) {
                 return Some(format!("the catalog says {health:?} of {agent}, alive: {alive}"));
             }
@@ -218,4 +305,5 @@ pub fn run(seed: u64) {
         assert!(run.world.now.mono < limit, "seed {seed}: {HEALING:?} after the last fault: {disorder}");
         run.pass(Duration::from_secs(1));
     }
+    run.end_of_a_node();
 }
