@@ -135,7 +135,7 @@ fn tags(config: &Config, id: Uuid) -> BTreeMap<Text, Text> {
             tags.push((tag::EXPECT, config.bootstrap_expect.to_string()));
         }
         tags.extend(config.read_replica.then(|| (tag::READ_REPLICA, "1".to_owned())));
-        tags.extend(config.ports.serf_wan.map(|port| ("wan_join_port", port.to_string())));
+        tags.extend(config.ports.serf_wan.map(|port| (tag::WAN_PORT, port.to_string())));
     } else {
         tags.push((tag::ROLE, tag::ROLE_CLIENT.to_owned()));
         tags.push(("segment", String::new()));

@@ -38,6 +38,8 @@ pub mod tag {
     pub const PORT: &str = "port";
     /// Founds a group alone; `1`.
     pub const BOOTSTRAP: &str = "bootstrap";
+    /// Port of a server's gossip in the pool of all datacenters.
+    pub const WAN_PORT: &str = "wan_join_port";
     /// How many servers found a group together.
     pub const EXPECT: &str = "expect";
     /// Identity of the Raft group that the server belongs to; absent until it belongs to one.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Node;
 use super::jobs::{Job, JobId, Origin, Stage, Work};
-use super::peer::{Ask, AskId, PeerAnswer, PeerMessage, Serve};
+use super::peer::{Ask, AskId, BadFrame, PeerAnswer, PeerMessage, Serve};
 use crate::api::{Authorizer, HttpReply, Place, Request};
 use crate::ids::{LogIndex, ServerId};
 use crate::marks::{self, Mark};
@@ -45,6 +45,14 @@ impl Node {
                     self.on_ask(now, peer, id, ask);
                 }
             }
+        }
+    }
+
+    /// A frame that cannot be read is lost, as any frame may be. That others say what this agent does not understand
+    /// must be seen all the same, once for each connection.
+    pub(super) fn on_bad_frame(&mut self, peer: ServerId, bad: &BadFrame) {
+        if self.misunderstood.insert(peer) {
+            self.warn(format!("agent {peer} says what this agent cannot read, and is not heard: {bad}"));
         }
     }
 

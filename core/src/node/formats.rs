@@ -56,7 +56,7 @@ impl Node {
             Some(format) => {
                 self.peer_formats.insert(peer, format);
             }
-            None => self.warnings.push(format!(
+            None => self.warn(format!(
                 "agent {peer} speaks formats {theirs}, this agent {}: they do not understand each other until the \
                  older one is upgraded",
                 self.about.formats

@@ -42,36 +42,14 @@ pub enum Plan {
 }
 
 impl Plan {
-    /// What the settings `bootstrap` and `bootstrap_expect` say; zero expects nothing, one is the same as alone.
-    #[must_use]
-    pub fn new(bootstrap: bool, expect: usize) -> Plan {
-        match expect {
-            _ if bootstrap => Plan::Alone,
-            0 => Plan::Wait,
-            1 => Plan::Alone,
-            expect => Plan::Expect(expect),
-        }
-    }
-
-    /// The plan that a policy comes down to. A group that is given as a whole needs none.
+    /// The plan that a policy comes down to: to expect one is the same as alone. A group that is given as a whole needs
+    /// none.
     #[must_use]
     pub fn of(policy: &FormingPolicy) -> Plan {
         match policy {
-            FormingPolicy::Alone => Plan::Alone,
-            FormingPolicy::Expect(expect) => Plan::new(false, usize::try_from(*expect).unwrap_or(usize::MAX)),
-            FormingPolicy::Found(_) | FormingPolicy::Wait => Plan::Wait,
-        }
-    }
-
-    /// What an operator should know about this plan.
-    #[must_use]
-    pub fn warning(self) -> Option<&'static str> {
-        match self {
-            Plan::Expect(2) => Some("A group of 2 servers stops when one of them fails"),
-            Plan::Expect(expect) if expect % 2 == 0 => Some(
-                "A group with an even number of servers tolerates no more failures than one with one less",
-            ),
-            Plan::Wait | Plan::Alone | Plan::Expect(_) => None,
+            FormingPolicy::Alone | FormingPolicy::Expect(1) => Plan::Alone,
+            FormingPolicy::Found(_) | FormingPolicy::Wait | FormingPolicy::Expect(0) => Plan::Wait,
+            FormingPolicy::Expect(expect) => Plan::Expect(usize::try_from(*expect).unwrap_or(usize::MAX)),
         }
     }
 }
@@ -308,17 +286,15 @@ mod tests {
     }
 
     #[test]
-    fn settings_come_down_to_a_plan() {
-        for (bootstrap, expect, plan, warned) in [
-            (false, 0, Plan::Wait, false),
-            (true, 0, Plan::Alone, false),
-            (false, 1, Plan::Alone, false),
-            (false, 2, Plan::Expect(2), true),
-            (false, 3, Plan::Expect(3), false),
-            (false, 4, Plan::Expect(4), true),
+    fn policies_come_down_to_a_plan() {
+        for (policy, plan) in [
+            (FormingPolicy::Wait, Plan::Wait),
+            (FormingPolicy::Alone, Plan::Alone),
+            (FormingPolicy::Expect(0), Plan::Wait),
+            (FormingPolicy::Expect(1), Plan::Alone),
+            (FormingPolicy::Expect(2), Plan::Expect(2)),
         ] {
-            assert_eq!(Plan::new(bootstrap, expect), plan);
-            assert_eq!(plan.warning().is_some(), warned, "{plan:?}");
+            assert_eq!(Plan::of(&policy), plan);
         }
     }
 

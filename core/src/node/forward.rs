@@ -12,7 +12,7 @@ use crate::ids::{RequestId, ServerId};
 use crate::marks::{self, Mark};
 use crate::time::Now;
 
-/// A server answers a waiting read up to so much later than it was asked to: jitter, and the way.
+/// A server answers up to so much later than it was asked to: the way, and its own turn.
 const LATE_MAX: Duration = Duration::from_secs(1);
 /// Identifiers of guests' requests have this bit; those that front-ends draw count from zero.
 const GUEST_BIT: u64 = 1 << 63;
@@ -75,13 +75,16 @@ impl Node {
             + self.config.hold_timeout
             + wait
             + wait / super::requests::WAIT_JITTER_DIVISOR
-            + if wait.is_zero() { Duration::ZERO } else { LATE_MAX };
+            + LATE_MAX;
         let work = Work::Serve(Box::new(Serve::Request(Box::new(forwarded))));
         self.begin_until(now, Origin::Client(request), work, give_up);
     }
 
-    /// Sends a job of a client agent to a server, or keeps it until there is one.
+    /// Sends a job of a client agent to a server, or keeps it until there is one that is well.
     pub(super) fn ask_a_server(&mut self, now: Now, id: JobId, job: Job) {
+        if !self.servers.any() {
+            return self.fail(now, job, "No known Consul servers");
+        }
         let Some(server) = self.servers.choose(now.mono, &mut self.rng) else {
             return self.jobs.put(id, Job { stage: Stage::Held, ..job });
         };
@@ -113,7 +116,7 @@ impl Node {
         for request in self.guests.leave(guest) {
             self.abandon(request);
         }
-        self.jobs.drop_guest(guest);
+        self.jobs.drop_idle(|origin| matches!(origin, Origin::Guest(owner, _) if *owner == guest));
     }
 
     /// The client went away.

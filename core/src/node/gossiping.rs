@@ -9,12 +9,12 @@ use super::{Node, events, forming};
 use crate::Text;
 use crate::boundary::{Outbox, Output};
 use crate::cx::Cx;
-use crate::gossip::{self, Gossip, Key, KeysChange, KeysReport, MemberChange, Pool, Status};
+use crate::gossip::{self, Gossip, Key, KeysChange, KeysReport, Member, MemberChange, Pool, Status};
 use crate::ids::{OpId, RequestId, ServerId};
 use crate::time::Now;
 
 /// Keys of gossip among what the agent keeps for itself.
-pub(super) const KEPT: &str = "gossip/";
+const KEPT: &str = "gossip/";
 /// First byte of such a value.
 const VERSION: u8 = 1;
 
@@ -74,9 +74,8 @@ fn encode<T: serde::Serialize>(value: &T) -> Bytes {
 pub(super) struct KeysWait {
     request: RequestId,
     change: KeysChange,
-    /// By pool; `None` until it has reported.
-    reports: Vec<(Pool, Option<KeysReport>)>,
-    tickets: Vec<u64>,
+    /// Pools that have been asked, each with its ticket; `None` until it has reported.
+    asked: Vec<(Pool, u64, Option<KeysReport>)>,
 }
 
 impl Node {
@@ -121,10 +120,9 @@ impl Node {
             gossip::Effect::Joined { ticket, contacted, error } => {
                 let steps = self.joining.on_joined(now.mono, ticket, contacted, error.as_deref());
                 self.perform_joining(now, steps);
-                self.form(now, |forming, cx, facts| forming.on_joined(cx, facts));
             }
             gossip::Effect::Left => self.on_pool_left(now),
-            gossip::Effect::Keys { ticket, report } => self.on_keys_report(pool, ticket, report),
+            gossip::Effect::Keys { ticket, report } => self.on_keys_report(ticket, report),
             gossip::Effect::NameConflict { other } => {
                 let reason = format!(
                     "another agent at {other} has this agent's name, and most members know that one by it: give one \
@@ -152,22 +150,21 @@ impl Node {
             Pool::Lan => &mut cluster.lan,
             Pool::Wan => &mut cluster.wan,
         };
-        match &change {
+        let is_alive = |member: &Member| member.status == Status::Alive;
+        let (former, alive) = match &change {
             MemberChange::Upsert(member) => {
-                members.insert(member.name.clone(), member.clone());
+                (members.insert(member.name.clone(), member.clone()), is_alive(member))
             }
-            MemberChange::Reaped(member) => {
-                members.remove(&member.name);
-            }
-        }
+            MemberChange::Reaped(member) => (members.remove(&member.name), false),
+        };
         if pool == Pool::Lan {
+            self.alive = self.alive + usize::from(alive) - usize::from(former.as_ref().is_some_and(is_alive));
             self.on_lan_change(now, &change);
         }
     }
 
     fn on_lan_change(&mut self, now: Now, change: &MemberChange) {
-        let alive = self.cluster.lan.values().filter(|member| member.status == Status::Alive).count();
-        self.agent.set_cluster_size(u32::try_from(alive).unwrap_or(u32::MAX));
+        self.agent.set_cluster_size(u32::try_from(self.alive).unwrap_or(u32::MAX));
         let had_servers = self.servers.any_alive();
         if self.servers.follow(change, &self.about.datacenter) {
             self.on_servers_changed(now, change);
@@ -220,32 +217,30 @@ impl Node {
     ) {
         let pools: &[Pool] =
             if local_only || self.wan.is_none() { &[Pool::Lan] } else { &[Pool::Wan, Pool::Lan] };
-        let mut wait = KeysWait { request, change: change.clone(), reports: Vec::new(), tickets: Vec::new() };
+        let mut wait = KeysWait { request, change: change.clone(), asked: Vec::new() };
         for pool in pools {
-            self.next_op += 1;
-            wait.tickets.push(self.next_op);
-            wait.reports.push((*pool, None));
+            let OpId(ticket) = self.op();
+            wait.asked.push((*pool, ticket, None));
         }
-        let tickets = wait.tickets.clone();
+        let tickets: Vec<(Pool, u64)> = wait.asked.iter().map(|(pool, ticket, _)| (*pool, *ticket)).collect();
         self.keys_waits.push(wait);
-        for (pool, ticket) in pools.iter().zip(tickets) {
+        for (pool, ticket) in tickets {
             let change = change.clone();
-            self.gossip(now, *pool, |gossip, cx| gossip.change_keys(cx, change, ticket));
+            self.gossip(now, pool, |gossip, cx| gossip.change_keys(cx, change, ticket));
         }
     }
 
-    fn on_keys_report(&mut self, pool: Pool, ticket: u64, report: KeysReport) {
-        let Some(at) = self.keys_waits.iter().position(|wait| wait.tickets.contains(&ticket)) else { return };
-        let wait = &mut self.keys_waits[at];
-        for (reporting, slot) in &mut wait.reports {
-            if *reporting == pool {
-                *slot = Some(report.clone());
-            }
-        }
-        if wait.reports.iter().all(|(_, report)| report.is_some()) {
+    fn on_keys_report(&mut self, ticket: u64, report: KeysReport) {
+        let slot = self.keys_waits.iter_mut().enumerate().find_map(|(at, wait)| {
+            let slot = wait.asked.iter_mut().find(|(_, asked, _)| *asked == ticket)?;
+            Some((at, &mut slot.2))
+        });
+        let Some((at, slot)) = slot else { return };
+        *slot = Some(report);
+        if self.keys_waits[at].asked.iter().all(|(_, _, report)| report.is_some()) {
             let wait = self.keys_waits.swap_remove(at);
             let reports: Vec<(Pool, KeysReport)> =
-                wait.reports.into_iter().filter_map(|(pool, report)| Some((pool, report?))).collect();
+                wait.asked.into_iter().filter_map(|(pool, _, report)| Some((pool, report?))).collect();
             let reply = crate::api::render_keys(&wait.change, &self.about.datacenter, &reports);
             self.reply(wait.request, reply);
         }
@@ -255,7 +250,7 @@ impl Node {
     pub(super) fn resolve(&mut self, ticket: u64, name: Text) {
         let op = self.op();
         self.resolving.insert(op, (ticket, name.clone()));
-        self.lookups.push((op, name));
+        self.pending.push(Output::Resolve { op, name });
     }
 
     pub(super) fn on_resolved(&mut self, now: Now, op: OpId, result: Result<Vec<std::net::IpAddr>, String>) {

@@ -187,12 +187,11 @@ impl Jobs {
         self.take(id).map(|job| (id, job))
     }
 
-    /// Takes the jobs of a client agent that have not been proposed or sent on: it will hear no answer.
-    pub fn drop_guest(&mut self, guest: ServerId) {
+    /// Forgets the jobs of whom nobody is left to tell, unless they have been proposed or sent on.
+    pub fn drop_idle(&mut self, of: impl Fn(&Origin) -> bool) {
         let idle = |job: &Job| matches!(job.stage, Stage::Held | Stage::Confirming | Stage::CatchingUp(_));
-        let of_guest = |job: &Job| matches!(job.origin, Origin::Guest(owner, _) if owner == guest);
         let dropped: Vec<JobId> =
-            self.all.iter().filter(|(_, job)| of_guest(job) && idle(job)).map(|(id, _)| *id).collect();
+            self.all.iter().filter(|(_, job)| of(&job.origin) && idle(job)).map(|(id, _)| *id).collect();
         for id in dropped {
             self.take(id);
         }

@@ -91,6 +91,8 @@ pub enum Step {
         /// What came of it.
         outcome: Result<usize, String>,
     },
+    /// An attempt of a pool's policy has ended, whether it met anybody or not.
+    Attempted(Pool),
     /// Try again then, and tell the operator why.
     Wait(Pool, Mono, String),
     /// All attempts are used up.
@@ -205,24 +207,29 @@ impl Joining {
             }
             Asker::Policy if contacted > 0 => {
                 self.failures.remove(&attempt.pool);
-                Vec::new()
+                vec![Step::Attempted(attempt.pool)]
             }
-            Asker::Policy => self.after_failure(now, attempt.pool, &error),
+            Asker::Policy => {
+                let mut steps = vec![Step::Attempted(attempt.pool)];
+                steps.extend(self.after_failure(now, attempt.pool, &error));
+                steps
+            }
         }
     }
 
-    fn after_failure(&mut self, now: Mono, pool: Pool, error: &str) -> Vec<Step> {
-        let Some(policy) = self.policies.get(&pool) else { return Vec::new() };
+    fn after_failure(&mut self, now: Mono, pool: Pool, error: &str) -> Option<Step> {
+        let policy = self.policies.get(&pool)?;
         let failures = self.failures.entry(pool).or_default();
         *failures += 1;
         if policy.attempts_max.is_some_and(|max| *failures > max) {
-            return vec![Step::GiveUp(format!("cannot join the cluster after {failures} attempts: {error}"))];
+            let why = format!("cannot join the cluster after {failures} attempts: {error}");
+            return Some(Step::GiveUp(why));
         }
         let sooner = FIRST_RETRY.saturating_mul(1 << (*failures - 1).min(16));
         let wait = policy.interval.min(sooner);
         let why =
             format!("could not join the cluster, attempt {failures}: {error}; trying again in {wait:?}");
-        vec![Step::Wait(pool, now + wait, why)]
+        Some(Step::Wait(pool, now + wait, why))
     }
 }
 
@@ -262,7 +269,7 @@ mod tests {
         let steps = joining.on_resolved(1, "s2", Ok(vec![IpAddr::from([10, 0, 0, 2])]));
         let addresses = vec![([10, 0, 0, 1], 8301).into(), ([10, 0, 0, 2], 9).into()];
         assert_eq!(steps, [Step::Join { ticket: 1, pool: Pool::Lan, addresses }]);
-        assert_eq!(joining.on_joined(Mono(0), 1, 1, Some("one is down")), []);
+        assert_eq!(joining.on_joined(Mono(0), 1, 1, Some("one is down")), [Step::Attempted(Pool::Lan)]);
     }
 
     #[test]
@@ -271,18 +278,19 @@ mod tests {
         joining.attempt(Pool::Lan);
         let first = joining.on_joined(Mono(0), 1, 0, Some("refused"));
         assert!(
-            matches!(&first[..], [Step::Wait(Pool::Lan, at, _)] if *at == Mono(0) + FIRST_RETRY),
+            matches!(&first[..], [Step::Attempted(Pool::Lan), Step::Wait(Pool::Lan, at, _)] if *at == Mono(0) + FIRST_RETRY),
             "{first:?}"
         );
         joining.attempt(Pool::Lan);
         let second = joining.on_joined(Mono(0), 2, 0, None);
         assert!(
-            matches!(&second[..], [Step::Wait(Pool::Lan, at, _)] if *at == Mono(0) + FIRST_RETRY * 2),
+            matches!(&second[..], [Step::Attempted(Pool::Lan), Step::Wait(Pool::Lan, at, _)] if *at == Mono(0) + FIRST_RETRY * 2),
             "{second:?}"
         );
         joining.attempt(Pool::Lan);
         let third = joining.on_joined(Mono(0), 3, 0, Some("refused"));
-        assert_eq!(third, [Step::GiveUp("cannot join the cluster after 3 attempts: refused".into())]);
+        let why = "cannot join the cluster after 3 attempts: refused".into();
+        assert_eq!(third, [Step::Attempted(Pool::Lan), Step::GiveUp(why)]);
     }
 
     #[test]

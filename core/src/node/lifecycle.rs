@@ -12,9 +12,6 @@ use crate::gossip::{MemberChange, Pool, Status, tag};
 use crate::ids::{LogIndex, Term};
 use crate::time::Now;
 
-/// Port of the pool of servers, as members of the datacenter's pool tell it.
-const WAN_PORT_TAG: &str = "wan_join_port";
-
 impl Node {
     /// The first step: joins, founds the group if that is this server's part, arms timers, publishes.
     pub fn start(&mut self, now: Now, out: &mut Outbox) {
@@ -86,7 +83,7 @@ impl Node {
         if self.wan.is_none() || !member.is_server() || member.status != Status::Alive {
             return;
         }
-        let Ok(port) = member.tag(WAN_PORT_TAG).parse::<u16>() else { return };
+        let Ok(port) = member.tag(tag::WAN_PORT).parse::<u16>() else { return };
         let name = format!("{}.{}", member.name, self.about.datacenter);
         let known = self.cluster.wan.get(name.as_str());
         if member.name == self.about.node || known.is_some_and(|known| known.status == Status::Alive) {

@@ -14,7 +14,6 @@ use crate::Text;
 use crate::api::{ClusterCall, Forwarded};
 use crate::coordinate::Coordinate;
 use crate::cx::Timer;
-use crate::gossip::Status;
 use crate::rng::Rng;
 use crate::time::{Mono, Now};
 use crate::timers::Timers;
@@ -89,8 +88,8 @@ impl Node {
             cluster.wan_coordinates = wan;
             self.publish = true;
         }
-        let agents = self.cluster.lan.values().filter(|member| member.status == Status::Alive).count();
-        let Some(coordinate) = self.locating.on_timer(&mut self.timers, now.mono, agents, &coordinate) else {
+        let Some(coordinate) = self.locating.on_timer(&mut self.timers, now.mono, self.alive, &coordinate)
+        else {
             return;
         };
         let call = ClusterCall::Coordinate { node: self.about.node.clone(), coordinate };

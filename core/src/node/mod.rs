@@ -9,14 +9,14 @@ mod duties;
 mod effects;
 mod events;
 mod formats;
-pub mod forming;
+mod forming;
 mod forward;
 mod gossiping;
 #[cfg(any(test, feature = "testing"))]
 pub mod ground;
 mod jobs;
 mod joining;
-pub mod leaving;
+mod leaving;
 mod lifecycle;
 mod locating;
 mod operator;
@@ -32,8 +32,6 @@ mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-use bytes::Bytes;
 
 pub use cluster::{Cluster, EVENTS_KEPT};
 pub use config::{BadStart, CheckpointPolicy, Config, FormingPolicy, Restored};
@@ -126,10 +124,14 @@ pub struct Node {
     /// Servers only.
     wan: Option<Gossip>,
     servers: Servers,
+    /// So many members of the datacenter's pool are well.
+    alive: usize,
     /// Agents that a connection is up with.
     connected: BTreeSet<ServerId>,
     /// Of those that have said so: the newest format that they know, too.
     peer_formats: BTreeMap<ServerId, Format>,
+    /// Agents whose frames could not be read, since their connection came up.
+    misunderstood: BTreeSet<ServerId>,
     joining: Joining,
     locating: Locating,
     /// Names that are being looked up, with the attempt that waits for each.
@@ -158,11 +160,10 @@ pub struct Node {
     duty_effects: Vec<duties::Effect>,
     lan_effects: Vec<gossip::Effect>,
     wan_effects: Vec<gossip::Effect>,
-    lookups: Vec<(OpId, Text)>,
+    /// What needs no more thought.
+    pending: Vec<Output>,
     /// Why the agent cannot go on.
     give_up: Option<String>,
-    /// What the operator is to be told at the end of this step.
-    warnings: Vec<String>,
     touched: Vec<WatchKey>,
     replies: Vec<(RequestId, api::HttpReply)>,
     frames: Vec<(ServerId, PeerMessage)>,
@@ -202,9 +203,7 @@ impl Node {
         if let Some(membership) = config.recover.clone() {
             raft.force_membership(membership)?;
         }
-        let of_agent: Vec<(Text, Bytes)> =
-            restored.local.iter().filter(|(key, _)| !key.starts_with(gossiping::KEPT)).cloned().collect();
-        let agent = Agent::new(config.agent.clone(), &of_agent, rng.fork(2), now)?;
+        let agent = Agent::new(config.agent.clone(), &restored.local, rng.fork(2), now)?;
         let keeps_keys = config.keeps_keys;
         let pool = |pool, config: &gossip::Config, label| {
             let kept = gossiping::kept(pool, &restored.local).map_err(BadStart::Gossip)?;
@@ -246,8 +245,10 @@ impl Node {
             lan,
             wan,
             servers: Servers::default(),
+            alive: 0,
             connected: BTreeSet::new(),
             peer_formats: BTreeMap::new(),
+            misunderstood: BTreeSet::new(),
             joining: Joining::new(config.join.clone()),
             locating: Locating::new(rng.fork(6)),
             resolving: BTreeMap::new(),
@@ -267,9 +268,8 @@ impl Node {
             duty_effects: Vec::new(),
             lan_effects: Vec::new(),
             wan_effects: Vec::new(),
-            lookups: Vec::new(),
+            pending: Vec::new(),
             give_up: None,
-            warnings: Vec::new(),
             touched: Vec::new(),
             replies: Vec::new(),
             frames: Vec::new(),
@@ -295,6 +295,7 @@ impl Node {
             Input::Abandon { id } => self.abandon(id),
             Input::PeerUp { peer } => {
                 self.connected.insert(peer);
+                self.misunderstood.remove(&peer);
                 self.greet(peer);
                 self.raft(now, |raft, cx| raft.on_peer_up(cx, peer));
                 if self.raft.leader() == Some(peer) {
@@ -303,16 +304,15 @@ impl Node {
             }
             Input::PeerDown { peer } => {
                 let sent = self.connected.remove(&peer);
+                self.misunderstood.remove(&peer);
                 self.peer_formats.remove(&peer);
                 self.raft(now, |raft, cx| raft.on_peer_down(cx, peer));
                 self.on_peer_lost(now, peer, sent);
             }
-            Input::PeerFrame { peer, frame } => {
-                // A frame that cannot be read is lost, as any frame may be.
-                if let Ok(message) = PeerMessage::decode(&frame, self.about.formats) {
-                    self.on_peer_message(now, peer, message);
-                }
-            }
+            Input::PeerFrame { peer, frame } => match PeerMessage::decode(&frame, self.about.formats) {
+                Ok(message) => self.on_peer_message(now, peer, message),
+                Err(bad) => self.on_bad_frame(peer, &bad),
+            },
             Input::Logged { write, result } => match result {
                 Ok(()) => {
                     self.on_room(now, Lane::Log);
@@ -438,7 +438,7 @@ impl Node {
                 return;
             }
         }
-        out.0.extend(self.warnings.drain(..).map(|text| Output::Warn(Text::new(text))));
+        out.0.append(&mut self.pending);
         if let Some(reason) = self.give_up.take() {
             return self.halt(reason, out);
         }
@@ -446,9 +446,6 @@ impl Node {
         self.begin_checkpoint(out);
         self.write_state(out);
         self.arm_waits(now);
-        for (op, name) in self.lookups.drain(..) {
-            out.push(Output::Resolve { op, name });
-        }
         if std::mem::take(&mut self.publish) {
             out.push(Output::Publish(Arc::new(self.published(now))));
         }
@@ -515,6 +512,11 @@ impl Node {
     fn halt(&mut self, reason: String, out: &mut Outbox) {
         self.halted = true;
         out.push(Output::Halt { reason });
+    }
+
+    /// Tells the operator, at the end of this step, that something is wrong.
+    fn warn(&mut self, text: String) {
+        self.pending.push(Output::Warn(Text::new(text)));
     }
 
     fn op(&mut self) -> OpId {

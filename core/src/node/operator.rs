@@ -6,7 +6,7 @@ use super::{EventWait, Node, autopilot, joining};
 use crate::api::{self, ClusterCall, EventsRead, HttpReply, Place};
 use crate::gossip::{Pool, UserEvent};
 use crate::ids::{RequestId, Uuid};
-use crate::raft::{ChangeError, MembershipChange, Role};
+use crate::raft::{ChangeError, Role};
 use crate::time::{Mono, Now};
 
 impl Node {
@@ -129,27 +129,10 @@ impl Node {
     }
 
     fn remove_peer(&mut self, now: Now, id: Option<&str>, address: Option<&str>) -> HttpReply {
-        let servers = &self.raft.membership().servers;
-        let found = match (id, address) {
-            (Some(id), _) => Uuid::parse(id).filter(|id| servers.contains_key(id)),
-            (None, Some(address)) => {
-                servers.iter().find(|(_, member)| member.address == address).map(|(id, _)| *id)
-            }
-            (None, None) => None,
+        let change = match autopilot::peer_removal(self.raft.membership(), id, address) {
+            Ok(change) => change,
+            Err(why) => return HttpReply::text(500, why),
         };
-        let Some(server) = found else {
-            let text = match (id, address) {
-                (Some(id), _) => format!("id {id:?} was not found in the Raft configuration"),
-                (None, address) => {
-                    format!(
-                        "address {:?} was not found in the Raft configuration",
-                        address.unwrap_or_default()
-                    )
-                }
-            };
-            return HttpReply::text(500, text);
-        };
-        let change = MembershipChange::Remove { id: server };
         match self.raft(now, |raft, cx| raft.propose_membership(cx, change)) {
             Ok(_) => HttpReply::empty(200),
             Err(ChangeError::NotLeader(_)) => HttpReply::text(500, "No cluster leader"),
@@ -184,8 +167,12 @@ impl Node {
                     };
                     self.reply(RequestId(client), reply);
                 }
+                joining::Step::Attempted(Pool::Lan) => {
+                    self.form(now, |forming, cx, facts| forming.on_joined(cx, facts));
+                }
+                joining::Step::Attempted(Pool::Wan) => {}
                 joining::Step::Wait(pool, at, why) => {
-                    self.warnings.push(why);
+                    self.warn(why);
                     self.timers.set(crate::cx::Timer::Join(pool), at);
                 }
                 joining::Step::GiveUp(reason) => self.give_up = Some(reason),

@@ -163,6 +163,10 @@ mod tests {
     use crate::testing::frugal;
     use crate::testing::fuzz::{cases, damaged, hostile};
 
+    fn id() -> impl Strategy<Value = AskId> {
+        any::<(u64, u64)>().prop_map(|(life, number)| AskId { life, number })
+    }
+
     fn bytes() -> impl Strategy<Value = Bytes> {
         vec(any::<u8>(), 0..40).prop_map(Bytes::from)
     }
@@ -238,9 +242,9 @@ mod tests {
         ];
         prop_oneof![
             2 => raft,
-            3 => (any::<u64>(), ask).prop_map(|(id, ask)| PeerMessage::Ask { id, ask }),
-            2 => (any::<u64>(), answer).prop_map(|(id, answer)| PeerMessage::Answer { id, answer }),
-            1 => any::<u64>().prop_map(|id| PeerMessage::Forget { id }),
+            3 => (id(), ask).prop_map(|(id, ask)| PeerMessage::Ask { id, ask }),
+            2 => (id(), answer).prop_map(|(id, answer)| PeerMessage::Answer { id, answer }),
+            1 => id().prop_map(|id| PeerMessage::Forget { id }),
         ]
     }
 

@@ -356,12 +356,7 @@ impl Node {
                 let job = self.jobs.take(id).expect("just listed");
                 self.answer_write(now, job, Err("leadership lost while committing log"));
             }
-            for id in self.jobs.in_stage(|stage| *stage == Stage::Held) {
-                let job = self.jobs.take(id).expect("just listed");
-                if !matches!(job.origin, Origin::Duty) {
-                    self.jobs.put(id, job);
-                }
-            }
+            self.jobs.drop_idle(|origin| matches!(origin, Origin::Duty));
         }
         let leader = self.raft.leader();
         if leader.is_none() {
@@ -369,7 +364,7 @@ impl Node {
         }
         let retried = self.jobs.in_stage(|stage| match stage {
             Stage::Held => true,
-            Stage::Asked(former) => self.about.server && Some(*former) != leader,
+            Stage::Asked(former) => Some(*former) != leader,
             Stage::Proposed(_) | Stage::Confirming | Stage::CatchingUp(_) => false,
         });
         for id in retried {
@@ -453,8 +448,6 @@ impl Node {
             }
         }
         if !self.about.server {
-            // Also when nothing is held: a deadline that stays in the past would be all that the node ever does.
-            self.servers.forgive(now.mono);
             self.retry_held(now);
         }
     }

@@ -93,7 +93,7 @@ impl Node {
         self.publish = true;
         match lane {
             Lane::Log => {
-                self.warnings.push(format!(
+                self.warn(format!(
                     "ALARM: {} is full: {reason}; this server is read-only: free space, it goes on by itself then",
                     what(lane)
                 ));
@@ -104,7 +104,7 @@ impl Node {
                 });
             }
             Lane::State => {
-                self.warnings.push(format!(
+                self.warn(format!(
                     "ALARM: {} is full: {reason}; nothing new is kept across a restart: free space, it is kept by \
                      itself then",
                     what(lane)
@@ -120,7 +120,7 @@ impl Node {
             return;
         }
         self.publish = true;
-        self.warnings.push(format!("{} has room again: the alarm is over", what(lane)));
+        self.warn(format!("{} has room again: the alarm is over", what(lane)));
         if lane == Lane::Log {
             self.raft(now, |raft, _| raft.set_stuck(false));
             self.retry_held(now);

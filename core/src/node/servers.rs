@@ -37,10 +37,19 @@ pub struct Servers {
     known: BTreeMap<ServerId, Known>,
     /// Whom this agent asks, and until when it stays with it.
     chosen: Option<(ServerId, Mono)>,
-    /// Servers that did not answer: since when, and until when they are avoided.
-    avoided: BTreeMap<ServerId, (Mono, Mono)>,
-    /// How often each server in a row did not answer.
-    failures: BTreeMap<ServerId, u32>,
+    /// Known servers that did not answer when they were asked last.
+    silent: BTreeMap<ServerId, Silence>,
+}
+
+/// A server that did not answer.
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    /// When that was found last.
+    since: Mono,
+    /// Until then others are asked.
+    until: Mono,
+    /// How often in a row.
+    failures: u32,
 }
 
 impl Servers {
@@ -49,7 +58,11 @@ impl Servers {
         match change {
             MemberChange::Upsert(member) => self.upsert(member, datacenter),
             MemberChange::Reaped(member) => {
-                member.id().is_some_and(|id| self.is(id, &member.name) && self.known.remove(&id).is_some())
+                let gone = member.id().filter(|id| self.is(*id, &member.name));
+                gone.is_some_and(|id| {
+                    self.silent.remove(&id);
+                    self.known.remove(&id).is_some()
+                })
             }
         }
     }
@@ -76,8 +89,10 @@ impl Servers {
         {
             return false;
         }
-        if known.alive {
-            self.avoided.remove(&id);
+        if known.alive
+            && let Some(silence) = self.silent.get_mut(&id)
+        {
+            silence.until = silence.since; // Gossip hears it.
         }
         self.known.insert(id, known);
         true
@@ -89,27 +104,37 @@ impl Servers {
         self.known.get(&id)
     }
 
+    /// Whether there is any server, well or not.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        !self.known.is_empty()
+    }
+
     /// Whether any server is believed to be well.
     #[must_use]
     pub fn any_alive(&self) -> bool {
         self.known.values().any(|known| known.alive)
     }
 
+    /// Whether others are to be asked before this one.
+    fn is_avoided(&self, id: ServerId, now: Mono) -> bool {
+        self.silent.get(&id).is_some_and(|silence| silence.until > now)
+    }
+
     /// Whom to ask now; `None` when every living server has failed to answer within the last second, or there is
     /// none.
     pub fn choose(&mut self, now: Mono, rng: &mut Rng) -> Option<ServerId> {
-        self.forgive(now);
         if let Some((id, until)) = self.chosen
             && now < until
             && self.known.get(&id).is_some_and(|known| known.alive)
-            && !self.avoided.contains_key(&id)
+            && !self.is_avoided(id, now)
         {
             return Some(id);
         }
         let usable: Vec<ServerId> = self
             .known
             .iter()
-            .filter(|(id, known)| known.alive && !self.avoided.contains_key(id))
+            .filter(|(id, known)| known.alive && !self.is_avoided(**id, now))
             .map(|(id, _)| *id)
             .collect();
         let count = u64::try_from(usable.len()).expect("few servers");
@@ -124,35 +149,30 @@ impl Servers {
     /// The living server whose penalty ends first, if the first part of it is over.
     fn least_avoided(&self, now: Mono) -> Option<ServerId> {
         let may = |id: &ServerId| self.known.get(id).is_some_and(|known| known.alive);
-        let over = self.avoided.iter().filter(|(id, (since, _))| may(id) && *since + PENALTY <= now);
-        over.min_by_key(|(id, (_, until))| (*until, **id)).map(|(id, _)| *id)
+        let over = self.silent.iter().filter(|(id, silence)| may(id) && silence.since + PENALTY <= now);
+        over.min_by_key(|(id, silence)| (silence.until, **id)).map(|(id, _)| *id)
     }
 
-    /// A server did not answer: others first.
+    /// A server did not answer: others first. Of agents that are no servers nothing is noted.
     pub fn avoid(&mut self, id: ServerId, now: Mono) {
-        let failures = self.failures.entry(id).or_default();
-        self.avoided.insert(id, (now, now + PENALTY * (1 << (*failures).min(DOUBLINGS_MAX))));
-        *failures += 1;
+        if !self.known.contains_key(&id) {
+            return;
+        }
+        let failures = self.silent.get(&id).map_or(0, |silence| silence.failures);
+        let until = now + PENALTY * (1 << failures.min(DOUBLINGS_MAX));
+        self.silent.insert(id, Silence { since: now, until, failures: failures.saturating_add(1) });
     }
 
     /// A server answered.
     pub fn on_answer(&mut self, id: ServerId) {
-        if !self.failures.is_empty() {
-            self.failures.remove(&id);
-            self.avoided.remove(&id);
-        }
-    }
-
-    /// Servers that have been avoided for long enough are as good as others again.
-    pub fn forgive(&mut self, now: Mono) {
-        self.avoided.retain(|_, (_, until)| *until > now);
+        self.silent.remove(&id);
     }
 
     /// When the next of the avoided servers may be asked again.
     #[must_use]
     pub fn next_deadline(&self, now: Mono) -> Option<Mono> {
-        let steps = self.avoided.values().flat_map(|(since, until)| [*since + PENALTY, *until]);
-        steps.filter(|at| *at > now).min()
+        let avoided = self.silent.values().filter(|silence| silence.until > now);
+        avoided.flat_map(|silence| [silence.since + PENALTY, silence.until]).filter(|at| *at > now).min()
     }
 }
 
@@ -213,10 +233,21 @@ mod tests {
     #[test]
     fn regression_a_penalty_that_is_over_sets_no_deadline() {
         let mut servers = Servers::default();
+        assert!(upsert(&mut servers, member("a", 1, 1, Status::Alive)));
         servers.avoid(Uuid(1), Mono(0));
         let over = servers.next_deadline(Mono(1)).expect("a penalty");
-        servers.forgive(over);
         assert_eq!(servers.next_deadline(over), None, "the node would wake for it without end");
+    }
+
+    #[test]
+    fn of_agents_that_are_no_servers_nothing_is_remembered() {
+        let mut servers = Servers::default();
+        assert!(upsert(&mut servers, member("a", 1, 1, Status::Alive)));
+        servers.avoid(Uuid(1), Mono(0));
+        servers.avoid(Uuid(3), Mono(0));
+        assert_eq!(servers.silent.len(), 1);
+        servers.follow(&MemberChange::Reaped(member("a", 1, 1, Status::Left)), "dc1");
+        assert!(servers.silent.is_empty());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::super::*;
 use super::world::{Plan, World, founders, name};
 use crate::agent::Call as AgentCall;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -44,6 +45,8 @@ pub struct Bench {
     next: u64,
     pub replied: BTreeSet<RequestId>,
     pub answers: Vec<PeerAnswer>,
+    /// How often it warned.
+    pub warnings: usize,
     /// What it asked.
     pub asked: Vec<AskId>,
 }
@@ -59,7 +62,7 @@ impl Bench {
         let now = Now { mono: Mono(1_000_000_000), wall: Wall(0) };
         let node = Node::new(config(&plan, agent), Restored::default(), [1; 32], now).expect("nothing kept");
         let (replied, answers, asked) = (BTreeSet::new(), Vec::new(), Vec::new());
-        let mut bench = Bench { node, part, now, next: 0, replied, answers, asked };
+        let mut bench = Bench { node, part, now, next: 0, replied, answers, warnings: 0, asked };
         let mut out = Outbox::default();
         bench.node.start(now, &mut out);
         bench.take(out);
@@ -77,6 +80,7 @@ impl Bench {
                         PeerMessage::Raft(_) | PeerMessage::Forget { .. } | PeerMessage::Greeting(_) => {}
                     }
                 }
+                Output::Warn(_) => self.warnings += 1,
                 Output::Halt { reason } => panic!("{reason}"),
                 Output::Left => panic!("a stranger's frame made it leave"),
                 _ => {}
@@ -401,6 +405,27 @@ fn a_client_agent_takes_part_in_no_group_and_leads_nobody() {
     let message = Message { term: Term(5), body: Body::VoteRequest(vote) };
     bench.frame(id(0), &PeerMessage::Raft(message));
     bench.check();
+}
+
+#[test]
+fn that_frames_cannot_be_read_is_told_once_for_each_connection() {
+    let mut bench = Bench::new(Part::Client);
+    let garbage = || Input::PeerFrame { peer: STRANGER, frame: Bytes::from_static(&[250, 1, 2]) };
+    for _ in 0..3 {
+        bench.step(Input::PeerUp { peer: STRANGER });
+        for _ in 0..5 {
+            bench.step(garbage());
+        }
+        bench.step(Input::PeerDown { peer: STRANGER });
+    }
+    assert_eq!(bench.warnings, 3);
+}
+
+#[test]
+fn a_client_agent_that_knows_no_server_says_so_at_once() {
+    let mut bench = Bench::new(Part::Client);
+    let request = bench.request(put());
+    assert!(bench.replied.contains(&request));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 mod cluster;
 mod formats;
 mod hostile;
-mod room;
 mod repeated;
+mod room;
 
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Frames between agents that come twice, late, or after the process that they were meant for.
 
+use bytes::Bytes;
+
 use super::super::peer::{Ask, AskId, PeerAnswer, PeerMessage};
 use super::super::*;
 use super::hostile::{Bench, Part};
