@@ -3,13 +3,16 @@
 
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{Caller, SESSION_NODE};
-use crate::history::{Consistency, Nanos, Op, Outcome, Reply};
+use crate::history::{Consistency, Entry, Nanos, Op, Outcome, Reply};
 use crate::process::kv::{self, Reads};
 
-/// So many locks are contended for.
+/// So many locks are contended for. Sessions that delete their locks leave the first one alone, so that its lock index
+/// never begins again.
 const LOCKS: u64 = 3;
 
 /// The shortest TTL that is allowed.
@@ -17,6 +20,7 @@ const TTL: Duration = Duration::from_secs(10);
 
 struct Session {
     id: String,
+    deletes_keys: bool,
     renewed: Instant,
 }
 
@@ -38,11 +42,14 @@ pub(super) async fn run(mut caller: Caller) {
             }
             continue;
         }
-        let key = format!("lock/{}", caller.random.below(LOCKS));
+        let first = u64::from(current.deletes_keys);
+        let key = format!("lock/{}", first + caller.random.below(LOCKS - first));
         match caller.random.below(40) {
             0..20 => hold(&mut caller, &key, &id).await,
             20..26 => release(&mut caller, &key, &id).await,
-            26..34 => read(&mut caller, &key).await,
+            26..34 => {
+                read(&mut caller, &key).await;
+            }
             34..38 => read_session(&mut caller, &id).await,
             38 => {
                 destroy(&mut caller, &id).await;
@@ -64,10 +71,13 @@ pub(super) async fn run(mut caller: Caller) {
     }
 }
 
-/// Takes a lock if it is free, looks at it, and mostly gives it back.
+/// Takes a lock if it is free, looks at it, writes something that only its holder may write, and mostly gives it back.
 async fn hold(caller: &mut Caller, key: &str, id: &str) {
     if acquire(caller, key, id).await == Outcome::Ok(Reply::Done { index: None }) {
-        read(caller, key).await;
+        let seen = read(caller, key).await;
+        if let Some(entry) = seen.filter(|entry| entry.session.as_deref() == Some(id)) {
+            write_fenced(caller, key, id, entry.lock_index).await;
+        }
         if !caller.one_in(6) {
             release(caller, key, id).await;
         }
@@ -105,7 +115,7 @@ async fn create(caller: &mut Caller) -> Option<Session> {
         })
         .await;
     match outcome {
-        Outcome::Ok(Reply::Session { id }) => Some(Session { id, renewed }),
+        Outcome::Ok(Reply::Session { id }) => Some(Session { id, deletes_keys, renewed }),
         _ => None,
     }
 }
@@ -168,9 +178,32 @@ fn taken(answer: &super::Answer) -> Outcome {
     }
 }
 
-async fn read(caller: &mut Caller, key: &str) {
+async fn read(caller: &mut Caller, key: &str) -> Option<Entry> {
     let op = Op::Read { consistency: Consistency::Linearizable };
     let id = caller.begin(key, op.clone());
     let outcome = kv::perform(&mut caller.http, key, &op, Reads::Consistent).await;
-    caller.end(id, outcome);
+    caller.end(id, outcome.clone());
+    match outcome {
+        Outcome::Ok(Reply::Read { entry, .. }) => entry,
+        _ => None,
+    }
+}
+
+/// Writes under the condition that the session still has the lock, by a transaction.
+async fn write_fenced(caller: &mut Caller, lock: &str, id: &str, fence: u64) {
+    let value = caller.value();
+    let key = format!("fenced/{lock}");
+    let body = json!([
+        { "KV": { "Verb": "check-session", "Key": lock, "Session": id } },
+        { "KV": { "Verb": "set", "Key": key, "Value": STANDARD.encode(&value) } },
+    ]);
+    let op = Op::FencedWrite { lock: lock.to_owned(), session: id.to_owned(), fence, value };
+    caller
+        .ask(&key, op, ("PUT", "/v1/txn", &body.to_string()), |answer| match answer.status {
+            200 => Outcome::Ok(Reply::Done { index: None }),
+            409 => Outcome::Ok(Reply::Refused),
+            400..=499 => Outcome::Failed,
+            _ => Outcome::Unknown,
+        })
+        .await;
 }
