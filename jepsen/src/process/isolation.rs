@@ -8,6 +8,7 @@
 //! of its standard input, so that nothing is left behind even when that one is killed.
 
 use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -114,27 +115,44 @@ impl Drop for Inside {
 ///
 /// If the system refuses.
 pub fn settle() -> io::Result<()> {
-    mount("/run", None)?;
+    call("mount", &["-t", "tmpfs", "tmpfs", "/run"])?;
     std::fs::create_dir("/run/netns")
 }
 
-/// Mounts a file system in memory; inside namespaces it is there for no others. With a limit it runs full at so many
-/// bytes.
-///
-/// # Errors
-///
-/// If the system refuses.
-pub fn mount(at: &str, bytes: Option<u64>) -> io::Result<()> {
-    let mut command = Command::new("mount");
-    command.args(["-t", "tmpfs"]);
-    if let Some(bytes) = bytes {
-        command.args(["-o", &format!("size={bytes}")]);
+/// A file system in memory, unmounted when it goes out of scope.
+#[derive(Debug)]
+pub struct Mount {
+    at: PathBuf,
+}
+
+impl Mount {
+    /// Mounts it at a directory, with room for so many bytes. Inside namespaces it is there for no others.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
+    pub fn new(at: &Path, bytes: u64) -> io::Result<Mount> {
+        let size = format!("size={bytes}");
+        call("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", &at.to_string_lossy()])?;
+        Ok(Mount { at: at.to_owned() })
     }
-    let output = command.args(["tmpfs", at]).stdin(Stdio::null()).output()?;
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Lazily, because processes may still use it. It vanishes with the namespace at the latest.
+        let _ = call("umount", &["--lazy", &self.at.to_string_lossy()]);
+    }
+}
+
+/// Runs a program of the system.
+fn call(program: &str, arguments: &[&str]) -> io::Result<()> {
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output()?;
     if output.status.success() {
         return Ok(());
     }
-    Err(io::Error::other(format!("mount at {at}: {}", String::from_utf8_lossy(&output.stderr).trim())))
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("{program} {}: {}", arguments.join(" "), said.trim())))
 }
 
 /// Waits until the one outside is gone, inside. If this process then does not end in time by itself, it is ended.

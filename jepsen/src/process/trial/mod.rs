@@ -120,11 +120,13 @@ pub fn clock_shifter() -> Option<PathBuf> {
 /// If the cluster does not form before the first fault, or the system refuses to let a fault happen.
 pub async fn run(network: Network, layout: &Layout, options: &Options) -> io::Result<Run> {
     let mut cluster = Cluster::prepare_on(network, layout)?;
+    // Unmounted before the cluster removes its directories.
+    let mut disks = Vec::new();
     if options.kinds.contains(&Kind::Disk) {
         for server in cluster.servers() {
             let data = server.directory().join("data");
             std::fs::create_dir(&data)?;
-            isolation::mount(&data.to_string_lossy(), Some(DISK_BYTES))?;
+            disks.push(isolation::Mount::new(&data, DISK_BYTES)?);
         }
     }
     for agent in &mut cluster.agents {
