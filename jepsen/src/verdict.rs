@@ -123,7 +123,7 @@ impl fmt::Display for Asked<'_> {
             }
             Op::Txn { actions, consistency } => {
                 write!(f, "transaction{}", stale(consistency))?;
-                list(f, actions, |f, action| do_one(f, action))
+                list(f, actions, do_one)
             }
             Op::Acquire { session, value } => write!(f, "acquire for {session} with {value:?}"),
             Op::Release { session, value } => write!(f, "release by {session} with {value:?}"),

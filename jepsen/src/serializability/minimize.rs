@@ -104,7 +104,8 @@ fn can_go(change: &Step, steps: &[Step]) -> bool {
             )
         })
     };
-    !delicate && !snapshots && !(removes && wants_absence())
+    let spoils = delicate || snapshots || (removes && wants_absence());
+    !spoils
 }
 
 /// The steps without `size` of them from `at` on, and without those that refer to what these wrote. A step whose
