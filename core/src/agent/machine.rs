@@ -314,7 +314,11 @@ impl Agent {
     pub fn on_proposed(&mut self, cx: &mut Cx<'_>, ticket: u64, result: Result<Response, String>) {
         match result {
             Ok(
-                Response::Done | Response::Held(_) | Response::SessionCreated(_) | Response::Transaction(_),
+                Response::Done
+                | Response::Held(_)
+                | Response::SessionCreated(_)
+                | Response::Transaction(_)
+                | Response::RestoreBegun(_),
             ) => {
                 self.sync.finished(ticket, true);
                 self.sync.succeeded();

@@ -35,7 +35,7 @@ use crate::ids::Uuid;
 use crate::store::command::{Deregistration, KvCommand, Registration};
 use crate::store::model::SessionBehavior;
 use crate::store::query::Query;
-use crate::store::{AutopilotSettings, Operation};
+use crate::store::{AutopilotSettings, Operation, Restore};
 
 pub use answer::{Answer, answer, query_meta};
 pub use cluster::{ClusterCall, EventsRead, Forwarded, Place, render_cluster};
@@ -237,6 +237,10 @@ pub enum Write {
     },
     /// `/v1/txn`, if anything in it writes.
     Transaction(Vec<Operation>),
+    /// `/v1/snapshot`: begins a restore. Its name is drawn by the node.
+    RestoreBegin,
+    /// A further step of a restore.
+    Restore(Restore),
 }
 
 /// What a client wants of a new session; validated.

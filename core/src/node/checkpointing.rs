@@ -14,6 +14,8 @@ pub struct Checkpointing {
     policy: CheckpointPolicy,
     /// Rows that may differ from the last checkpoint that was begun.
     dirty: BTreeSet<RowKey>,
+    /// The state was restored since: all rows may differ.
+    restored: bool,
     /// Applied since the last checkpoint was begun.
     entries: u64,
     /// Bytes of those.
@@ -31,6 +33,7 @@ impl Checkpointing {
         Checkpointing {
             policy,
             dirty: BTreeSet::new(),
+            restored: false,
             entries: 0,
             bytes: 0,
             trailing: VecDeque::new(),
@@ -67,7 +70,8 @@ impl Checkpointing {
         self.bytes = 0;
         self.under_way = Some((op, meta.clone()));
         let dirty = std::mem::take(&mut self.dirty).into_iter().collect();
-        Checkpoint { meta, store: store.clone(), dirty: Some(dirty) }
+        let dirty = if std::mem::take(&mut self.restored) { None } else { Some(dirty) };
+        Checkpoint { meta, store: store.clone(), dirty }
     }
 
     /// A checkpoint is durable. Answers with what it stands for and after which entry the log is kept;
@@ -76,6 +80,12 @@ impl Checkpointing {
         let (_, meta) = self.under_way.take_if(|(under_way, _)| *under_way == op)?;
         let keep_after = self.keep_after(meta.index);
         Some((meta, keep_after))
+    }
+
+    /// A command has replaced the whole state: the next checkpoint writes all of it.
+    pub fn on_restored(&mut self) {
+        self.dirty.clear();
+        self.restored = true;
     }
 
     /// The state was replaced as a whole by a snapshot that is durable already.

@@ -60,6 +60,9 @@ impl Node {
                 let applied = self.store.apply(entry.index.0, &command);
                 touched.extend(applied.touched);
                 dirty = applied.dirty;
+                if applied.replaced {
+                    self.checkpointing.on_restored();
+                }
                 self.applied = entry.index;
                 self.on_applied(now, entry.index, applied.response);
             }

@@ -13,6 +13,7 @@ use crate::api::{
 use crate::format::Format;
 use crate::ids::{LogIndex, RequestId, ServerId, Uuid};
 use crate::planted::{Bug, planted};
+use crate::store::Restore;
 use crate::store::command::{Command, Response};
 use crate::store::model::{ServiceCheck, Session};
 use crate::store::query::Query;
@@ -75,6 +76,8 @@ impl Node {
             Write::Autopilot { settings, cas } => {
                 Command::AutopilotSet { settings: settings.clone(), cas: *cas }
             }
+            Write::RestoreBegin => Command::Restore(Restore::Begin { id: Uuid::random(&mut self.rng) }),
+            Write::Restore(step) => Command::Restore(step.clone()),
             Write::Transaction(operations) => Command::Transaction(operations.clone()),
             Write::SessionRenew(_) => unreachable!("renewals are not replicated"),
         }

@@ -13,11 +13,13 @@ pub(super) struct Change {
     touched: Vec<WatchKey>,
     /// Rows that differ; may name a row twice until [`Change::finish`].
     dirty: Vec<RowKey>,
+    /// The state as a whole was replaced.
+    pub(super) replaced: bool,
 }
 
 impl Change {
     pub(super) fn new(index: u64) -> Change {
-        Change { index, touched: Vec::new(), dirty: Vec::new() }
+        Change { index, touched: Vec::new(), dirty: Vec::new(), replaced: false }
     }
 
     /// Something that a reader may have looked at is different.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::model::{Check, Service, Session};
+use super::restore::Restore;
 use super::system::AutopilotSettings;
 use super::transaction::{Operation, Outcome};
 use crate::Text;
@@ -66,6 +67,8 @@ pub enum Command {
     },
     /// Several operations, all or none.
     Transaction(Vec<Operation>),
+    /// A step of replacing the whole state.
+    Restore(Restore),
 }
 
 /// One operation on one key. Value and flags are ignored where they make no sense.
@@ -147,6 +150,8 @@ pub enum Response {
     Refused(Refusal),
     /// What a transaction came to.
     Transaction(Outcome),
+    /// A restore has begun under this name.
+    RestoreBegun(Uuid),
 }
 
 /// Why the store refused a command. The display texts are those of Consul's HTTP API.

@@ -21,6 +21,8 @@ pub(super) struct Indexes {
     pub(super) reaped: u64,
     /// Coordinates: rows that came, changed or went.
     pub(super) coordinates: u64,
+    /// The newest restore; no answer has a lower index.
+    pub(super) restored: u64,
 }
 
 /// Names one of the [`Indexes`] in checkpoints. The numbers are format.
@@ -41,11 +43,13 @@ pub(super) enum TableIndex {
     Reaped = 6,
     /// [`Indexes::coordinates`]
     Coordinates = 7,
+    /// [`Indexes::restored`]
+    Restored = 8,
 }
 
 impl TableIndex {
     /// All of them, in the order of their numbers.
-    pub(super) const ALL: [TableIndex; 7] = [
+    pub(super) const ALL: [TableIndex; 8] = [
         TableIndex::Kv,
         TableIndex::Nodes,
         TableIndex::Services,
@@ -53,6 +57,7 @@ impl TableIndex {
         TableIndex::Sessions,
         TableIndex::Reaped,
         TableIndex::Coordinates,
+        TableIndex::Restored,
     ];
 }
 
@@ -68,6 +73,7 @@ impl Indexes {
             TableIndex::Sessions => self.sessions,
             TableIndex::Reaped => self.reaped,
             TableIndex::Coordinates => self.coordinates,
+            TableIndex::Restored => self.restored,
         }
     }
 
@@ -81,6 +87,7 @@ impl Indexes {
             TableIndex::Sessions => &mut self.sessions,
             TableIndex::Reaped => &mut self.reaped,
             TableIndex::Coordinates => &mut self.coordinates,
+            TableIndex::Restored => &mut self.restored,
         };
         *slot = index.max(*slot);
     }

@@ -16,6 +16,7 @@ pub mod model;
 mod nodes;
 pub mod query;
 mod read;
+mod restore;
 mod rows;
 mod services;
 mod sessions;
@@ -38,6 +39,7 @@ use kv::Keys;
 use model::{Check, KvEntry, Node, Service, Session};
 use nodes::Nodes;
 use query::WatchKey;
+use restore::Staging;
 use services::{GroupKey, Services};
 use sessions::{Sessions, folded};
 use system::System;
@@ -45,6 +47,7 @@ use system::System;
 pub use coordinates::NodeCoordinate;
 pub use instances::{Instance, InstanceList, Memo, Rendering, ServiceNames};
 pub use read::{Found, Rows};
+pub use restore::{Restore, encode_rows};
 pub use rows::{BadRow, RowKey, StoreBuilder};
 pub use sessions::LockDelay;
 pub use system::{Autopilot, AutopilotSettings};
@@ -66,6 +69,8 @@ pub struct Store {
     coordinates: Coordinates,
     system: System,
     indexes: Indexes,
+    /// The state that is to take the place of this one, as far as it has come.
+    staging: Option<Staging>,
 }
 
 /// A store that nobody changes any more: what readers get.
@@ -80,6 +85,8 @@ pub struct Applied {
     pub touched: Vec<WatchKey>,
     /// For the next checkpoint: the rows that were written or removed; sorted, each once.
     pub dirty: Vec<RowKey>,
+    /// The whole state is another one: every row may differ.
+    pub replaced: bool,
 }
 
 impl std::fmt::Debug for Store {
@@ -109,7 +116,7 @@ impl Store {
     ///
     /// A refused command changes nothing.
     pub fn apply(&mut self, index: u64, command: &Command) -> Applied {
-        let mut change = Change::new(index);
+        let mut change = Change::new(index + self.system.index_offset);
         let response = match command {
             Command::Kv(command) => self.kv.apply(&self.sessions, &mut self.indexes, &mut change, command),
             Command::Register(registration) => self.register(&mut change, registration),
@@ -138,10 +145,12 @@ impl Store {
                 }
                 Response::Done
             }
+            Command::Restore(step) => self.restore(&mut change, step),
             Command::Transaction(operations) => Response::Transaction(self.transact(&mut change, operations)),
         };
+        let replaced = change.replaced;
         let (touched, dirty) = change.finish();
-        Applied { response, touched, dirty }
+        Applied { response, touched, dirty, replaced }
     }
 
     /// A key.

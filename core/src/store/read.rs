@@ -111,7 +111,7 @@ impl Store {
             }
             Query::Transaction(_) => 0,
         };
-        index.max(1)
+        index.max(indexes.restored).max(1)
     }
 
     fn service_index(&self, name: &str, connect: bool) -> u64 {

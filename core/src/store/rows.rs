@@ -19,6 +19,7 @@ use super::instances::Instance;
 use super::kv::KeysBuilder;
 use super::model::{Check, Node, Service, Session};
 use super::nodes::NodeEntry;
+use super::restore::Staging;
 use super::services::GroupKey;
 use super::sessions::LockDelay;
 use super::system::{Autopilot, SystemRow};
@@ -41,11 +42,12 @@ enum Table {
     Index = 9,
     System = 10,
     Coordinate = 11,
+    Staged = 12,
 }
 
 impl Table {
     /// All tables in the order of their numbers, which is the order of their rows.
-    const ALL: [Table; 11] = [
+    const ALL: [Table; 12] = [
         Table::Kv,
         Table::Tombstone,
         Table::Node,
@@ -57,6 +59,7 @@ impl Table {
         Table::Index,
         Table::System,
         Table::Coordinate,
+        Table::Staged,
     ];
 
     fn of(tag: u8) -> Option<Table> {
@@ -138,6 +141,10 @@ impl RowKey {
         RowKey::new(Table::Coordinate, &[node.as_bytes()])
     }
 
+    pub(super) fn staged(number: u64) -> RowKey {
+        RowKey::new(Table::Staged, &[&number.to_be_bytes()])
+    }
+
     /// The bytes, as they are kept.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -168,6 +175,7 @@ enum Primary {
     Index(TableIndex),
     System(SystemRow),
     Coordinate(Text),
+    Staged(u64),
 }
 
 impl Primary {
@@ -184,6 +192,7 @@ impl Primary {
             Primary::Index(_) => Table::Index,
             Primary::System(_) => Table::System,
             Primary::Coordinate(_) => Table::Coordinate,
+            Primary::Staged(_) => Table::Staged,
         }
     }
 
@@ -201,6 +210,10 @@ impl Primary {
             }
             Table::LockDelay => Primary::LockDelay(text(rest)?),
             Table::Coordinate => Primary::Coordinate(text(rest)?),
+            Table::Staged => {
+                let bytes: [u8; 8] = rest.try_into().map_err(|_| BadRow::Key)?;
+                Primary::Staged(u64::from_be_bytes(bytes))
+            }
             Table::Group => {
                 let (name, rest) = unescape(rest)?;
                 let connect = match rest {
@@ -284,6 +297,9 @@ enum RowRef<'a> {
     GroupId(Uuid),
     Format(Format),
     Coordinate(&'a Text, &'a NodeCoordinate),
+    IndexOffset(u64),
+    Restore(Uuid),
+    Staged(u64, &'a [u8]),
 }
 
 impl RowRef<'_> {
@@ -302,6 +318,9 @@ impl RowRef<'_> {
             RowRef::GroupId(_) => RowKey::system(SystemRow::Group),
             RowRef::Format(_) => RowKey::system(SystemRow::Format),
             RowRef::Coordinate(node, _) => RowKey::coordinate(node),
+            RowRef::IndexOffset(_) => RowKey::system(SystemRow::IndexOffset),
+            RowRef::Restore(_) => RowKey::system(SystemRow::Restore),
+            RowRef::Staged(number, _) => RowKey::staged(*number),
         }
     }
 
@@ -315,7 +334,9 @@ impl RowRef<'_> {
             RowRef::Session(session) => encode(session),
             RowRef::LockDelay(_, delay) => encode(delay),
             RowRef::Autopilot(row) => encode(row),
-            RowRef::GroupId(id) => encode(id),
+            RowRef::GroupId(id) | RowRef::Restore(id) => encode(id),
+            RowRef::IndexOffset(offset) => encode(offset),
+            RowRef::Staged(_, rows) => rows.to_vec(),
             RowRef::Format(format) => encode(format),
             RowRef::Coordinate(_, row) => encode(row),
         }
@@ -358,6 +379,7 @@ impl Store {
             },
             Primary::System(row) => self.system_row(*row)?,
             Primary::Coordinate(node) => RowRef::Coordinate(node, self.coordinates.get(node)?),
+            Primary::Staged(number) => RowRef::Staged(*number, self.staging.as_ref()?.pieces.get(number)?),
         };
         Some(row.value())
     }
@@ -408,6 +430,11 @@ impl Store {
                 let format = self.system.format;
                 (format != Format::FIRST).then_some(RowRef::Format(format))
             }
+            SystemRow::IndexOffset => {
+                let offset = self.system.index_offset;
+                (offset > 0).then_some(RowRef::IndexOffset(offset))
+            }
+            SystemRow::Restore => self.staging.as_ref().map(|staging| RowRef::Restore(staging.id)),
         }
     }
 
@@ -473,6 +500,14 @@ impl Store {
             Table::Coordinate => {
                 Box::new(self.coordinates.from(&from_text).map(|(key, row)| RowRef::Coordinate(key, row)))
             }
+            Table::Staged => {
+                let from = match from {
+                    Some(Primary::Staged(number)) => *number,
+                    _ => 0,
+                };
+                let pieces = self.staging.iter().flat_map(move |staging| staging.pieces.range(from..));
+                Box::new(pieces.map(|(number, rows)| RowRef::Staged(*number, rows)))
+            }
         }
     }
 }
@@ -483,6 +518,8 @@ pub struct StoreBuilder {
     store: Store,
     keys: KeysBuilder,
     groups: OrdMap<GroupKey, u64>,
+    restoring: Option<Uuid>,
+    staged: OrdMap<u64, bytes::Bytes>,
 }
 
 impl StoreBuilder {
@@ -526,6 +563,11 @@ impl StoreBuilder {
             }
             Primary::System(SystemRow::Group) => self.store.system.group = Some(decode(value)?),
             Primary::System(SystemRow::Format) => self.store.system.format = decode(value)?,
+            Primary::System(SystemRow::IndexOffset) => self.store.system.index_offset = decode(value)?,
+            Primary::System(SystemRow::Restore) => self.restoring = Some(decode(value)?),
+            Primary::Staged(number) => {
+                self.staged.insert(number, bytes::Bytes::copy_from_slice(value));
+            }
             Primary::Coordinate(key) => {
                 self.store.coordinates.put(key, Arc::new(decode::<NodeCoordinate>(value)?));
             }
@@ -536,7 +578,8 @@ impl StoreBuilder {
     /// The store, with everything that is derived from rows.
     #[must_use]
     pub fn finish(self) -> Store {
-        let StoreBuilder { mut store, keys, groups } = self;
+        let StoreBuilder { mut store, keys, groups, restoring, staged } = self;
+        store.staging = restoring.map(|id| Staging { id, pieces: staged });
         store.kv = keys.finish();
         let mut instances: Vec<(OnNode, Arc<Instance>)> = Vec::new();
         for (name, entry) in store.nodes.from("") {

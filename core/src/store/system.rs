@@ -69,11 +69,21 @@ pub(super) enum SystemRow {
     Group = 2,
     /// The format of commands; without a row the first one.
     Format = 3,
+    /// By how much indexes are ahead of the log's; without a row by nothing.
+    IndexOffset = 4,
+    /// The restore that is under way; its pieces are rows of their own.
+    Restore = 5,
 }
 
 impl SystemRow {
     /// All of them, in the order of their numbers.
-    pub(super) const ALL: [SystemRow; 3] = [SystemRow::Autopilot, SystemRow::Group, SystemRow::Format];
+    pub(super) const ALL: [SystemRow; 5] = [
+        SystemRow::Autopilot,
+        SystemRow::Group,
+        SystemRow::Format,
+        SystemRow::IndexOffset,
+        SystemRow::Restore,
+    ];
 }
 
 /// The table.
@@ -84,6 +94,8 @@ pub(super) struct System {
     pub(super) group: Option<Uuid>,
     /// The format of commands. Never lowered.
     pub(super) format: Format,
+    /// What is added to the log's index: a restored state may come from further ahead. Only grows.
+    pub(super) index_offset: u64,
 }
 
 impl System {

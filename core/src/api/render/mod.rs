@@ -288,6 +288,7 @@ pub fn render_response(write: &Write, response: &Response) -> HttpReply {
     match response {
         Response::Done => HttpReply::json(200, &b"true"[..]),
         Response::Held(held) => HttpReply::json(200, if *held { &b"true"[..] } else { b"false" }),
+        Response::RestoreBegun(id) => HttpReply::text(200, id.to_string()),
         Response::Transaction(outcome) => transaction::written(outcome),
         Response::SessionCreated(id) => HttpReply::json(200, format!("{{\"ID\":\"{id}\"}}")),
         Response::Refused(refusal) => {

@@ -174,6 +174,11 @@ impl Duties {
         if !self.active {
             return;
         }
+        if touched.contains(&WatchKey::All) {
+            // Another state was restored: what was known of the former one is of no use.
+            self.end(cx);
+            return self.begin(cx, facts);
+        }
         self.sessions.follow(cx, facts.store, touched);
         self.lock_delays.follow(cx, facts.store, touched);
         self.tombstones.follow(cx, facts.store);

@@ -113,7 +113,8 @@ impl Reconcile {
             | Command::GroupNamed { .. }
             | Command::FormatRaised { .. }
             | Command::Coordinates(_)
-            | Command::Transaction(_) => return,
+            | Command::Transaction(_)
+            | Command::Restore(_) => return,
         };
         let key = folded(node);
         let Some(under_way) = self.under_way.get_mut(&key) else { return };

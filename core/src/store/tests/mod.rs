@@ -8,6 +8,7 @@ mod model;
 #[cfg(feature = "planted")]
 mod planted;
 mod property;
+mod restore;
 mod sessions;
 mod system;
 mod transaction;

@@ -94,7 +94,8 @@ impl Model {
             Command::AutopilotSet { .. }
             | Command::GroupNamed { .. }
             | Command::FormatRaised { .. }
-            | Command::Transaction(_) => {
+            | Command::Transaction(_)
+            | Command::Restore(_) => {
                 unreachable!("not part of the model")
             }
         };

@@ -181,7 +181,7 @@ fn any_change() -> impl Strategy<Value = Command> {
 }
 
 /// Every query that could find something, and some that could not.
-fn queries() -> Vec<Query> {
+pub(super) fn queries() -> Vec<Query> {
     let metas = [Vec::new(), vec![(Text::new("rack"), Text::new("1"))]];
     let mut queries = vec![Query::Sessions, Query::Coordinates];
     for key in KEYS.iter().chain(&["none"]) {
