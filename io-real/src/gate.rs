@@ -107,6 +107,15 @@ impl Gate {
     }
 }
 
+impl Gate {
+    /// Asks the node for something whose answer nobody needs.
+    pub fn tell(&self, request: Request) {
+        let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        // A node that has stopped does nothing any more.
+        let _ = self.items.send(GateItem::Request { id, request, reply: oneshot::channel().0 });
+    }
+}
+
 /// One place among the requests in flight; given back when dropped.
 struct Ticket<'a> {
     gate: &'a Gate,

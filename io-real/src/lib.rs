@@ -18,4 +18,5 @@ pub mod log_writer;
 pub mod ports;
 pub mod probe;
 pub mod resolver;
+pub mod snapshot;
 pub mod wire;

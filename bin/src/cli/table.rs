@@ -6,7 +6,7 @@ use super::command::Run;
 use super::{Terminal, command_of, typed};
 use crate::commands::{
     agent, autopilot, catalog, event, info, keygen, keyring, kv, kv_tree, maint, members, membership, raft,
-    rtt, services, usage, validate, version,
+    rtt, services, snapshot, usage, validate, version,
 };
 
 /// What a command does.
@@ -144,6 +144,38 @@ static AVAILABLE: &[Entry] = &[
         about: "Writes a value. DATA may be the value itself, @FILE for the content of a file, or - for\n\
                 standard input:\n\n    $ PROGRAM kv put config/app @app.json\n",
         action: Action::of::<kv::PutOptions>(),
+    },
+    Entry {
+        path: "snapshot save",
+        arguments: "[options] FILE",
+        summary: "Saves the state of the servers",
+        about: "Writes keys, sessions, the catalog and all else that the servers know as of one moment into a\n\
+                file, and makes sure that it is whole. The state is the leader's, or with -stale any server's:\n\n\
+                \x20   $ PROGRAM snapshot save backup.snap\n",
+        action: Action::Run { command: snapshot::command, run: snapshot::save },
+    },
+    Entry {
+        path: "snapshot restore",
+        arguments: "[options] FILE",
+        summary: "Restores the state of the servers",
+        about: "Replaces the state of all servers by that of a file, at once and as a whole. What was written\n\
+                since is gone. A file that is damaged changes nothing:\n\n\
+                \x20   $ PROGRAM snapshot restore backup.snap\n",
+        action: Action::Run { command: snapshot::command, run: snapshot::restore },
+    },
+    Entry {
+        path: "snapshot inspect",
+        arguments: "FILE",
+        summary: "Describes a saved state",
+        about: "Makes sure that a file is whole, and prints what state it holds:\n\n    $ PROGRAM snapshot inspect backup.snap\n",
+        action: Action::Run { command: snapshot::inspect_command, run: snapshot::inspect },
+    },
+    Entry {
+        path: "snapshot agent",
+        arguments: "",
+        summary: "Says how to save regularly",
+        about: "Exists in Consul Enterprise only. Run snapshot save from cron or a systemd timer instead.\n",
+        action: Action::Run { command: snapshot::agent_command, run: snapshot::agent },
     },
     Entry {
         path: "kv export",
@@ -399,9 +431,6 @@ static LATER: &[Entry] = &[
     later("monitor", "Shows the agent's log"),
     later("reload", "Makes the agent read its configuration again"),
     group("snapshot", "Saves and restores the cluster's state"),
-    later("snapshot inspect", "Describes a snapshot"),
-    later("snapshot restore", "Restores a snapshot"),
-    later("snapshot save", "Saves a snapshot"),
     group("tls", "Makes certificates"),
     group("tls ca", "Makes certificate authorities"),
     later("tls ca create", "Makes a certificate authority"),

@@ -15,6 +15,7 @@ pub mod membership;
 pub mod raft;
 pub mod rtt;
 pub mod services;
+pub mod snapshot;
 pub mod table;
 pub mod usage;
 pub mod validate;

@@ -68,6 +68,7 @@ impl World {
         match self.route(method, target, body) {
             Routed::Reply(reply) => reply,
             Routed::Call { request, .. } => panic!("{method} {target} enters the node: {request:?}"),
+            other => panic!("{method} {target} is answered by {other:?}"),
         }
     }
 
@@ -86,6 +87,7 @@ impl World {
         let call = match self.route(if target.contains("DELETE") { "DELETE" } else { "PUT" }, target, body) {
             Routed::Reply(reply) => return reply,
             Routed::Call { request, .. } => request.call,
+            other => panic!("{target} is answered by {other:?}"),
         };
         let Call::Write(write) = call else { panic!("{target} is no write") };
         self.index += 1;

@@ -20,6 +20,7 @@ mod params;
 pub mod render;
 mod route;
 mod session;
+mod snapshot;
 mod status;
 mod txn;
 #[cfg(test)]
@@ -48,7 +49,7 @@ pub use render::{
     content_hash, indented, render_agent_call, render_local_service, render_renewed, render_response,
     render_rows,
 };
-pub use route::{BODY_MAX, BodyLimit, Headers, HttpRequest, Routed, body_limit, route};
+pub use route::{BODY_MAX, BodyLimit, Headers, HttpRequest, Routed, body_limit, route, streams_body};
 
 /// What a client asks of the node, with the right that it has to ask.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use super::filter::{self, Fields, Filter, FilterError};
 use super::params::{self, Params};
 use super::{
     Authorizer, Call, ContentType, HttpReply, Permission, Read, Request, Resource, agent, catalog,
-    coordinate, event, health, kv, membership, operator, session, status, txn,
+    coordinate, event, health, kv, membership, operator, session, snapshot, status, txn,
 };
 use crate::Text;
 use crate::node::{About, Published};
@@ -56,12 +56,23 @@ pub enum Routed {
         /// The node's reply is to be passed through [`super::render::indented`] first.
         indent: bool,
     },
+    /// Send an archive of the published state, once this request has been answered with 200.
+    Save(Request),
+    /// Restore the archive that the body is.
+    Restore,
 }
 
 impl From<HttpReply> for Routed {
     fn from(reply: HttpReply) -> Routed {
         Routed::Reply(reply)
     }
+}
+
+/// Whether the body of a request is read by what is to be done about it, however long it is, and the request is to be
+/// routed without.
+#[must_use]
+pub fn streams_body(method: &str, path: &str) -> bool {
+    method == "PUT" && path == SNAPSHOT
 }
 
 /// How much of a body is read.
@@ -242,6 +253,7 @@ static ENDPOINTS: &[Endpoint] = &[
     endpoint("/v1/agent/version", GET, Resource::None, agent::version),
     endpoint("/v1/status/leader", GET, Resource::None, status::leader),
     endpoint("/v1/status/peers", GET, Resource::None, status::peers),
+    endpoint(SNAPSHOT, &["GET", "PUT"], Resource::Operator, snapshot::handle),
     endpoint("/v1/event/fire/", PUT, Resource::Event, event::fire),
     endpoint("/v1/event/list", GET, Resource::Event, event::list),
     endpoint("/v1/operator/raft/configuration", GET, Resource::Operator, operator::raft::configuration),
@@ -260,6 +272,9 @@ const DELETE: &[&str] = &["DELETE"];
 
 /// Transactions, whose bodies have a limit of their own.
 const TXN: &str = "/v1/txn";
+
+/// The whole state, as an archive.
+const SNAPSHOT: &str = "/v1/snapshot";
 
 /// The only endpoint whose DELETE has a body.
 const KEYRING: &str = "/v1/operator/keyring";

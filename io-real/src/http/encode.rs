@@ -10,6 +10,9 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use proconsul_core::api::{ContentType, HttpReply, QueryMeta};
 
+use super::body::Body;
+use super::snapshot::Saved;
+
 static INDEX: HeaderName = HeaderName::from_static("x-consul-index");
 static KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader");
 static LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-lastcontact");
@@ -30,13 +33,13 @@ pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
 }
 
 /// The response to send.
-pub(super) fn response(reply: HttpReply, gzip: bool) -> Response<Full<Bytes>> {
+pub(super) fn response(reply: HttpReply, gzip: bool) -> Response<Body> {
     let HttpReply { status, content_type, meta, headers, body } = reply;
     let compressed = (gzip && !body.is_empty()).then(|| compress(&body));
-    let mut response = Response::new(Full::new(match &compressed {
+    let mut response = Response::new(Body::Whole(Full::new(match &compressed {
         Some(compressed) => compressed.clone(),
         None => body,
-    }));
+    })));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let map = response.headers_mut();
     map.reserve(HEADERS_USUAL);
@@ -65,6 +68,16 @@ pub(super) fn response(reply: HttpReply, gzip: bool) -> Response<Full<Bytes>> {
             map.append(name, value);
         }
     }
+    response
+}
+
+/// The response that an archive is. It is compressed already, whatever the client takes.
+pub(super) fn archive(saved: Saved) -> Response<Body> {
+    let mut response = Response::new(Body::Archive(Box::new(saved.packer)));
+    let map = response.headers_mut();
+    map.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-gzip"));
+    map.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    insert_meta(map, saved.meta);
     response
 }
 

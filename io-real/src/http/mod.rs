@@ -2,8 +2,10 @@
 //!
 //! [`serve`] is generic over the stream and starts no task and no timer, so that the simulator runs it as it is.
 
+mod body;
 mod encode;
 mod listen;
+mod snapshot;
 
 use std::convert::Infallible;
 
@@ -13,7 +15,9 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use proconsul_core::api::{Headers, HttpReply, HttpRequest, Request, Routed, body_limit, indented, route};
+use proconsul_core::api::{
+    Headers, HttpReply, HttpRequest, Request, Routed, body_limit, indented, route, streams_body,
+};
 
 pub use listen::{ListenError, Listener, listen};
 
@@ -44,12 +48,36 @@ where
         .await
 }
 
-async fn respond(gate: &Gate, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
-    let (head, body) = request.into_parts();
+async fn respond(gate: &Gate, request: hyper::Request<Incoming>) -> hyper::Response<body::Body> {
+    let (head, mut body) = request.into_parts();
     let gzip = encode::accepts_gzip(&head.headers);
-    let reply = match read_body(gate, &head, body).await {
-        Ok(body) => answer(gate, &head, body).await,
-        Err(refusal) => refusal,
+    if streams_body(head.method.as_str(), head.uri.path()) {
+        let reply = match routed(gate, &head, Bytes::new()) {
+            Routed::Restore => snapshot::restore(gate, &mut body).await,
+            Routed::Reply(reply) => {
+                discard(&mut body).await;
+                reply
+            }
+            other => unreachable!("{other:?} takes no stream"),
+        };
+        return encode::response(reply, gzip);
+    }
+    let body = match read_body(gate, &head, body).await {
+        Ok(body) => body,
+        Err(refusal) => return encode::response(refusal, gzip),
+    };
+    let reply = match routed(gate, &head, body.clone()) {
+        Routed::Reply(reply) => reply,
+        Routed::Call { request, indent } => {
+            let reply = ask(gate, request).await;
+            if indent { indented(reply) } else { reply }
+        }
+        Routed::Save(barrier) => match snapshot::save(gate, barrier).await {
+            Ok(saved) => return encode::archive(saved),
+            Err(reply) => reply,
+        },
+        // The path was written in another way, which is as good.
+        Routed::Restore => snapshot::restore(gate, &mut Full::new(body)).await,
     };
     encode::response(reply, gzip)
 }
@@ -99,7 +127,7 @@ async fn read_body(
 }
 
 /// Reads on in a body that is of no use, within a bound; whoever sends more loses the connection.
-async fn discard(body: &mut Incoming) {
+async fn discard(body: &mut (impl Body<Data = Bytes> + Unpin)) {
     let mut discarded = 0;
     while discarded < DISCARDED_BYTES_MAX
         && let Some(Ok(frame)) = body.frame().await
@@ -108,31 +136,23 @@ async fn discard(body: &mut Incoming) {
     }
 }
 
-async fn answer(gate: &Gate, head: &hyper::http::request::Parts, body: Bytes) -> HttpReply {
+/// What is to be done about a request.
+fn routed(gate: &Gate, head: &hyper::http::request::Parts, body: Bytes) -> Routed {
     let text = |name: header::HeaderName| value(&head.headers, &name);
     let headers = Headers {
         accept: text(header::ACCEPT),
         namespace: value(&head.headers, &NAMESPACE),
         partition: value(&head.headers, &PARTITION),
     };
-    let routed = {
-        let published = gate.published();
-        let request = HttpRequest {
-            method: head.method.as_str(),
-            path: head.uri.path(),
-            query: head.uri.query().unwrap_or(""),
-            headers,
-            body,
-        };
-        route(&published, &request, gate.now())
+    let published = gate.published();
+    let request = HttpRequest {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        query: head.uri.query().unwrap_or(""),
+        headers,
+        body,
     };
-    match routed {
-        Routed::Reply(reply) => reply,
-        Routed::Call { request, indent } => {
-            let reply = ask(gate, request).await;
-            if indent { indented(reply) } else { reply }
-        }
-    }
+    route(&published, &request, gate.now())
 }
 
 async fn ask(gate: &Gate, request: Request) -> HttpReply {
