@@ -30,7 +30,7 @@ pub(super) async fn save(gate: &Gate, barrier: Request) -> Result<Saved, HttpRep
     if !published.about.server {
         return Err(HttpReply::text(500, "this client agent has no state to save: ask a server"));
     }
-    let millis = gate.now().wall.0 / 1_000_000;
+    let millis = gate.now().wall.0;
     let store = published.view.to_save();
     let meta = Meta::new(&store, published.lease.applied.0, published.lease.term.0, millis);
     let fresh = QueryMeta { index: meta.index, ..fresh };
