@@ -103,8 +103,7 @@ impl Node {
             return self.ask_a_server(now, id, job);
         }
         if let Work::Read(read, None) = &job.work
-            && read.consistency == Consistency::Stale
-            && read.max_stale.is_none_or(|max| self.raft.last_contact(now.mono).is_some_and(|ago| ago <= max))
+            && self.is_fresh_enough(now, read)
         {
             return self.evaluate(now, job);
         }
@@ -245,8 +244,20 @@ impl Node {
             let wait = blocking.wait + self.rng.duration_below(blocking.wait / WAIT_JITTER_DIVISOR);
             return self.parked.park(request, &read, blocking.index, now.mono + wait, found.watch);
         }
-        let reply = api::render_rows(&self.about, &read, &found, self.meta(now, found.index));
+        let mut meta = self.meta(now, found.index);
+        if !self.is_fresh_enough(now, &read) {
+            // The leader has confirmed the state just now, so that it is as fresh as the leader's own. (Consul lets the
+            // leader answer, and says the same.)
+            meta.last_contact_ms = 0;
+        }
+        let reply = api::render_rows(&self.about, &read, &found, meta);
         self.reply(request, reply);
+    }
+
+    /// Whether a read may be answered from the state as it is, whatever others have.
+    fn is_fresh_enough(&self, now: Now, read: &Read) -> bool {
+        let is_within = |max| self.raft.last_contact(now.mono).is_some_and(|ago| ago <= max);
+        read.consistency == Consistency::Stale && read.max_stale.is_none_or(is_within)
     }
 
     fn meta(&self, now: Now, index: u64) -> QueryMeta {

@@ -8,7 +8,7 @@ use super::super::*;
 use super::world::{Plan, World, founders, name};
 use crate::agent::Call as AgentCall;
 use crate::agent::definition::service_from_request;
-use crate::api::{Blocking, Call, Read, Write};
+use crate::api::{Blocking, Call, Consistency, Read, Write};
 use crate::gossip::{Status, tag};
 use crate::store::command::{KvCommand, KvVerb};
 use crate::store::model::Health;
@@ -49,6 +49,27 @@ fn a_client_agent_writes_and_reads_through_servers() {
     assert_eq!(reply.status, 200);
     assert!(String::from_utf8_lossy(&reply.body).contains("MQ=="), "{reply:?}");
     assert!(reply.meta.is_some_and(|meta| meta.known_leader && meta.index > 1));
+}
+
+/// A read with a bound was answered with a state that the leader had confirmed, but under the time since this server had
+/// heard of the leader last, which was beyond the bound.
+#[test]
+fn regression_what_the_leader_has_confirmed_is_shown_as_fresh() {
+    let mut world = formed(3, 0);
+    let follower = (world.leader().expect("formed") + 1) % 3;
+    world.ask(follower, put("a", "1"));
+    for _ in 0..20 {
+        world.pass(Duration::from_millis(7));
+        let bounded = Read {
+            consistency: Consistency::Stale,
+            max_stale: Some(Duration::from_millis(5)),
+            ..Read::new(Query::Kv("a".into()))
+        };
+        for (call, at_most) in [(get("a"), 0), (Call::Read(bounded), 5)] {
+            let meta = world.ask(follower, call).meta.expect("reads tell");
+            assert!(meta.known_leader && meta.last_contact_ms <= at_most, "{meta:?}");
+        }
+    }
 }
 
 #[test]
