@@ -16,7 +16,7 @@ use super::session::Spec;
 /// The lock.
 const LOCK: &str = "fence";
 /// What is changed in its name.
-const FENCED: &str = "fenced";
+pub(super) const FENCED: &str = "fenced";
 /// The shortest that is allowed.
 const TTL: Duration = Duration::from_secs(10);
 /// Changes in the name of one lock.

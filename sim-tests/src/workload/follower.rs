@@ -39,8 +39,8 @@ pub struct Followed(Arc<Mutex<Seen>>);
 pub(super) struct Seen {
     /// The rows of every answer, by question and index.
     answers: BTreeMap<&'static str, BTreeMap<u64, String>>,
-    /// What each client asks, and the index that it saw last.
-    last: BTreeMap<u32, (&'static str, u64)>,
+    /// What each client asks, and the rows that it saw last.
+    last: BTreeMap<u32, (&'static str, String)>,
 }
 
 impl Followed {
@@ -71,10 +71,11 @@ impl Seen {
         targets
     }
 
-    /// Those who have not seen an index yet.
-    pub(super) fn behind(&self, target: &str, index: u64) -> Vec<(u32, u64)> {
+    /// Those who have last seen other rows, and which. Indexes may differ: what is not there may have the index of
+    /// something else, whose changes need not wake anybody.
+    pub(super) fn behind(&self, target: &str, rows: &str) -> Vec<(u32, String)> {
         let followers = self.last.iter().filter(|(_, (followed, _))| *followed == target);
-        followers.filter(|(_, (_, seen))| *seen < index).map(|(client, (_, seen))| (*client, *seen)).collect()
+        followers.filter(|(_, (_, seen))| seen != rows).map(|(id, (_, seen))| (*id, seen.clone())).collect()
     }
 }
 
@@ -88,7 +89,7 @@ pub(super) async fn follow(client: &mut Client, target: &'static str) {
     let separator = if target.contains('?') { '&' } else { '?' };
     let mode = client.shared.fresh_mode;
     let mut index = 0;
-    client.shared.followed.lock().last.insert(client.id, (target, 0));
+    client.shared.followed.lock().last.insert(client.id, (target, String::new()));
     while !client.must_stop_watching() {
         let question = format!("{target}{separator}{mode}&index={index}&wait={}s", WAIT.as_secs());
         let answer = client.ask("GET", &question, String::new(), WAIT * 2).await;
@@ -103,7 +104,7 @@ pub(super) async fn follow(client: &mut Client, target: &'static str) {
         }
         index = response.index;
         let mut seen = followed.lock();
-        seen.last.insert(client.id, (target, index));
+        seen.last.insert(client.id, (target, response.text()));
         if let Err(what) = seen.answer(target, index, response.text()) {
             audit.report("watch completeness", what);
         }

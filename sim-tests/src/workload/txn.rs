@@ -49,7 +49,7 @@ fn account(number: u64) -> String {
 }
 
 /// Reads all accounts at once. `None` if there was no answer.
-async fn read_all(client: &mut Client) -> Option<Accounts> {
+pub(super) async fn read_all(client: &mut Client) -> Option<Accounts> {
     let get = |number| TxnAction { key: account(number), verb: TxnVerb::GetOrEmpty };
     let actions: Vec<_> = (0..ACCOUNTS).map(get).collect();
     let keys: Vec<_> = actions.iter().map(|action| action.key.clone()).collect();

@@ -32,12 +32,13 @@ async fn prove_target(prover: &mut Client, shared: &Shared, target: &'static str
         }
         sim_sleep(WAKE_LIMIT).await;
         let Some(after) = prover.demand("GET", &question, "").await else { return };
-        if after.index != before.index {
+        if after.body != before.body {
             continue;
         }
-        let behind = shared.followed.lock().behind(target, before.index);
+        let behind = shared.followed.lock().behind(target, &before.text());
         for (client, seen) in behind {
-            let what = format!("client {client} follows {target} and has seen {seen}, not {}", before.index);
+            let rows = before.text();
+            let what = format!("client {client} follows {target} and has seen {seen}, not {rows}");
             prover.violation("watch completeness", what);
         }
         return;

@@ -17,7 +17,7 @@ use proconsul_jepsen::history::{Consistency, Op};
 use serde_json::Value;
 
 use super::client::{Client, PATIENCE};
-use super::{Shared, kv, watcher};
+use super::{Shared, fence, kv, set, txn, watcher};
 use crate::http::{HttpClient, Response};
 use crate::plan::{ClientKind, ClientPlan};
 
@@ -53,7 +53,10 @@ pub async fn keep_promises(provers: Vec<Client>, shared: &Shared) {
         prover.read_all().await;
     }
     let last_read = sim_now();
+    // Through agents that differ from seed to seed, so that each of them is asked sometimes.
     let agents = provers.len();
+    let chosen = provers[0].rng.below(agents as u64);
+    provers[usize::try_from(chosen).expect("below a length")].read_what_stays().await;
     let mut of_sessions = prover(agents, 1, shared.clone());
     of_sessions.agent = 0;
     let ttl = madsim::task::spawn(async move { of_sessions.prove_ttl().await });
@@ -102,6 +105,14 @@ impl Client {
                 sim_sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+
+    /// Reads once more what workloads have changed and must not have lost.
+    async fn read_what_stays(&mut self) {
+        self.read_set(set::LIST).await;
+        self.read_set(set::KEYS).await;
+        txn::read_all(self).await;
+        self.read(fence::FENCED, self.shared.fresh_mode, Consistency::Linearizable).await;
     }
 
     fn violation(&self, auditor: &str, what: String) {
