@@ -58,6 +58,14 @@ impl SimCheckpoints {
         self.lock().meta.clone()
     }
 
+    /// Everything that was saved is gone.
+    pub fn wipe(&self) {
+        let mut state = self.lock();
+        state.meta = SnapshotMeta::default();
+        state.rows.clear();
+        state.local.clear();
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("a simulation runs on one thread and ends with its first panic")
     }

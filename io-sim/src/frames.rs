@@ -433,6 +433,15 @@ impl State {
         }
     }
 
+    /// Nobody believes in a connection with this host any more.
+    pub(crate) fn lose_links_to(&mut self, host: HostId) {
+        let peers: Vec<HostId> =
+            self.frames.links.keys().filter(|(_, peer)| *peer == host).map(|(at, _)| *at).collect();
+        for at in peers {
+            self.lose_links(at, host, |_| true);
+        }
+    }
+
     /// Tells the process on `host`, if there is one, something about `peer`.
     fn tell(&mut self, host: HostId, peer: HostId, event: impl FnOnce(ServerId) -> WireEvent) {
         let Some(peer) = self.host(peer).server else { return };

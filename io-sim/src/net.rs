@@ -196,6 +196,19 @@ impl Fabric {
         net.ip = ip;
     }
 
+    /// Another agent runs on a host from its next start on.
+    ///
+    /// # Panics
+    /// It has a process, which would not notice.
+    pub fn set_agent(&self, host: HostId, agent: ServerId) {
+        let mut state = self.lock();
+        let net = state.host(host);
+        assert!(!net.running, "{host} is stopped before another agent runs on it");
+        // Whoever was connected with the former agent hears that it is gone, not that the new one is.
+        state.lose_links_to(host);
+        state.host_mut(host).server = Some(agent);
+    }
+
     /// Cuts one direction of a link. What is cut twice is mended when it has been mended twice.
     pub fn cut(&self, from: HostId, to: HostId) {
         let mut state = self.lock();

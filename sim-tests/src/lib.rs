@@ -13,6 +13,7 @@ pub mod nemesis;
 pub mod plan;
 pub mod runner;
 pub mod server;
+pub mod settling;
 pub mod shrink;
 pub mod workload;
 pub mod world;

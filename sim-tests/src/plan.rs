@@ -18,9 +18,15 @@ pub struct Plan {
     pub seed: u64,
     /// How many servers: 1, 3 or 5.
     pub servers: u8,
+    /// How many client agents. Agents are numbered together, servers first.
+    #[serde(default)]
+    pub client_agents: u8,
+    /// Agents that begin with a program that knows the first format alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub old: Vec<u8>,
     /// How long the safety phase lasts; then everything is healed.
     pub safety_ms: u64,
-    /// Clocks of the servers.
+    /// Clocks of the agents, by their numbers; who has none has a perfect one.
     pub clocks: Vec<ClockError>,
     /// How the network is while nothing is done to it.
     pub net: NetPlan,
@@ -62,6 +68,13 @@ pub struct Tuning {
     pub snapshot_threshold: u64,
     /// Log segments hold so many bytes.
     pub segment_bytes: u64,
+    /// A server that is taken up votes after it was healthy for so long.
+    #[serde(default = "stabilization_ms")]
+    pub stabilization_ms: u64,
+}
+
+fn stabilization_ms() -> u64 {
+    10_000
 }
 
 /// A client: one sequential user of the HTTP interface, on a host of its own.
@@ -137,11 +150,13 @@ pub struct TimedFault {
     pub fault: Fault,
 }
 
-/// Which server a fault is for.
+/// Which agent a fault is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Target {
-    /// This one, counted from zero.
+    /// This server, counted from zero.
     Server(u8),
+    /// This client agent, counted from zero. Nobody, if there is none.
+    ClientAgent(u8),
     /// Whoever leads when the fault begins; the first one if nobody does.
     Leader,
 }
@@ -149,9 +164,9 @@ pub enum Target {
 /// What can be done to a cluster. Every fault ends by itself after its time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fault {
-    /// A group of servers and the others do not reach each other.
+    /// A group of agents and the others do not reach each other.
     Partition {
-        /// The group.
+        /// Their numbers.
         group: Vec<u8>,
         /// For so long.
         ms: u64,
@@ -164,6 +179,9 @@ pub enum Fault {
         way: Way,
         /// For so long.
         ms: u64,
+        /// Client agents do not reach it either. They never reach a client agent that is isolated.
+        #[serde(default)]
+        agents: bool,
     },
     /// Two servers do not reach each other; everybody else reaches both.
     CutPair {
@@ -190,7 +208,7 @@ pub enum Fault {
         /// For so long.
         ms: u64,
     },
-    /// Every link between servers is of another quality.
+    /// Every link between agents is of another quality.
     Weather {
         /// The quality.
         quality: LinkQuality,
@@ -260,6 +278,68 @@ pub enum Fault {
         per_thousand: u32,
         /// For so long.
         ms: u64,
+    },
+    /// A server is started on a disk that fails some reads, until it manages to start.
+    FailingReads {
+        /// The server, which is killed for it.
+        server: Target,
+        /// How many of them.
+        per_thousand: u32,
+        /// For so long.
+        ms: u64,
+    },
+    /// A server's disk fills up, and has space again later.
+    FullDisk {
+        /// The server.
+        server: Target,
+        /// Bytes that are left.
+        room: u64,
+        /// For so long.
+        ms: u64,
+    },
+    /// Bits flip in the log of a server that is down. It refuses to start, or does without what is damaged; whoever
+    /// refuses loses its disk and comes back as another server. Nothing happens where one more lost disk were too many.
+    Rot {
+        /// The server, which is killed for it.
+        server: Target,
+        /// So many bits.
+        bits: u8,
+        /// For so long.
+        down_ms: u64,
+    },
+    /// A server dies and its disk is replaced by an empty one: it comes back as another server, without a vote at first.
+    /// Nothing happens where one more lost disk were too many.
+    Wipe {
+        /// The server.
+        server: Target,
+        /// For so long.
+        down_ms: u64,
+    },
+    /// A further server joins; there are two of them at most.
+    AddServer,
+    /// An agent is asked to leave, over HTTP; a while after it has ended it is started again with what it has.
+    Leave {
+        /// The agent.
+        server: Target,
+        /// Until it is started again.
+        away_ms: u64,
+    },
+    /// A server dies, an operator removes it from the group, and later it is started again with what it has.
+    RemovePeer {
+        /// The server.
+        server: Target,
+        /// Until it is started again.
+        away_ms: u64,
+    },
+    /// An operator asks the leader to hand over.
+    TransferLeader {
+        /// To this server; to whom it likes, without one.
+        to: Option<Target>,
+    },
+    /// All agents that began with an older program are stopped and started with the newer one, one after the other.
+    Upgrade {
+        /// Between two of them.
+        pause_ms: u64,
     },
 }
 

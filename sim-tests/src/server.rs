@@ -1,4 +1,5 @@
-//! The process of a simulated server: the very driver loop, log and node of production, on simulated ports.
+//! The process of a simulated agent, a server or a client agent: the very driver loop, log and node of production, on
+//! simulated ports.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -21,55 +22,65 @@ use proconsul_io_real::bulk;
 use proconsul_io_real::driver::{End, Lanes, Observer, drive};
 use proconsul_io_real::gate::Gate;
 use proconsul_io_real::http;
-use proconsul_io_real::log_writer::{open_log, write_log};
+use proconsul_io_real::log_writer::{OpenError, open_log, write_log};
 use proconsul_io_real::ports::{Checkpoints as _, Clock, Loaded};
+use proconsul_io_sim::disk::SimDisk;
 use proconsul_io_sim::net::HostId;
 use proconsul_io_sim::resolver::SimResolver;
 use proconsul_io_sim::spawn::SimSpawn;
 use proconsul_io_sim::stream::Listener;
+use proconsul_io_sim::time::sim_sleep;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::audit::{Audit, Server};
-use crate::cluster::Surroundings;
+use crate::audit::{Agent, Audit};
+use crate::cluster::{Exit, Surroundings};
 use crate::plan::DRIFT_BOUND_PPM;
 
-/// The main task of a server's process. Ends with why it ended.
-pub fn main(at: Surroundings) -> Pin<Box<dyn Future<Output = String> + Send>> {
+/// For how long connections are kept after a leave, as in production.
+const FAREWELL: Duration = Duration::from_millis(250);
+
+/// The main task of an agent's process. Ends with why it ended.
+pub fn main(at: Surroundings) -> Pin<Box<dyn Future<Output = Exit> + Send>> {
     Box::pin(async move {
         match run(at).await {
-            Ok(End::Stopped) => "it stopped".to_owned(),
-            Ok(End::Left) => "it left".to_owned(),
-            Ok(End::Halted(reason)) | Err(reason) => reason,
+            Ok(End::Stopped) => Exit::Halted("it stopped".to_owned()),
+            Ok(End::Left) => {
+                sim_sleep(FAREWELL).await;
+                Exit::Left
+            }
+            Ok(End::Halted(reason)) => Exit::Halted(reason),
+            Err(exit) => exit,
         }
     })
 }
 
-async fn run(at: Surroundings) -> Result<End, String> {
+async fn run(at: Surroundings) -> Result<End, Exit> {
     let rng = Rng::from_seed(at.seed);
     let clock: Arc<dyn Clock> = Arc::new(at.clock.clone());
-    let (mut checkpoints, mut disk) = (at.checkpoints.clone(), at.disk.clone());
-    let Loaded { meta, store, local } = checkpoints.load().await.map_err(|error| error.to_string())?;
-    let opened =
-        open_log(&mut disk, log_options(&at), rng.fork(1)).await.map_err(|error| error.to_string())?;
-    if let Some(torn) = &opened.torn {
-        tracing::info!(server = at.server, ?torn, "torn tail cut");
-        at.audit.count("torn tails cut", 1);
-    }
-    let (wal, raft) = opened.with_snapshot(meta).map_err(|error| error.to_string())?;
-    let restored = Restored { raft, store, local, wal: Some(wal) };
-    let mut node =
-        Node::new(config(&at), restored, seed(&rng), clock.now()).map_err(|error| error.to_string())?;
-
     let (log, writes) = mpsc::channel(1);
     let (to_core, logged) = mpsc::channel(1);
     let (done_sender, done) = mpsc::unbounded_channel();
     let (bulk, jobs) = mpsc::channel(bulk::JOBS_MAX);
+    let mut checkpoints = at.checkpoints.clone();
+    let loaded = checkpoints.load().await.map_err(|error| Exit::Halted(error.to_string()))?;
+    let restored = if at.server {
+        let mut disk = at.disk.clone();
+        let restored = recover(&at, &mut disk, loaded, rng.fork(1)).await?;
+        drop(madsim::task::spawn(async move { write_log(&mut disk, writes, to_core).await }));
+        restored
+    } else {
+        // As in production: a client agent has no log.
+        Restored { local: loaded.local, ..Restored::default() }
+    };
+    let mut node = Node::new(config(&at), restored, seed(&rng), clock.now())
+        .map_err(|error| Exit::Refused(error.to_string()))?;
+
     let published = Arc::new(ArcSwap::new(node.first_publication(clock.now())));
+    at.audit.introduce(at.agent, Arc::clone(&published));
     let (gate, queue) = Gate::new(Arc::clone(&published), Arc::clone(&clock));
-    // Nobody ever asks a simulated server to stop or to leave: it is killed.
+    // Nobody ever asks a simulated agent to stop: it is killed. It is asked to leave over HTTP.
     let (_stop, stopped) = oneshot::channel();
     let (_leave, leave) = mpsc::channel(1);
-    drop(madsim::task::spawn(async move { write_log(&mut disk, writes, to_core).await }));
     drop(madsim::task::spawn(bulk::run(checkpoints, jobs, done_sender.clone())));
     drop(madsim::task::spawn(serve(at.fabric.listen(at.host), gate)));
     let lanes = Lanes {
@@ -88,9 +99,29 @@ async fn run(at: Surroundings) -> Result<End, String> {
         published,
         leave,
         stop: stopped,
-        observer: Some(Box::new(Witness { server: at.server, host: at.host, audit: at.audit.clone() })),
+        observer: Some(Box::new(Witness {
+            agent: at.agent,
+            server: at.server,
+            host: at.host,
+            audit: at.audit.clone(),
+        })),
     };
     Ok(drive(node, lanes).await)
+}
+
+/// What a server's disk and checkpoints give back.
+async fn recover(at: &Surroundings, disk: &mut SimDisk, loaded: Loaded, rng: Rng) -> Result<Restored, Exit> {
+    let Loaded { meta, store, local } = loaded;
+    let opened = open_log(disk, log_options(at), rng).await.map_err(|error| match error {
+        OpenError::Disk(error) => Exit::Halted(error.to_string()),
+        OpenError::Bad(error) => Exit::Refused(error.to_string()),
+    })?;
+    if let Some(torn) = &opened.torn {
+        tracing::info!(server = at.agent, ?torn, "torn tail cut");
+        at.audit.count("torn tails cut", 1);
+    }
+    let (wal, raft) = opened.with_snapshot(meta).map_err(|error| Exit::Refused(error.to_string()))?;
+    Ok(Restored { raft, store, local, wal: Some(wal) })
 }
 
 /// Serves every connection that comes, until the process dies.
@@ -104,9 +135,10 @@ async fn serve(mut listener: Listener, gate: Gate) {
     }
 }
 
-/// Shows every step to the auditors.
+/// Shows every step of a server to the auditors.
 struct Witness {
-    server: Server,
+    agent: Agent,
+    server: bool,
     host: HostId,
     audit: Audit,
 }
@@ -118,8 +150,10 @@ impl Observer for Witness {
 
     fn after(&mut self, node: &Node, outputs: &[Output]) {
         tracing::trace!(target: "step", host = %self.host, outputs = outputs.len());
-        let (applied, store) = node.state();
-        self.audit.observe(self.server, node.raft_state(), store, applied.0);
+        if self.server {
+            let (applied, store) = node.state();
+            self.audit.observe(self.agent, node.raft_state(), store, applied.0);
+        }
     }
 }
 
@@ -141,27 +175,26 @@ fn seed(rng: &Rng) -> [u8; 32] {
     seed
 }
 
-/// The server in the datacenter's pool of gossip.
-fn lan(at: &Surroundings, node: &Text) -> gossip::Config {
+/// The agent in the datacenter's pool of gossip.
+fn lan(at: &Surroundings) -> gossip::Config {
     let address = at.host.address(8301).parse().expect("hosts have addresses");
-    let tags = [
-        (tag::ROLE, tag::ROLE_SERVER.to_owned()),
+    let mut tags = vec![
+        (tag::ROLE, if at.server { tag::ROLE_SERVER } else { tag::ROLE_CLIENT }.to_owned()),
         (tag::DATACENTER, "dc1".to_owned()),
         (tag::ID, at.id.to_string()),
-        (tag::PORT, "8300".to_owned()),
     ];
+    tags.extend(at.server.then(|| (tag::PORT, "8300".to_owned())));
     gossip::Config {
         tags: tags.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
         datacenter: "dc1".into(),
-        ..gossip::Config::new(node.clone(), address)
+        ..gossip::Config::new(at.name.as_str().into(), address)
     }
 }
 
-/// Every server joins every other one.
+/// Every agent joins every server of the beginning.
 fn join(at: &Surroundings) -> BTreeMap<Pool, JoinPolicy> {
-    let hosts = at.group.iter().map(|(_, address)| address.split(':').next().unwrap_or_default().into());
     let policy = JoinPolicy {
-        addresses: hosts.collect(),
+        addresses: at.join.iter().map(|host| host.as_str().into()).collect(),
         interval: Duration::from_secs(30),
         attempts_max: None,
         default_port: 8301,
@@ -170,12 +203,14 @@ fn join(at: &Surroundings) -> BTreeMap<Pool, JoinPolicy> {
 }
 
 fn config(at: &Surroundings) -> Config {
-    let servers =
-        at.group.iter().map(|(id, address)| (*id, Member { address: address.as_str().into(), voter: true }));
-    let name = |server: usize| format!("server{server}");
-    let host_address = |address: &str| address.split(':').next().unwrap_or_default().to_owned();
-    let node: proconsul_core::Text = name(at.server).into();
-    let address: proconsul_core::Text = host_address(&at.host.address(8300)).into();
+    let node: Text = at.name.as_str().into();
+    let address: Text = at.host.ip().to_string().into();
+    let founders =
+        at.founders.iter().map(|(id, address)| (*id, Member { address: address.as_str().into(), voter: true }));
+    let forming = match at.founders.is_empty() {
+        true => FormingPolicy::Wait,
+        false => FormingPolicy::Found(Membership { servers: founders.collect() }),
+    };
     Config {
         about: About {
             node: node.clone(),
@@ -183,19 +218,23 @@ fn config(at: &Surroundings) -> Config {
             datacenter: "dc1".into(),
             address: address.clone(),
             version: "0.1.0".into(),
-            server: true,
+            server: at.server,
             domain: "consul".into(),
             kv_max_value_size: 512 << 10,
             txn_max_req_len: 512 << 10,
+            formats: at.formats,
             ..About::default()
         },
         timing: Timing { drift_ppm: DRIFT_BOUND_PPM, ..Timing::default() },
-        forming: FormingPolicy::Found(Membership { servers: servers.collect() }),
+        forming,
         recover: None,
-        lan: lan(at, &node),
+        lan: lan(at),
         wan: None,
         join: join(at),
-        autopilot: AutopilotSettings::default(),
+        autopilot: AutopilotSettings {
+            server_stabilization_time: Duration::from_millis(at.tuning.stabilization_ms),
+            ..AutopilotSettings::default()
+        },
         keeps_local: true,
         keeps_keys: true,
         agent: agent::Config {

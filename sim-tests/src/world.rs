@@ -16,14 +16,19 @@ use crate::cluster::{Cluster, Main};
 use crate::nemesis;
 use crate::plan::Plan;
 use crate::runner::Violation;
-use crate::server;
 use crate::workload::{Client, Shared, SharedHistory, calm};
+use crate::{server, settling};
 
-/// After healing, each server must serve a write and a read within this time, and all must have the same state.
+/// After healing, each agent must serve a write and a read within this time.
 ///
 /// Generous against the sum of what may have to pass: connections given up, an election with split votes, the hold-out
 /// of a restarted voter, a snapshot, all with clocks that drift.
 const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
+
+/// After healing, everything must be in order within this time, see [`settling`]: members that were lost sight of are tried
+/// every 30 seconds and the catalog is compared with gossip every 60 seconds, removing what is unknown at the second
+/// look.
+const SETTLING_LIMIT: Duration = Duration::from_secs(200);
 
 /// What a run found.
 pub struct Outcome {
@@ -55,11 +60,11 @@ pub async fn run_with(plan: &Plan, trace: &Trace, main: Main) -> Outcome {
         stop: Arc::new(AtomicBool::new(false)),
         stop_watching: Arc::new(AtomicBool::new(false)),
     };
-    for server in 0..cluster.len() {
-        cluster.start(server);
+    for agent in 0..cluster.len() {
+        cluster.start(agent);
     }
     let hosts: Vec<_> = (0..).map(|at| HostId(100 + at)).take(plan.clients.len()).collect();
-    nemesis::unleash(plan, &cluster, &fabric, &hosts);
+    nemesis::unleash(plan, &cluster, &fabric, &audit, &hosts);
     let (mut changers, mut watchers) = (Vec::new(), Vec::new());
     for (host, client) in hosts.iter().zip(&plan.clients) {
         fabric.add_host(*host, None);
@@ -90,30 +95,37 @@ pub async fn run_with(plan: &Plan, trace: &Trace, main: Main) -> Outcome {
     Outcome { violations, counts }
 }
 
-/// Demands that every server serves, that all come to the same state, and that they then keep the promises which no fault
+/// Demands that every agent serves, that all come to the same state, and that they then keep the promises which no fault
 /// excuses.
 async fn calm(plan: &Plan, cluster: &Cluster, shared: &Shared, audit: &Audit) {
     let healed = sim_now();
-    let left = || PROGRESS_LIMIT.saturating_sub(Duration::from_nanos(sim_now() - healed));
+    let left = |limit: Duration| limit.saturating_sub(Duration::from_nanos(sim_now() - healed));
+    // Servers may have joined since the beginning.
+    let shared = Shared { agents: cluster.hosts(), ..shared.clone() };
     let mut provers: Vec<_> =
         (0..shared.agents.len()).map(|agent| calm::prover(agent, plan.seed, shared.clone())).collect();
     for (agent, prover) in provers.iter_mut().enumerate() {
-        if madsim::time::timeout(left(), prover.prove_service()).await.is_err() {
+        if madsim::time::timeout(left(PROGRESS_LIMIT), prover.prove_service()).await.is_err() {
             let what = format!("agent {agent} did not serve within {PROGRESS_LIMIT:?} of healing");
             audit.report("progress", what);
             return;
         }
     }
-    let converged = async {
-        while !audit.have_converged(cluster.len()) {
-            sim_sleep(Duration::from_millis(50)).await;
+    let mut disorder = None;
+    let settled = async {
+        loop {
+            disorder = settling::disorder(cluster, audit);
+            if disorder.is_none() {
+                return;
+            }
+            sim_sleep(Duration::from_millis(100)).await;
         }
     };
-    if madsim::time::timeout(left(), converged).await.is_err() {
-        let what =
-            format!("servers did not converge within {PROGRESS_LIMIT:?} of healing: {:?}", audit.applied());
-        audit.report("progress", what);
+    if madsim::time::timeout(left(SETTLING_LIMIT), settled).await.is_err() {
+        let what = disorder.unwrap_or_default();
+        audit.report("progress", format!("not in order within {SETTLING_LIMIT:?} of healing: {what}"));
         return;
     }
-    calm::keep_promises(provers, shared).await;
+    audit.count("seconds until order", (sim_now() - healed) / 1_000_000_000);
+    calm::keep_promises(provers, &shared).await;
 }

@@ -13,6 +13,8 @@ mod state_machine_safety;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use arc_swap::ArcSwap;
+use proconsul_core::node::Published;
 use proconsul_core::raft::{Raft, Role};
 use proconsul_core::store::Store;
 
@@ -20,8 +22,10 @@ pub use promises::check_history;
 
 use crate::runner::Violation;
 
-/// A server, counted from zero.
-pub type Server = usize;
+/// An agent, counted from zero.
+pub type Agent = usize;
+/// An agent that is a server.
+pub type Server = Agent;
 
 /// All auditors of one run. Clones share them.
 #[derive(Clone, Default)]
@@ -37,6 +41,8 @@ struct State {
     violations: Vec<Violation>,
     counts: BTreeMap<String, u64>,
     roles: BTreeMap<Server, (Role, u64)>,
+    /// What each running agent publishes.
+    published: BTreeMap<Agent, Arc<ArcSwap<Published>>>,
 }
 
 /// Of one kind, so many violations are kept: the first ones tell the story.
@@ -68,6 +74,17 @@ impl Audit {
         }
     }
 
+    /// An agent's process begins.
+    pub fn introduce(&self, agent: Agent, published: Arc<ArcSwap<Published>>) {
+        self.lock().published.insert(agent, published);
+    }
+
+    /// What each running agent shows to its front-ends.
+    #[must_use]
+    pub fn published(&self) -> BTreeMap<Agent, Arc<Published>> {
+        self.lock().published.iter().map(|(agent, published)| (*agent, published.load_full())).collect()
+    }
+
     /// A server's process has ended: what it had in memory only is forgotten.
     pub fn forget(&self, server: Server) {
         let mut state = self.lock();
@@ -76,6 +93,7 @@ impl Audit {
         state.state_machine_safety.forget(server);
         state.state_equality.forget(server);
         state.roles.remove(&server);
+        state.published.remove(&server);
     }
 
     /// The server that leads in the highest term, as far as anybody has seen.

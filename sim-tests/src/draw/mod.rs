@@ -9,20 +9,27 @@ use proconsul_core::rng::Rng;
 use proconsul_io_sim::clock::ClockError;
 use proconsul_io_sim::net::LinkQuality;
 
-use crate::plan::{DRIFT_BOUND_PPM, DiskPlan, NetPlan, Plan, Tuning};
+use crate::plan::{DRIFT_BOUND_PPM, DiskPlan, Fault, NetPlan, Plan, TimedFault, Tuning};
 
 impl Plan {
-    /// The plan of a seed. The same seed gives the same plan for as long as this file stays as it is.
+    /// The plan of a seed. The same seed gives the same plan for as long as these files stay as they are.
     #[must_use]
     pub fn from_seed(seed: u64) -> Plan {
         Draw(Rng::from_seed(seed).fork(0x706c_616e)).plan(seed, None)
     }
 
-    /// The plan of a seed for a cluster of a given size.
+    /// The plan of a seed for a cluster of so many servers.
     #[must_use]
     pub fn with_servers(seed: u64, servers: u8) -> Plan {
         Draw(Rng::from_seed(seed).fork(0x706c_616e)).plan(seed, Some(servers))
     }
+}
+
+/// How many agents there are.
+#[derive(Clone, Copy)]
+struct Size {
+    servers: u8,
+    client_agents: u8,
 }
 
 /// What a plan dwells upon. A third of all plans has no theme.
@@ -43,8 +50,9 @@ struct Draw(Rng);
 
 impl Draw {
     fn plan(&mut self, seed: u64, servers: Option<u8>) -> Plan {
-        let drawn = if self.one_in(3) { 5 } else { 3 };
+        let drawn = self.choice(&[1, 3, 3, 3, 3, 3, 5, 5, 5]);
         let servers = servers.unwrap_or(drawn);
+        let size = Size { servers, client_agents: self.choice(&[0, 0, 0, 1, 1, 2, 3, 4]) };
         let theme = match self.0.below(9) {
             0 | 1 => Theme::Disks,
             2 | 3 if servers > 1 => Theme::Leases,
@@ -56,11 +64,13 @@ impl Draw {
         let wild_clocks = theme == Theme::Mixed && self.one_in(4);
         let bound = i64::from(DRIFT_BOUND_PPM);
         let drift_max = if wild_clocks { bound * 20 } else { bound * 99 / 100 };
-        Plan {
+        let mut plan = Plan {
             seed,
             servers,
+            client_agents: size.client_agents,
+            old: Vec::new(),
             safety_ms,
-            clocks: (0..servers).map(|_| self.clock(drift_max)).collect(),
+            clocks: (0..servers + size.client_agents).map(|_| self.clock(drift_max)).collect(),
             net: self.net(theme),
             disk: DiskPlan {
                 sync_max_us: match theme {
@@ -73,10 +83,27 @@ impl Draw {
             tuning: Tuning {
                 snapshot_threshold: self.choice(&[20, 60, 200, 10_000]),
                 segment_bytes: self.choice(&[8 << 10, 64 << 10, 1 << 20]),
+                stabilization_ms: self.choice(&[0, 1_000, 5_000, 10_000]),
             },
             clients: self.part(1).clients(theme, safety_ms),
-            faults: self.part(2).faults(theme, servers, safety_ms, drift_max),
+            faults: self.part(2).faults(theme, size, safety_ms, drift_max),
             bug: None,
+        };
+        self.part(3).upgrade(&mut plan);
+        plan
+    }
+
+    /// One plan in five begins with an older program on some agents. They are upgraded, in half of these plans under faults.
+    fn upgrade(&mut self, plan: &mut Plan) {
+        if !self.one_in(5) {
+            return;
+        }
+        plan.old = (0..plan.servers + plan.client_agents).filter(|_| !self.one_in(4)).collect();
+        if self.one_in(2) {
+            let at_ms = self.between(2_000, plan.safety_ms / 2);
+            let fault = Fault::Upgrade { pause_ms: self.choice(&[100, 500, 2_000]) };
+            plan.faults.push(TimedFault { at_ms, fault });
+            plan.faults.sort_by_key(|timed| timed.at_ms);
         }
     }
 

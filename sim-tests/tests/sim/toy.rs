@@ -15,7 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use proconsul_sim_tests::cluster::Surroundings;
+use proconsul_sim_tests::cluster::{Exit, Surroundings};
 
 #[derive(Default)]
 struct Rows {
@@ -24,7 +24,7 @@ struct Rows {
 }
 
 /// The main task of the toy.
-pub(crate) fn main(at: Surroundings) -> Pin<Box<dyn Future<Output = String> + Send>> {
+pub(crate) fn main(at: Surroundings) -> Pin<Box<dyn Future<Output = Exit> + Send>> {
     Box::pin(async move {
         let rows = Arc::new(Mutex::new(Rows::default()));
         let mut listener = at.fabric.listen(at.host);
