@@ -3,7 +3,8 @@
 //! A server that gossip shows is added without a vote and gets one after it has been healthy for a while. A server
 //! that has left is removed. A server that has failed is removed only if that makes the group more robust: with three
 //! voters and one of them dead, two voters tolerate no more than three do, and the dead one may return; with a
-//! fourth in place of it, three live voters tolerate one more failure. So a dead server stays until it is replaced.
+//! fourth in place of it, three live voters tolerate one more failure. So a dead server stays until it is replaced. One
+//! that lost its disk comes back with another identity at the same address: then the former one is removed in any case.
 //!
 //! Nothing is changed before the group has its identity, and one change at a time: the next one is decided when the
 //! last one is committed, on the facts of that moment.
@@ -263,6 +264,7 @@ impl Autopilot {
             .or_else(|| moved(facts))
             .or_else(|| joined(facts))
             .or_else(|| self.stable(now, facts, &servers))
+            .or_else(|| replaced(facts, &servers))
             .or_else(|| self.dead(now, facts, &servers))
     }
 
@@ -313,6 +315,21 @@ impl Autopilot {
             .then(|| dead.first().map(|server| MembershipChange::Remove { id: server.id }))
             .flatten()
     }
+}
+
+/// A server in whose place another one runs: gossip does not know its identity, and has another one alive at its address.
+/// So it lost its disk and will not return, while a server that has merely failed may. It is removed as soon as the
+/// others can do without it, which is at the latest when whoever took its place votes.
+fn replaced(facts: &Facts<'_>, servers: &[ServerState]) -> Option<MembershipChange> {
+    let is_replaced = |server: &&ServerState| {
+        server.status.is_none()
+            && !server.leader
+            && candidates(facts).any(|(id, address, _)| id != server.id && address == server.address)
+    };
+    let gone = servers.iter().find(is_replaced)?;
+    let others = servers.iter().filter(|server| server.voter && server.id != gone.id);
+    let healthy = others.clone().filter(|server| server.healthy).count();
+    (!gone.voter || healthy >= quorum(others.count())).then_some(MembershipChange::Remove { id: gone.id })
 }
 
 /// Whether one of the dead voters may be removed: they are a minority, enough voters are left afterwards, those that

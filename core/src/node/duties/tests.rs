@@ -496,6 +496,27 @@ fn a_server_that_failed_stays_until_another_one_takes_its_place() {
 }
 
 #[test]
+fn a_server_whose_place_another_one_has_taken_is_removed_from_a_group_of_any_size() {
+    for others in [2, 3, 4] {
+        let mut bench = Bench::new();
+        bench.says(server(1));
+        bench.begin();
+        for number in 2..=1 + others {
+            bench.says(server(number));
+            bench.settle();
+        }
+        bench.pass(Duration::from_secs(20));
+        assert_eq!(bench.raft.membership().voters().count() as u128, 1 + others);
+        bench.says(Member { name: "s2".into(), ..server(252) });
+        bench.settle();
+        bench.pass(Duration::from_secs(30));
+        let voters: Vec<ServerId> = bench.raft.membership().voters().collect();
+        let expected = (1..=1 + others).filter(|number| *number != 2).chain([252]).map(Uuid);
+        assert_eq!(voters, expected.collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn an_operator_removes_servers_by_identity_or_address() {
     let members = Membership { servers: [voter(1), voter(2)].into() };
     let removal = |id: Option<&str>, address: Option<&str>| {
