@@ -205,8 +205,10 @@ fn join(at: &Surroundings) -> BTreeMap<Pool, JoinPolicy> {
 fn config(at: &Surroundings) -> Config {
     let node: Text = at.name.as_str().into();
     let address: Text = at.host.ip().to_string().into();
-    let founders =
-        at.founders.iter().map(|(id, address)| (*id, Member { address: address.as_str().into(), voter: true }));
+    let founders = at
+        .founders
+        .iter()
+        .map(|(id, address)| (*id, Member { address: address.as_str().into(), voter: true }));
     let forming = match at.founders.is_empty() {
         true => FormingPolicy::Wait,
         false => FormingPolicy::Found(Membership { servers: founders.collect() }),

@@ -32,7 +32,9 @@ pub fn disorder(cluster: &Cluster, audit: &Audit) -> Option<String> {
         let health = seen.view.check(name, SERF_HEALTH).map(|check| check.status);
         let known = seen.view.node(name).and_then(|node| node.id);
         if health != Some(Health::Passing) || known != Some(*id) {
-            return Some(format!("the catalog says {health:?} of {name} with {known:?}, and it lives as {id}"));
+            return Some(format!(
+                "the catalog says {health:?} of {name} with {known:?}, and it lives as {id}"
+            ));
         }
         if *is_server && !group.get(id).is_some_and(|member| member.voter) {
             return Some(format!("{name} has no vote in the group that {leader} leads: {group:?}"));
@@ -42,5 +44,6 @@ pub fn disorder(cluster: &Cluster, audit: &Audit) -> Option<String> {
     if group.len() != servers {
         return Some(format!("{leader} leads a group with others than the {servers} servers: {group:?}"));
     }
-    (!audit.have_converged(servers)).then(|| format!("servers have not applied the same: {:?}", audit.applied()))
+    (!audit.have_converged(servers))
+        .then(|| format!("servers have not applied the same: {:?}", audit.applied()))
 }
