@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::audit::{Agent, Audit};
 use crate::plan::{Plan, Target, Tuning};
+use crate::workload::Registered;
 
 /// Until a process that halted is started again.
 const RESTART_DELAY: Duration = Duration::from_millis(500);
@@ -89,6 +90,7 @@ struct Inner {
     main: Main,
     state: Mutex<State>,
     rng: Rng,
+    registered: Registered,
     exits: mpsc::UnboundedSender<(Agent, u64, Exit)>,
 }
 
@@ -153,7 +155,16 @@ impl Cluster {
         };
         let (plan, state) = (plan.clone(), Mutex::new(state));
         let agents = usize::from(plan.servers + plan.client_agents);
-        let cluster = Cluster(Arc::new(Inner { plan, fabric, audit, main, state, rng, exits }));
+        let cluster = Cluster(Arc::new(Inner {
+            plan,
+            fabric,
+            audit,
+            main,
+            state,
+            rng,
+            registered: Registered::default(),
+            exits,
+        }));
         for agent in 0..agents {
             let slot = cluster.slot(agent);
             cluster.lock().slots.push(slot);
@@ -210,6 +221,12 @@ impl Cluster {
             leave: None,
             generation: 0,
         }
+    }
+
+    /// What the agents were told to run.
+    #[must_use]
+    pub fn registered(&self) -> Registered {
+        self.0.registered.clone()
     }
 
     /// How many agents there are.
@@ -444,6 +461,7 @@ impl Cluster {
         slot.surroundings.id = id_of(agent, slot.generation);
         slot.surroundings.founders.clear();
         self.0.fabric.set_agent(slot.host.id(), slot.surroundings.id);
+        self.0.registered.forget(agent);
         tracing::info!(agent, id = %slot.surroundings.id, "the disk was replaced");
         self.0.audit.count("disks replaced", 1);
     }

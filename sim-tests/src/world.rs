@@ -55,7 +55,7 @@ pub async fn run_with(plan: &Plan, trace: &Trace, main: Main) -> Outcome {
         history: SharedHistory::default(),
         fresh_mode: if plan.trusts_clocks() { "" } else { "consistent" },
         audit: audit.clone(),
-        registered: Default::default(),
+        registered: cluster.registered(),
         followed: Default::default(),
         stop: Arc::new(AtomicBool::new(false)),
         stop_watching: Arc::new(AtomicBool::new(false)),

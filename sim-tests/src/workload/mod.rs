@@ -24,7 +24,7 @@ pub use client::Client;
 
 use crate::audit::Audit;
 use follower::Followed;
-use registrar::Registered;
+pub use registrar::Registered;
 
 /// The history of a run. Clones share it.
 #[derive(Clone, Debug, Default)]
