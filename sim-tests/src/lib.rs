@@ -7,6 +7,7 @@ pub mod audit;
 pub mod cluster;
 pub mod draw;
 pub mod gossip;
+pub mod ground;
 pub mod http;
 pub mod log;
 pub mod nemesis;

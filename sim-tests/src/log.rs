@@ -25,6 +25,7 @@ struct State {
     lines: VecDeque<String>,
     errors: Vec<String>,
     echo: bool,
+    filter: Option<String>,
 }
 
 impl RunLog {
@@ -34,12 +35,21 @@ impl RunLog {
         RunLog(Arc::new(Mutex::new(State { echo, ..State::default() })))
     }
 
+    /// The same, with its own idea of what is logged, in the form of `tracing`'s environment filters.
+    #[must_use]
+    pub fn filtered(self, filter: Option<String>) -> RunLog {
+        self.lock().filter = filter;
+        self
+    }
+
     /// What to install as the default subscriber of the run's thread. `SIM_LOG` says what is logged, in the form of
     /// `tracing`'s environment filters; without it, `info` and what is worse.
     #[must_use]
     pub fn subscriber(&self) -> impl Subscriber + Send + Sync + use<> {
-        let filter =
-            EnvFilter::try_from_env("SIM_LOG").unwrap_or_else(|_| EnvFilter::new("info,madsim=warn"));
+        let filter = match &self.lock().filter {
+            Some(filter) => EnvFilter::new(filter),
+            None => EnvFilter::try_from_env("SIM_LOG").unwrap_or_else(|_| EnvFilter::new("info,madsim=warn")),
+        };
         let lines = tracing_subscriber::fmt::layer()
             .with_ansi(false)
             .with_timer(SimTime)

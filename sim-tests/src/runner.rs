@@ -5,15 +5,18 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, Once, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use madsim::runtime::Runtime;
+use proconsul_core::marks::{self, Hits, Mark};
 use proconsul_core::planted::{self, Bug};
-use proconsul_io_sim::trace::Trace;
+use proconsul_io_sim::trace::{Stop, Trace};
 use serde::{Deserialize, Serialize};
 
 use crate::log::RunLog;
@@ -39,10 +42,13 @@ pub struct Report {
     /// What happened, counted: operations by outcome, elections, restarts.
     #[serde(default)]
     pub counts: BTreeMap<String, u64>,
+    /// Rare branches that were taken, see [`proconsul_core::marks`].
+    #[serde(default)]
+    pub marks: Vec<String>,
     /// Revision of the code, where git knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
-    /// The last lines of the log.
+    /// The last lines of the log, if something went wrong.
     #[serde(default)]
     pub log: Vec<String>,
 }
@@ -56,11 +62,32 @@ pub struct Violation {
     pub what: String,
 }
 
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.auditor, self.what)
+    }
+}
+
 impl Report {
     /// Whether anything went wrong.
     #[must_use]
     pub fn failed(&self) -> bool {
         !self.violations.is_empty()
+    }
+
+    /// Whether the run was ended because somebody wanted that.
+    #[must_use]
+    pub fn was_stopped(&self) -> bool {
+        self.counts.contains_key(STOPPED)
+    }
+
+    /// The marks as a set.
+    #[must_use]
+    pub fn hits(&self) -> Hits {
+        let mut hits = Hits::default();
+        let known = |name: &String| Mark::ALL.iter().find(|mark| format!("{mark:?}") == *name);
+        self.marks.iter().filter_map(known).for_each(|mark| hits.insert(*mark));
+        hits
     }
 
     /// Writes the report of a failed run to `target/sim-failures` and says how to run it again.
@@ -70,7 +97,7 @@ impl Report {
         let written = std::fs::create_dir_all(failures_dir()).and_then(|()| std::fs::write(&path, json));
         match written {
             Ok(()) => eprintln!(
-                "replay: cargo run -p proconsul-sim-tests --features sim --bin replay -- {}",
+                "replay: cargo run -p proconsul-sim-tests --features sim --bin sim -- replay {}",
                 path.display()
             ),
             Err(error) => eprintln!("cannot write {}: {error}", path.display()),
@@ -88,6 +115,7 @@ impl Report {
     #[must_use]
     pub fn summary(&self) -> String {
         let verdict = match self.violations.first() {
+            None if self.was_stopped() => "ended early".to_owned(),
             None => "ok".to_owned(),
             Some(first) => format!(
                 "FAILED ({} violations; first, {}: {})",
@@ -107,37 +135,84 @@ fn failures_dir() -> PathBuf {
     target.join("sim-failures")
 }
 
+/// What somebody wants to see of a run. Changes nothing in it.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The log goes to standard error as it comes.
+    pub echo: bool,
+    /// What is logged, in the form of `tracing`'s environment filters; otherwise what `SIM_LOG` says.
+    pub filter: Option<String>,
+    /// Where the run ends before its end.
+    pub stop: Option<Stop>,
+}
+
 /// Runs one plan; its log is echoed to standard error if `echo`.
 #[must_use]
 pub fn run(plan: &Plan, echo: bool) -> Report {
-    hush_panics();
-    let (done, result) = mpsc::channel();
+    watch(plan, View { echo, ..View::default() })
+}
+
+/// Runs one plan for somebody who looks on.
+#[must_use]
+pub fn watch(plan: &Plan, view: View) -> Report {
     let sent = plan.clone();
-    std::thread::Builder::new()
-        .name(format!("seed {}", plan.seed))
-        .stack_size(16 << 20)
-        .spawn(move || {
-            // A watchdog that gave up does not listen any more.
-            let _ = done.send(run_here(sent, echo));
-        })
-        .expect("the system starts threads");
-    result.recv_timeout(WATCHDOG).unwrap_or_else(|_| Report {
+    on_a_thread(plan.seed, move || run_here(sent, view)).unwrap_or_else(|violation| Report {
         plan: plan.clone(),
-        violations: vec![Violation {
-            auditor: "watchdog".to_owned(),
-            what: format!("the run did not end within {WATCHDOG:?} of real time"),
-        }],
+        violations: vec![violation],
         trace_hash: String::new(),
         events: 0,
         counts: BTreeMap::new(),
+        marks: Vec::new(),
         revision: None,
         log: Vec::new(),
     })
 }
 
+/// Runs something on a thread of its own and gives up on it when it takes too long.
+fn on_a_thread<T: Send + 'static>(
+    seed: u64,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Violation> {
+    hush_panics();
+    let (done, result) = mpsc::channel();
+    std::thread::Builder::new()
+        .name(format!("seed {seed}"))
+        .stack_size(16 << 20)
+        .spawn(move || {
+            // A watchdog that gave up does not listen any more.
+            let _ = done.send(work());
+        })
+        .expect("the system starts threads");
+    result.recv_timeout(WATCHDOG).map_err(|_| Violation {
+        auditor: "watchdog".to_owned(),
+        what: format!("the run did not end within {WATCHDOG:?} of real time"),
+    })
+}
+
+/// Runs what panics when something is wrong, with a defect or without, on a thread of its own. Tells which marks it hit.
+pub fn isolated<T: Send + 'static>(
+    seed: u64,
+    bug: Option<Bug>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> (Result<T, Violation>, Hits) {
+    let ran = on_a_thread(seed, move || {
+        planted::plant(bug);
+        let result = panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| panicked());
+        (result, marks::take())
+    });
+    ran.unwrap_or_else(|violation| (Err(violation), Hits::default()))
+}
+
+fn panicked() -> Violation {
+    Violation { auditor: "panic".to_owned(), what: last_panic() }
+}
+
 /// Runs one plan on this thread, which must be fresh.
-fn run_here(plan: Plan, echo: bool) -> Report {
-    let (log, trace) = (RunLog::new(echo), Trace::default());
+fn run_here(plan: Plan, view: View) -> Report {
+    let (log, trace) = (RunLog::new(view.echo).filtered(view.filter), Trace::default());
+    if let Some(stop) = view.stop {
+        trace.stop_at(stop);
+    }
     planted::plant(
         plan.bug.as_deref().map(|name| bug_by_name(name).unwrap_or_else(|| panic!("no defect {name}"))),
     );
@@ -153,20 +228,26 @@ fn run_here(plan: Plan, echo: bool) -> Report {
     });
     let (mut violations, counts) = match outcome {
         Ok(outcome) => (outcome.violations, outcome.counts),
-        Err(_) => (vec![Violation { auditor: "panic".to_owned(), what: last_panic() }], BTreeMap::new()),
+        Err(_) if trace.is_stopped() => (Vec::new(), BTreeMap::from([(STOPPED.to_owned(), 1)])),
+        Err(_) => (vec![panicked()], BTreeMap::new()),
     };
     violations
         .extend(log.errors().into_iter().map(|what| Violation { auditor: "error log".to_owned(), what }));
     Report {
-        violations,
         trace_hash: format!("{:016x}", trace.hash()),
         events: trace.events(),
         counts,
+        marks: marks::take().iter().map(|mark| format!("{mark:?}")).collect(),
         revision: None,
-        log: log.tail(),
+        // Thousands of good runs would fill the memory with what nobody reads.
+        log: if violations.is_empty() { Vec::new() } else { log.tail() },
+        violations,
         plan,
     }
 }
+
+/// Counted in a run that was ended because somebody wanted that.
+const STOPPED: &str = "ended before its end";
 
 /// The defect of that name.
 #[must_use]
@@ -174,37 +255,86 @@ pub fn bug_by_name(name: &str) -> Option<Bug> {
     Bug::ALL.iter().copied().find(|bug| format!("{bug:?}") == name)
 }
 
+/// As many runs at a time as there are processors.
+#[must_use]
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Runs many plans on all processors; `report` sees each report as it comes. Gives the reports in the order of plans.
 pub fn sweep(plans: Vec<Plan>, mut report: impl FnMut(&Report)) -> Vec<Report> {
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let next = AtomicUsize::new(0);
-    let (done, results) = mpsc::channel();
     let mut reports: Vec<Option<Report>> = plans.iter().map(|_| None).collect();
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            let (plans, next, done) = (&plans, &next, done.clone());
-            scope.spawn(move || {
-                while let Some(plan) = plans.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let at = plans.iter().position(|it| std::ptr::eq(it, plan)).expect("taken from there");
-                    done.send((at, run(plan, false))).expect("the receiver outlives the workers");
-                }
-            });
-        }
-        drop(done);
-        for (at, mut result) in results {
+    in_parallel(
+        &plans,
+        processors(),
+        |plan| run(plan, false),
+        |at, mut result| {
             if result.failed() {
                 result.revision = revision();
             }
             report(&result);
             reports[at] = Some(result);
+        },
+    );
+    reports.into_iter().map(|report| report.expect("every plan was run")).collect()
+}
+
+/// Does something with every item, so many at a time; `each` is given the results as they come.
+pub fn in_parallel<I: Sync, T: Send>(
+    items: &[I],
+    jobs: usize,
+    work: impl Fn(&I) -> T + Sync,
+    mut each: impl FnMut(usize, T),
+) {
+    let next = AtomicUsize::new(0);
+    let (done, results) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            let (next, done, work) = (&next, done.clone(), &work);
+            scope.spawn(move || {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(at) else { return };
+                    done.send((at, work(item))).expect("the receiver outlives the workers");
+                }
+            });
+        }
+        drop(done);
+        results.into_iter().for_each(|(at, result)| each(at, result));
+    });
+}
+
+/// The first of these seeds that something comes of, so many tried at a time.
+pub fn first_of<T: Send>(
+    seeds: Range<u64>,
+    jobs: usize,
+    work: impl Fn(u64) -> Option<T> + Sync,
+) -> Option<(u64, T)> {
+    let seeds: Vec<u64> = seeds.collect();
+    // Nobody begins a seed behind one that something came of; those before it are finished.
+    let bound = AtomicU64::new(u64::MAX);
+    let mut first: Option<(u64, T)> = None;
+    let try_one = |seed: &u64| {
+        if *seed > bound.load(Ordering::Relaxed) {
+            return None;
+        }
+        let result = work(*seed)?;
+        bound.fetch_min(*seed, Ordering::Relaxed);
+        Some(result)
+    };
+    in_parallel(&seeds, jobs, try_one, |at, result| {
+        if let Some(result) = result
+            && first.as_ref().is_none_or(|(known, _)| seeds[at] < *known)
+        {
+            first = Some((seeds[at], result));
         }
     });
-    reports.into_iter().map(|report| report.expect("every plan was run")).collect()
+    first
 }
 
 /// Where a sweep begins and how long it is: `MADSIM_TEST_SEED` and `MADSIM_TEST_NUM`, or these.
 #[must_use]
-pub fn seeds(first: u64, count: u64) -> std::ops::Range<u64> {
+pub fn seeds(first: u64, count: u64) -> Range<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let first = number("MADSIM_TEST_SEED").unwrap_or(first);
     first..first + number("MADSIM_TEST_NUM").unwrap_or(count)
@@ -225,13 +355,6 @@ pub fn revision() -> Option<String> {
             output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         })
         .clone()
-}
-
-/// How long something took, in real time.
-pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
-    let began = Instant::now();
-    let result = work();
-    (result, began.elapsed())
 }
 
 thread_local! {

@@ -11,5 +11,6 @@ pub mod lifeguard;
 pub mod links;
 pub mod load;
 pub mod net;
+pub mod pools;
 pub mod spread;
 pub mod times;

@@ -53,14 +53,16 @@ fn what_once_failed_passes() {
     must_pass(plans.into_iter().map(|(_, plan)| plan).collect());
 }
 
+/// `sim` in a process of its own.
+fn sim(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sim"));
+    command.args(args).env_remove("MADSIM_TEST_SEED").env_remove("MADSIM_TEST_NUM");
+    command
+}
+
 /// The lines of a sweep in a process of its own, in order of seeds.
 fn swept(args: &[&str]) -> Vec<String> {
-    let output = Command::new(env!("CARGO_BIN_EXE_sweep"))
-        .args(args)
-        .env_remove("MADSIM_TEST_SEED")
-        .env_remove("MADSIM_TEST_NUM")
-        .output()
-        .unwrap();
+    let output = sim(&["sweep", "--each"]).args(args).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let mut lines: Vec<String> =
         text.lines().filter(|line| line.starts_with("seed ")).map(str::to_owned).collect();
@@ -69,24 +71,81 @@ fn swept(args: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_trace_in_another_process() {
-    let first = swept(&["40", "6"]);
-    assert_eq!(first.len(), 6, "{first:?}");
-    assert_eq!(first, swept(&["40", "6"]));
+fn the_same_fifty_seeds_give_the_same_traces_in_another_process() {
+    let first = swept(&["40", "50"]);
+    assert_eq!(first.len(), 50, "{first:?}");
+    assert_eq!(first, swept(&["40", "50"]));
     // In another company, too: what a run does depends on nothing but its plan.
     assert_eq!(first[2..3], swept(&["42", "1"]));
 }
 
 #[test]
-fn the_printed_replay_command_reproduces_a_failure() {
+fn the_same_seeds_of_other_grounds_give_the_same_runs_in_another_process() {
+    for ground in ["raft", "gossip"] {
+        let args = ["0", "16", "--ground", ground];
+        let first = swept(&args);
+        assert_eq!((first.len(), &first), (16, &swept(&args)));
+    }
+}
+
+/// A report of a run that fails.
+fn failure(directory: &Path) -> (Report, String) {
     let plan = Plan { bug: Some("WatchMissesDelete".to_owned()), ..Plan::from_seed(1) };
     let report = runner::run(&plan, false);
     assert!(report.failed(), "a deletion that wakes nobody is found in every run");
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("report.json");
+    let file = directory.join("report.json");
     std::fs::write(&file, serde_json::to_string(&report).unwrap()).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_replay")).arg(&file).output().unwrap();
+    (report, file.to_str().unwrap().to_owned())
+}
+
+#[test]
+fn the_printed_replay_command_reproduces_a_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    let (report, file) = failure(directory.path());
+    let output = sim(&["replay", &file]).output().unwrap();
     let line = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{line}");
     assert_eq!(line.trim(), report.summary());
+}
+
+#[test]
+fn a_replay_stops_where_it_is_told_to_and_is_the_same_up_to_there() {
+    let [until, again] =
+        [["--stop-at", "3", "--log", "off"], ["--stop-at", "3.0", "--log", "info"]].map(|args| {
+            let output = sim(&["replay", "7"]).args(args).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        });
+    assert!(until.contains("ended early"), "{until}");
+    assert_eq!(until, again);
+    let events: u64 = until.split("events ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let output = sim(&["replay", "7", "--log=off", &format!("--stop-at=#{events}")]).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), until);
+}
+
+#[test]
+fn a_shrunk_plan_fails_in_the_same_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let (report, file) = failure(directory.path());
+    let small = directory.path().join("small.json");
+    let out = small.to_str().unwrap();
+    let status = sim(&["shrink", &file, "--runs", "6", "--out", out]).output().unwrap().status;
+    assert_eq!(status.code(), Some(1));
+    let small = Plan::from_json(&std::fs::read_to_string(&small).unwrap()).unwrap();
+    assert!(small.faults.len() <= report.plan.faults.len() / 2);
+    let again = runner::run(&small, false);
+    assert!(again.violations.iter().any(|it| it.auditor == report.violations[0].auditor));
+}
+
+#[test]
+fn a_sweep_that_was_interrupted_goes_on_where_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("results.jsonl");
+    let path = file.to_str().unwrap();
+    let args = ["--ground", "raft", "--resume", path];
+    assert_eq!(swept(&[&["0", "3"], &args[..]].concat()).len(), 3);
+    // The last line was being written when the power went.
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{}\n{{\"seed\":", text.lines().next().unwrap())).unwrap();
+    assert_eq!(swept(&[&["0", "3"], &args[..]].concat()).len(), 2);
+    assert_eq!(swept(&[&["0", "3"], &args[..]].concat()).len(), 0);
 }
