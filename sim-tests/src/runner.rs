@@ -373,7 +373,8 @@ fn hush_panics() {
         panic::set_hook(Box::new(move |info| {
             let of_a_run = std::thread::current().name().is_some_and(|name| name.starts_with("seed "));
             if of_a_run {
-                LAST_PANIC.set(Some(info.to_string()));
+                let place = info.location().map(ToString::to_string).unwrap_or_default();
+                LAST_PANIC.set(Some(format!("{} ({place})", info.payload_as_str().unwrap_or_default())));
             } else {
                 before(info);
             }

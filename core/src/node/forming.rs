@@ -59,6 +59,8 @@ impl Plan {
 pub enum Effect {
     /// Call [`Raft::found`] with these members; whether that works shows in Raft's log.
     Found(Membership),
+    /// Call [`Raft::stop_founding`]: somebody else is to found the group.
+    Withdraw,
 }
 
 /// Waits for the servers that found a group together.
@@ -125,6 +127,9 @@ impl Forming {
                 self.asked = None;
                 self.retry = RETRY;
                 cx.timers.cancel(&Timer::Forming);
+                if facts.raft.is_founding() {
+                    cx.emit(Effect::Withdraw);
+                }
             }
         }
     }
@@ -277,7 +282,10 @@ mod tests {
                 Facts { store: &self.store, members: &self.members, raft: &self.raft, about: &self.about };
             act(&mut self.forming, &mut cx, &facts);
             assert!(effects.len() <= 1);
-            effects.pop().map(|Effect::Found(group)| group.servers.keys().map(|id| id.0).collect())
+            match effects.pop() {
+                Some(Effect::Found(group)) => Some(group.servers.keys().map(|id| id.0).collect()),
+                Some(Effect::Withdraw) | None => None,
+            }
         }
 
         fn look(&mut self) -> Option<Vec<u128>> {

@@ -51,9 +51,14 @@ impl Node {
         let facts =
             Facts { store: &self.store, members: &self.cluster.lan, raft: &self.raft, about: &self.about };
         act(&mut self.forming, &mut cx, &facts);
-        for forming::Effect::Found(membership) in effects {
-            // A refusal means that another founder was faster; it is tried again or not needed any more.
-            let _ = self.raft(now, |raft, cx| raft.found(cx, membership));
+        for effect in effects {
+            match effect {
+                // A refusal means that another founder was faster; it is tried again or not needed any more.
+                forming::Effect::Found(membership) => {
+                    let _ = self.raft(now, |raft, cx| raft.found(cx, membership));
+                }
+                forming::Effect::Withdraw => self.raft(now, |raft, cx| raft.stop_founding(cx)),
+            }
         }
     }
 

@@ -62,6 +62,19 @@ impl Raft {
         Ok(())
     }
 
+    /// Whether this server has asked others to found a group with it, and not all have consented yet.
+    #[must_use]
+    pub fn is_founding(&self) -> bool {
+        self.founding.is_some()
+    }
+
+    /// Makes room for another founder: those who have consented are released. Whoever stops asking has to say so, or
+    /// they are bound for as long as this server runs.
+    pub fn stop_founding(&mut self, cx: &mut Cx<'_, Effect>) {
+        self.withdraw(self.hard.term.next(), None);
+        self.finish(cx);
+    }
+
     /// Whether this server belongs to no group and has not heard of any.
     fn is_blank(&self) -> bool {
         self.log.last().index == LogIndex(0) && self.leader.is_none()

@@ -61,6 +61,11 @@ pub(crate) fn run(seed: u64) -> u64 {
     // All see the same at last, and the one with the lowest identity goes on trying.
     cluster.weather = Weather::default();
     cluster.run(Duration::from_secs(1));
+    for at in 1..5 {
+        if cluster.servers[at].raft.is_some() {
+            cluster.call(at, |raft, cx| raft.stop_founding(cx));
+        }
+    }
     for _ in 0..20 {
         if cluster.servers[0].raft.is_some() {
             let _ = found(&mut cluster, 0, &[0, 1, 2]);

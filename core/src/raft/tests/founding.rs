@@ -85,6 +85,25 @@ fn a_founder_that_withdraws_releases_those_who_consented() {
     assert_eq!(founded(&cluster), BTreeSet::from([vec![2, 3, 4]]));
 }
 
+/// Seeds 78 and 86 of the ground: more servers than the group is to have; one that began to found it, when it did not
+/// see one with a lower identity yet, stopped asking and remained at it, so that its members were bound for ever.
+#[test]
+fn regression_a_founder_that_makes_room_releases_those_who_consented() {
+    let mut cluster = blank(5, 5, Weather::default());
+    cluster.split(&[4]);
+    found(&mut cluster, 2, &[2, 3, 4]).unwrap();
+    cluster.run(Duration::from_secs(1));
+    let _ = found(&mut cluster, 0, &[0, 1, 3]);
+    cluster.run(Duration::from_secs(1));
+    assert!(founded(&cluster).is_empty(), "one of its members is bound to another founder");
+    cluster.call(2, |raft, cx| raft.stop_founding(cx));
+    for _ in 0..3 {
+        let _ = found(&mut cluster, 0, &[0, 1, 3]);
+        cluster.run(Duration::from_secs(1));
+    }
+    assert_eq!(founded(&cluster), BTreeSet::from([vec![1, 2, 4]]));
+}
+
 #[test]
 fn random_views_crashes_and_losses_never_found_two_groups_and_found_one_in_the_end() {
     for seed in 1_000..1_060 {
