@@ -66,24 +66,6 @@ impl Ground {
     #[must_use]
     pub fn of(bug: Bug) -> &'static [Ground] {
         match bug {
-            Bug::TornTailKept
-            | Bug::SyncSkipped
-            | Bug::TruncateForgotten
-            | Bug::SegmentRemovedEarly
-            | Bug::LockDelaySkipped
-            | Bug::SessionSurvivesNode
-            | Bug::AcquireIgnoresHolder
-            | Bug::ReleaseIgnoresHolder
-            | Bug::LockIndexStandsStill
-            | Bug::CasIgnoresIndex
-            | Bug::ModifyIndexStandsStill
-            | Bug::WatchMissesDelete
-            | Bug::WatchMissesPrefix
-            | Bug::IndexGoesBack
-            | Bug::RenewalIgnored
-            | Bug::LockDelayOverAtOnce
-            | Bug::FollowerAnswersDefaultReads
-            | Bug::ForwardedAgain => &[Ground::Worlds],
             Bug::VoteNotPersisted
             | Bug::VoteTwiceInTerm
             | Bug::FoundsWithMajority
@@ -105,6 +87,7 @@ impl Ground {
             | Bug::SuspicionNeverOver
             | Bug::EventToldTwice
             | Bug::EventNotExchanged => &[Ground::Gossip, Ground::Agents],
+            _ => &[Ground::Worlds],
         }
     }
 }
