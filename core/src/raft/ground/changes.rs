@@ -77,6 +77,46 @@ pub(crate) fn run(seed: u64) -> u64 {
     cluster.trace
 }
 
+/// A leader has promoted a fifth voter, as only the two of them know, when the others elect another one, which removes
+/// the former leader at once: if it may, before it knows what was committed, each side has a majority of its own group.
+pub(crate) fn hasty(seed: u64) -> u64 {
+    let mut draw = Rng::from_seed(seed).fork(10);
+    let weather = Weather { write: [MS, 10 * MS][draw.below(2) as usize], ..Weather::default() };
+    let timing = Timing {
+        heartbeat: Duration::from_millis(20),
+        election: Duration::from_millis(200),
+        lease: Duration::from_millis(100),
+        ..Timing::default()
+    };
+    let mut cluster = Cluster::new(seed, 4..5, weather, timing, Limits::default());
+    let (leader, spare) = (cluster.wait_for_leader(), 4);
+    change(&mut cluster, leader, MembershipChange::AddNonVoter { id: id(spare), address: "s:1".into() });
+    cluster.run(Duration::from_secs(1));
+    if cluster.leader() == Some(leader) {
+        cluster.split(&[leader, spare]);
+        change(&mut cluster, leader, MembershipChange::Promote { id: id(spare) });
+        let hurried = |cluster: &Cluster| cluster.leaders().into_iter().find(|at| *at != leader);
+        let end = cluster.now + 1_000 * MS;
+        while hurried(&cluster).is_none() && cluster.now < end {
+            cluster.run(Duration::from_micros(50));
+        }
+        if let Some(hurried) = hurried(&cluster) {
+            let mate = (0..4).find(|at| *at != leader && *at != hurried).unwrap();
+            cluster.cut.clear();
+            cluster.split(&[hurried, mate]);
+            change(&mut cluster, hurried, MembershipChange::Remove { id: id(leader) });
+            for _ in 0..20 {
+                cluster.run(Duration::from_millis(draw.below(200)));
+                for at in cluster.leaders() {
+                    cluster.propose(at, b"mine");
+                }
+            }
+        }
+    }
+    super::faults::heal(&mut cluster);
+    cluster.trace
+}
+
 fn change(cluster: &mut Cluster, leader: usize, change: MembershipChange) {
     // Most are refused, as they should be.
     let _ = cluster.call(leader, |raft, cx| raft.propose_membership(cx, change));

@@ -574,6 +574,11 @@ impl Cluster {
         self.servers.iter().position(|server| server.raft.is_some() && !server.disk.writing.is_empty())
     }
 
+    /// Whether a server's disk is busy.
+    pub(crate) fn is_writing(&self, at: usize) -> bool {
+        !self.servers[at].disk.writing.is_empty()
+    }
+
     pub(crate) fn restart_after(&mut self, at: usize, wait: u64) {
         self.schedule(self.now + wait, at, Event::Restart);
     }

@@ -18,10 +18,11 @@ pub(crate) mod founding;
 #[must_use]
 pub fn run(seed: u64) -> u64 {
     match seed % 8 {
-        0 | 4 => faults::run(seed, 3, false).1,
+        0 => faults::run(seed, 3, false).1,
         1 => faults::run(seed, 5, false).1,
         2 => faults::run(seed, 3, true).1,
         3 | 7 => duel::run(seed),
+        4 => changes::hasty(seed),
         5 => changes::run(seed),
         _ => founding::run(seed),
     }

@@ -2,8 +2,11 @@
 
 mod bench;
 mod founding;
+#[cfg(feature = "planted")]
+mod planted;
 mod rules;
 mod scenarios;
 mod sweep;
 
+use super::ground;
 use super::ground::{cluster, faults, founding as founding_ground};
