@@ -10,8 +10,9 @@ use proconsul_jepsen::process::isolation;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// The longest wait for anything; only reached when something is broken.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest wait for anything; only reached when something is broken. The kernel takes its time with namespaces while
+/// others end.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An agent that does nothing, for ever. Its path in its command line tells it from all other processes.
 const AGENT: &str = "#!/bin/sh\nwhile :; do sleep 1; done\n";
