@@ -1,10 +1,12 @@
 //! A node at work in production: its thread, the log's thread, the thread of bulk work.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
+use proconsul_core::ids::ServerId;
 use proconsul_core::node::{self, Node, Restored};
 use proconsul_core::rng::Rng;
 use proconsul_core::wal;
@@ -26,15 +28,26 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    /// The log cannot be used.
-    #[error(transparent)]
-    Log(#[from] OpenError),
-    /// Log and checkpoint do not belong together.
-    #[error(transparent)]
-    Recovery(#[from] wal::BadLog),
+    /// The log cannot be used, or log and checkpoint do not belong together.
+    #[error("{}", naming_directory(.error, .data_dir))]
+    Log {
+        /// What is wrong with it.
+        error: OpenError,
+        /// The data directory.
+        data_dir: PathBuf,
+    },
     /// The checkpoint cannot be used.
-    #[error("the checkpoint of the state cannot be used: {0}")]
-    Checkpoint(io::Error),
+    #[error(
+        "the state that was kept cannot be used: {error}; start the newer version again if there was one, or run \
+         `proconsul operator raft repair -data-dir {}` and start the agent again: it begins as a new one",
+        .data_dir.display()
+    )]
+    Checkpoint {
+        /// What is wrong with it.
+        error: io::Error,
+        /// The data directory.
+        data_dir: PathBuf,
+    },
     /// What was kept or configured is refused.
     #[error(transparent)]
     Node(#[from] node::BadStart),
@@ -92,7 +105,7 @@ impl Engine {
         let mut restored = Restored::default();
         if let Some(data_dir) = &data_dir {
             let kept = if config.about.server {
-                recover(data_dir, Rng::from_bytes(seed).fork(9))?
+                recover(data_dir, config.about.id, Rng::from_bytes(seed).fork(9))?
             } else {
                 recover_client(data_dir)?
             };
@@ -162,11 +175,18 @@ struct Kept {
     checkpoints: FjallCheckpoints,
 }
 
-fn recover(data_dir: &DataDir, rng: Rng) -> Result<Kept, StartError> {
+/// The remedy that the core names, with the directory that is meant.
+fn naming_directory(error: &OpenError, data_dir: &Path) -> String {
+    error.to_string().replace("-data-dir DIR", &format!("-data-dir {}", data_dir.display()))
+}
+
+fn recover(data_dir: &DataDir, id: ServerId, rng: Rng) -> Result<Kept, StartError> {
     // First, for it makes the directories above it durable, which the database leaves to others.
     let mut disk = FileDisk::open(&data_dir.log_path())?;
     let (checkpoints, loaded) = load(data_dir)?;
-    let opened = block_on(open_log(&mut disk, wal::Options::default(), rng))?;
+    let bad = |error| StartError::Log { error, data_dir: data_dir.path().to_owned() };
+    let opened = block_on(open_log(&mut disk, wal::Options::default(), rng)).map_err(bad)?;
+    disk.claim(data_dir, id);
     if let Some(torn) = &opened.torn {
         tracing::warn!(
             file = torn.file,
@@ -176,7 +196,7 @@ fn recover(data_dir: &DataDir, rng: Rng) -> Result<Kept, StartError> {
         );
     }
     let Loaded { meta, store, local } = loaded;
-    let (wal, raft) = opened.with_snapshot(meta)?;
+    let (wal, raft) = opened.with_snapshot(meta).map_err(|error| bad(error.into()))?;
     Ok(Kept { restored: Restored { raft, store, local, wal: Some(wal) }, disk: Some(disk), checkpoints })
 }
 
@@ -192,8 +212,9 @@ fn recover_client(data_dir: &DataDir) -> Result<Kept, StartError> {
 
 fn load(data_dir: &DataDir) -> Result<(FjallCheckpoints, Loaded), StartError> {
     let directory = data_dir.path().join("raft").join("state");
-    let mut checkpoints = FjallCheckpoints::open(&directory).map_err(StartError::Checkpoint)?;
-    let loaded = block_on(checkpoints.load()).map_err(StartError::Checkpoint)?;
+    let bad = |error| StartError::Checkpoint { error, data_dir: data_dir.path().to_owned() };
+    let mut checkpoints = FjallCheckpoints::open(&directory).map_err(bad)?;
+    let loaded = block_on(checkpoints.load()).map_err(bad)?;
     Ok((checkpoints, loaded))
 }
 

@@ -10,11 +10,13 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use bytes::Bytes;
 use proconsul_core::boundary::Input;
+use proconsul_core::ids::Uuid;
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::log_writer::{LogJob, write_log};
+use crate::owner;
 use crate::ports::{Disk, is_full};
 
 const LOCK_FILE: &str = "proconsul.lock";
@@ -26,6 +28,8 @@ pub struct FileDisk {
     path: PathBuf,
     dir: File,
     open: BTreeMap<String, File>,
+    /// The data directory, and whose log it is about to have: written down before the first file is made.
+    claim: Option<(PathBuf, Uuid)>,
 }
 
 impl FileDisk {
@@ -36,7 +40,12 @@ impl FileDisk {
     pub fn open(path: &Path) -> io::Result<FileDisk> {
         make_dir(path)?;
         let dir = File::open(path).map_err(|error| naming("open", path, &error))?;
-        Ok(FileDisk { path: path.to_owned(), dir, open: BTreeMap::new() })
+        Ok(FileDisk { path: path.to_owned(), dir, open: BTreeMap::new(), claim: None })
+    }
+
+    /// Has a data directory claimed for the log of this server before the first file is made in it.
+    pub fn claim(&mut self, data_dir: &DataDir, id: Uuid) {
+        self.claim = Some((data_dir.path().to_owned(), id));
     }
 
     fn on<T>(
@@ -83,6 +92,10 @@ impl Disk for FileDisk {
     }
 
     async fn create(&mut self, name: &str) -> io::Result<()> {
+        if let Some((data_dir, id)) = &self.claim {
+            owner::claim(data_dir, *id)?;
+            self.claim = None;
+        }
         let path = self.path.join(name);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
         self.open.insert(name.to_owned(), file.map_err(|error| naming("create", &path, &error))?);
@@ -199,7 +212,7 @@ impl DataDir {
     /// Where the Raft log lies.
     #[must_use]
     pub fn log_path(&self) -> PathBuf {
-        self.path.join("raft").join("log")
+        owner::log_path(&self.path)
     }
 }
 
@@ -240,7 +253,7 @@ fn make_dir(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn naming(action: &str, path: &Path, error: &io::Error) -> io::Error {
+pub(crate) fn naming(action: &str, path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot {action} {}: {error}", path.display()))
 }
 

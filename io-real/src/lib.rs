@@ -15,6 +15,7 @@ pub mod gate;
 pub mod gossip;
 pub mod http;
 pub mod log_writer;
+pub mod owner;
 pub mod ports;
 pub mod probe;
 pub mod resolver;

@@ -1,8 +1,8 @@
 //! Connections for frames: made, accepted, broken, given up; and what is under way on them.
 //!
 //! As production has it: either end of a connection may send, each of two hosts may have made one, and a process is
-//! told of a peer when its first connection comes up and when its last one is gone. What waits for a connection that
-//! is lost is lost with it.
+//! told of a peer when its first connection comes up and when any of them is gone, which ends the other as well: so every
+//! loss is told. What waits for a connection that is lost is lost with it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use proconsul_io_real::ports::WireEvent;
 use crate::net::{Death, Fabric, HostId, State};
 use crate::time::{nanos, sim_now, sim_sleep_until};
 
-/// A peer's queue holds so many frames; more are lost.
+/// A peer's queue holds so many frames; with more the connection ends.
 const QUEUE_MAX: usize = 1_024;
 /// An attempt to connect is given up after this long.
 const DIAL_LIMIT: Duration = Duration::from_secs(3);
@@ -151,6 +151,15 @@ impl Fabric {
         }
     }
 
+    /// Breaks one of the connections that a host believes in, at that end only: the other end is told by what follows.
+    #[cfg(test)]
+    pub(crate) fn reset_one_connection(&self, at: HostId, peer: HostId, which: usize) {
+        let mut state = self.lock();
+        let id = state.frames.links[&(at, peer)][which];
+        state.send_reset(at, peer, id);
+        state.lose_links(at, peer, |it| it == id);
+    }
+
     /// Lets everything happen at its time.
     pub(crate) async fn carry_frames(self) {
         loop {
@@ -203,6 +212,9 @@ impl State {
             Some(dial) if address.is_empty() || dial.address == address => {
                 if dial.waiting.len() < QUEUE_MAX {
                     dial.waiting.push_back(frame);
+                } else {
+                    let connection = dial.connection;
+                    self.end_dial(from, to, connection);
                 }
             }
             Some(_) | None if address.is_empty() => {}
@@ -240,6 +252,9 @@ impl State {
         if state.in_flight[end] < QUEUE_MAX {
             state.in_flight[end] += 1;
             self.send_in_order(Event { from, to, connection, kind: Kind::Frame(frame) });
+        } else {
+            self.send_reset(from, to, connection);
+            self.lose_links(from, to, |id| id == connection);
         }
     }
 
@@ -419,16 +434,16 @@ impl State {
 
     /// One end does not believe in some of its connections any more.
     fn lose_links(&mut self, at: HostId, peer: HostId, lost: impl Fn(u64) -> bool) {
-        let Some(links) = self.frames.links.get_mut(&(at, peer)) else { return };
-        let gone: Vec<u64> = links.iter().copied().filter(|id| lost(*id)).collect();
-        links.retain(|id| !gone.contains(id));
-        if links.is_empty() {
-            self.frames.links.remove(&(at, peer));
-            if !gone.is_empty() {
-                self.tell(at, peer, WireEvent::Down);
-            }
+        let key = (at, peer);
+        if !self.frames.links.get(&key).is_some_and(|links| links.iter().any(|id| lost(*id))) {
+            return;
         }
-        for id in gone {
+        let links = self.frames.links.remove(&key).unwrap_or_default();
+        self.tell(at, peer, WireEvent::Down);
+        for id in links {
+            if !lost(id) {
+                self.send_reset(at, peer, id);
+            }
             self.frames.tidy(id);
         }
     }

@@ -246,6 +246,25 @@ mod tests {
     }
 
     #[test]
+    fn of_two_connections_the_loss_of_either_is_told_to_both_ends() {
+        in_sim(1, || async {
+            for either in 0..2 {
+                let mut world = World::new(LinkQuality::default(), false);
+                let (mut a, mut b) = (world.start(A), world.start(B));
+                send(&mut a, B, 1);
+                send(&mut b, A, 2);
+                assert_eq!(events(&mut a, SECOND).await, ["up", "2"]);
+                assert_eq!(events(&mut b, SECOND).await, ["up", "1"]);
+                world.fabric.reset_one_connection(A, B, either);
+                assert_eq!(events(&mut a, SECOND).await, ["down"]);
+                assert_eq!(events(&mut b, SECOND).await, ["down"]);
+                send(&mut a, B, 3);
+                assert_eq!(events(&mut b, SECOND).await, ["up", "3"]);
+            }
+        });
+    }
+
+    #[test]
     fn another_agent_at_the_address_refuses_and_no_host_at_all_is_given_up() {
         in_sim(1, || async {
             let mut world = World::new(LinkQuality::default(), false);

@@ -6,7 +6,7 @@ use super::command::Run;
 use super::{Terminal, command_of, typed};
 use crate::commands::{
     agent, autopilot, catalog, event, info, keygen, keyring, kv, kv_tree, maint, members, membership, raft,
-    rtt, services, snapshot, usage, validate, version,
+    repair, rtt, services, snapshot, usage, validate, version,
 };
 
 /// What a command does.
@@ -303,6 +303,15 @@ static AVAILABLE: &[Entry] = &[
         about: "Removes a server from the Raft group that will not come back. Autopilot and force-leave do\n\
                 that too, more carefully:\n\n    $ PROGRAM operator raft remove-peer -id=ID\n",
         action: Action::of::<raft::RemoveOptions>(),
+    },
+    Entry {
+        path: "operator raft repair",
+        arguments: "[options]",
+        summary: "Lets a server with a damaged log begin anew",
+        about: "Puts the log, the state and the identity of a stopped server aside, so that it joins its cluster as a\n\
+                new server. For a server that refuses to start because its log is damaged; nothing is deleted:\n\n\
+                \x20   $ PROGRAM operator raft repair -data-dir=DIR\n",
+        action: Action::Run { command: repair::command, run: repair::run },
     },
     Entry {
         path: "operator raft transfer-leader",

@@ -13,6 +13,7 @@ pub mod maint;
 pub mod members;
 pub mod membership;
 pub mod raft;
+pub mod repair;
 pub mod rtt;
 pub mod services;
 pub mod snapshot;

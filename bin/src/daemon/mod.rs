@@ -26,6 +26,7 @@ use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+pub use self::identity::FILE as NODE_ID_FILE;
 use self::peers::{BadPeers, Recovery};
 use crate::config::{Config, Listen};
 
@@ -170,7 +171,7 @@ impl Daemon {
         let dns = dns::bind(&runtime, &config.dns_listen)?;
         let data_dir = config.data_dir.as_deref().map(DataDir::take).transpose()?;
         let configured = config.node_id;
-        let id = identity::establish(configured, data_dir.as_ref().map(DataDir::path))?;
+        let id = identity::establish(configured, data_dir.as_ref().map(DataDir::path), config.server)?;
         let gossip = Sockets::bind(config.serf_lan_bind, config.serf_wan_bind.filter(|_| config.server))?;
         let wire = wire(config, id)?;
         let recovery = match &data_dir {

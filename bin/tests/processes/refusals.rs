@@ -90,7 +90,10 @@ fn damage_in_the_middle_of_the_log_is_refused_with_file_and_offset() {
     let pristine = fs::read(&file).expect("readable");
     for offset in [110, end / 2] {
         overwrite(&file, offset, &[!pristine[offset]]);
-        says(agent.refusal().line(), &["log is damaged", &name, "offset ", "move its data directory away"]);
+        says(
+            agent.refusal().line(),
+            &["log is damaged", &name, "offset ", "run `proconsul operator raft repair -data-dir "],
+        );
         overwrite(&file, offset, &[pristine[offset]]);
     }
     let mut agent = agent;
@@ -100,6 +103,43 @@ fn damage_in_the_middle_of_the_log_is_refused_with_file_and_offset() {
         Some(20),
         "nothing was changed"
     );
+}
+
+#[test]
+fn a_damaged_log_is_put_aside_by_the_command_that_the_refusal_names() {
+    let mut agent = written();
+    let (file, _) = segment(&agent);
+    let pristine = fs::read(&file).expect("readable");
+    overwrite(&file, 110, &[!pristine[110]]);
+    let refusal = agent.refusal();
+    let line = refusal.line();
+    let command = line.split('`').nth(1).expect("a command between backquotes");
+    let arguments: Vec<&str> = command.split(' ').skip(1).collect();
+    assert_eq!(arguments[..4], ["operator", "raft", "repair", "-data-dir"], "{line}");
+    let (status, out, err) = agent.cli(&arguments);
+    assert_eq!((status, err.as_str()), (Some(0), ""), "{out}");
+    says(&out, &["raft.damaged-1", "joins its cluster as a new server", "remove-peer -id="]);
+    let data = agent.dir().join("data");
+    let kept = data.join("raft.damaged-1/log").join(file.file_name().expect("a file"));
+    assert_eq!(fs::metadata(kept).expect("kept").len(), pristine.len() as u64);
+    let former = fs::read_to_string(data.join("raft.damaged-1/node-id")).expect("kept");
+
+    agent.start();
+    let new = agent.http().get("/v1/agent/self")["Config"]["NodeID"].clone();
+    assert_ne!(new, former, "it forgot what it promised");
+    let (status, out, err) = agent.cli(&arguments);
+    assert_eq!((status, out.as_str()), (Some(1), ""), "it runs");
+    says(&err, &["in use by another agent"]);
+    assert_eq!(agent.http().put("/v1/kv/unharmed", "x"), true);
+    for (arguments, reason) in [
+        (&["operator", "raft", "repair"][..], "-data-dir is required"),
+        (&["operator", "raft", "repair", "-data-dir", "nowhere"], "nowhere is no directory"),
+    ] {
+        let (status, _, err) = agent.cli(arguments);
+        assert_eq!(status, Some(1));
+        says(&err, &[reason]);
+    }
+    assert!(!agent.dir().join("nowhere").exists());
 }
 
 #[test]

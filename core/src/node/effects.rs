@@ -36,6 +36,14 @@ impl Node {
                 }
             }
             raft::Effect::RoleChanged => self.on_role_changed(now),
+            raft::Effect::Forgotten => {
+                self.give_up = Some(format!(
+                    "the Raft group counts on the vote of this server ({}), which has no log: a server that forgot its \
+                     vote must not vote; restore its data directory, or give it another identity (remove the file \
+                     node-id, or set another node_id): it joins as a new server then",
+                    self.about.id
+                ));
+            }
         }
     }
 

@@ -210,9 +210,14 @@ mod tests {
         let (mut raft, mut timers, mut leaving) = (raft_of(&[1]), Timers::default(), Leaving::default());
         act(&mut raft, &mut timers, |raft, cx| raft.start(cx));
         let (id, address) = (Uuid(2), crate::Text::new("10.0.0.2:8300"));
-        for change in [MembershipChange::AddNonVoter { id, address }, MembershipChange::Promote { id }] {
-            act(&mut raft, &mut timers, |raft, cx| raft.propose_membership(cx, change)).expect("it leads");
-        }
+        let add = MembershipChange::AddNonVoter { id, address };
+        act(&mut raft, &mut timers, |raft, cx| raft.propose_membership(cx, add)).expect("it leads");
+        let verdict = raft::Verdict::Accepted { matched: LogIndex(1), verified: LogIndex(1) };
+        let body = raft::Body::AppendReply(raft::AppendReply { round: 0, verdict });
+        let message = raft::Message { term: raft.term(), body };
+        act(&mut raft, &mut timers, |raft, cx| raft.on_message(cx, id, message));
+        let promote = MembershipChange::Promote { id };
+        act(&mut raft, &mut timers, |raft, cx| raft.propose_membership(cx, promote)).expect("it leads");
         let effects = leave(&mut leaving, &mut timers, |leaving, cx| leaving.begin(cx, &raft));
         assert_eq!(effects, [Effect::TransferLeadership]);
         assert_eq!(leave(&mut leaving, &mut timers, |leaving, cx| leaving.follow(cx, &raft)), []);

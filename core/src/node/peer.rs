@@ -196,7 +196,14 @@ mod tests {
             ),
             (position(), entries, any::<u64>(), any::<bool>()).prop_map(
                 |(prev, entries, commit, promise)| {
-                    Body::Append(Append { prev, entries, commit: LogIndex(commit), round: commit, promise })
+                    Body::Append(Append {
+                        prev,
+                        entries,
+                        commit: LogIndex(commit),
+                        round: commit,
+                        promise,
+                        voter: promise,
+                    })
                 }
             ),
             (any::<u64>(), position()).prop_map(|(round, hint)| {

@@ -2,13 +2,17 @@
 
 use super::effect::Effect;
 use super::message::{Body, Message};
+use super::types::HardState;
 use super::{Raft, State};
 use crate::cx::Cx;
-use crate::ids::{ServerId, Term};
+use crate::ids::{LogIndex, ServerId, Term};
 
 impl Raft {
     pub(super) fn receive(&mut self, cx: &mut Cx<'_, Effect>, from: ServerId, message: Message) {
         let Message { term, body } = message;
+        if self.is_fresh() && presumes_vote(&body) {
+            return self.out.others.push(Effect::Forgotten);
+        }
         match body {
             Body::VoteRequest(request) => self.on_vote_request(cx, from, term, request),
             Body::VoteReply(reply) => self.on_vote_reply(cx, from, term, reply),
@@ -47,6 +51,11 @@ impl Raft {
         }
     }
 
+    /// Whether this server has never been part of any group, as far as its disk knows.
+    fn is_fresh(&self) -> bool {
+        self.hard == HardState::default() && self.log.last().index == LogIndex(0) && !self.is_forced()
+    }
+
     /// Recognizes the sender as the leader of its term. `false` if that term is over, which it is told.
     fn follow(&mut self, cx: &mut Cx<'_, Effect>, leader: ServerId, term: Term) -> bool {
         if term < self.hard.term {
@@ -83,5 +92,23 @@ impl Raft {
             self.step_down(cx, term);
         }
         is_peer && term == self.hard.term && matches!(self.state, State::Leader(_))
+    }
+}
+
+/// Whether the sender counts on the receiver's vote. Those who found a group together have a term before any of them is
+/// asked; a server that was added gets its vote after it has a part of the log ([`Raft::propose_membership`]).
+fn presumes_vote(body: &Body) -> bool {
+    match body {
+        Body::VoteRequest(_) | Body::TimeoutNow(_) => true,
+        Body::Append(append) => append.voter,
+        Body::VoteReply(_)
+        | Body::AppendReply(_)
+        | Body::Chunk(_)
+        | Body::ChunkReply(_)
+        | Body::StaleTerm
+        | Body::FoundRequest
+        | Body::FoundReply { .. }
+        | Body::FoundProbe
+        | Body::FoundRelease { .. } => false,
     }
 }

@@ -45,6 +45,9 @@ pub enum Effect {
         /// As in the call.
         ticket: u64,
     },
+    /// The group counts on the vote of this server, which has neither log nor term: it has lost what it promised, and must
+    /// not go on under this identity. Nothing was changed.
+    Forgotten,
     /// Read a piece of the latest checkpoint for a follower; answer by `on_snapshot_data`.
     ReadSnapshot {
         /// The follower.
@@ -106,6 +109,9 @@ pub enum ChangeError {
     /// The server to change is no member.
     #[error("no such member")]
     UnknownMember,
+    /// The server to promote has nothing of the log yet; try again when it has.
+    #[error("the member has nothing of the log yet")]
+    Behind,
     /// Nothing would change.
     #[error("the member is already so")]
     NoChange,

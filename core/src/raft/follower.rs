@@ -19,7 +19,7 @@ impl Raft {
     }
 
     pub(super) fn on_append(&mut self, cx: &mut Cx<'_, Effect>, leader: ServerId, append: Append) {
-        let Append { prev, entries, commit, round, promise } = append;
+        let Append { prev, entries, commit, round, promise, voter: _ } = append;
         if promise {
             let to = TransferMark { leader, term: self.hard.term, round };
             self.promise.renew(cx.now.mono, &self.timing, to);

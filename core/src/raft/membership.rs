@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::Raft;
 use super::effect::{ChangeError, Effect};
 use super::types::{Member, Membership, Payload};
+use super::{Raft, State};
 use crate::Text;
 use crate::cx::Cx;
 use crate::ids::{LogIndex, ServerId};
@@ -138,6 +138,11 @@ impl Raft {
         if self.log.membership_index() > self.commit && !planted(Bug::ChangeWhileOpen) {
             marks::hit(Mark::ChangeRefusedWhileOpen);
             return Err(ChangeError::InProgress);
+        }
+        if let (MembershipChange::Promote { id }, State::Leader(lead)) = (&change, &self.state)
+            && lead.peers.get(id).is_some_and(|peer| peer.matched == LogIndex(0))
+        {
+            return Err(ChangeError::Behind);
         }
         let after = self.log.membership().with(change)?;
         let last = self.log.last().index;

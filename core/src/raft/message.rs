@@ -117,6 +117,8 @@ pub struct Append {
     pub round: u64,
     /// Whether the receiver promises to elect nobody else for the time of the lease.
     pub promise: bool,
+    /// Whether the receiver has a vote in the leader's group.
+    pub voter: bool,
 }
 
 /// Answers an [`Append`].

@@ -178,6 +178,7 @@ impl Peer {
             commit: wire.commit,
             round: stamp.round,
             promise: stamp.promise,
+            voter: wire.log.membership().is_voter(to),
         });
         wire.out.send(to, Message { term: wire.term, body });
     }

@@ -351,7 +351,7 @@ fn a_blanked_sector_in_the_middle_is_refused_with_file_and_offset() {
     let error = world.disk.recover(SMALL).expect_err("frames are gone");
     let BadLog::Damaged { file, offset, .. } = &error else { panic!("{error}") };
     assert!(*file == name && (513..=1536).contains(offset), "{error}");
-    assert!(error.to_string().contains("move its data directory away"), "{error}");
+    assert!(error.to_string().contains("operator raft repair -data-dir DIR"), "{error}");
 }
 
 #[test]

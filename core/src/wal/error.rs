@@ -7,7 +7,7 @@ use crate::ids::LogIndex;
 /// What to do about a log that has lost something: nothing on this server can bring it back, its peers have it.
 macro_rules! remedy {
     () => {
-        "do not start this server with it: move its data directory away and let it join again as a new member, it \
+        "run `proconsul operator raft repair -data-dir DIR` and start the server again: it joins as a new one and \
          is restored from its peers"
     };
 }

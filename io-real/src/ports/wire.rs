@@ -6,9 +6,12 @@ use bytes::Bytes;
 use proconsul_core::Text;
 use proconsul_core::ids::ServerId;
 
-/// Carries frames to and from other agents, best effort: a frame may be lost, never altered or repeated.
+/// Carries frames to and from other agents, best effort: a frame may be lost, never altered or repeated. A loss is
+/// always told: whoever hears no [`WireEvent::Down`] may rely on what was sent since [`WireEvent::Up`]. So a pair of
+/// agents is connected or it is not: if each has called the other, the loss of one of the two connections ends both.
 pub trait Wire: Send + 'static {
-    /// Queues a frame, or loses it when the peer's queue is full or the peer is unreachable. Never waits for the peer.
+    /// Queues a frame, or loses it when the peer is unreachable. Never waits for the peer: a peer whose queue is full is
+    /// disconnected.
     ///
     /// It goes over any connection with that peer, whoever made it. Without one, `address` is dialled; an empty
     /// `address` is none to dial: the frame is lost then.
@@ -25,6 +28,6 @@ pub enum WireEvent {
     Up(ServerId),
     /// A frame came.
     Frame(ServerId, Bytes),
-    /// Its last connection was closed, or an attempt to connect has failed. What was queued for it is lost.
+    /// A connection with it was closed, or an attempt to connect has failed. What was queued for it is lost.
     Down(ServerId),
 }

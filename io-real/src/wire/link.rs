@@ -33,17 +33,16 @@ struct State {
     /// Of all frames that are not written, also those that the writer has taken.
     bytes: usize,
     closed: bool,
-    /// Frames that were lost because there was no room.
-    lost: u64,
 }
 
 impl Queue {
-    /// An empty queue that loses what comes once it holds so many bytes.
+    /// An empty queue whose connection ends when it would have to hold more than so many bytes.
     pub(super) fn new(bytes_max: usize) -> Queue {
         Queue { state: Mutex::default(), filled: Notify::new(), cut: Notify::new(), bytes_max }
     }
 
-    /// Adds a frame, or loses it. A single frame always has room.
+    /// Adds a frame, or ends the connection when there is no room: the loss of one frame could not be told. A single
+    /// frame always has room.
     pub(super) fn push(&self, frame: Bytes) {
         let Some(frame) = Outbound::new(frame) else {
             tracing::error!("a frame is too large for the wire and is lost");
@@ -51,11 +50,9 @@ impl Queue {
         };
         let mut state = self.lock();
         if state.bytes > 0 && state.bytes + frame.len() > self.bytes_max {
-            state.lost += 1;
-            if state.lost == 1 {
-                tracing::warn!(bytes = state.bytes, "a peer takes frames too slowly; some are lost");
-            }
-            return;
+            tracing::warn!(bytes = state.bytes, "a peer takes frames too slowly and is disconnected");
+            drop(state);
+            return self.cut();
         }
         state.bytes += frame.len();
         state.frames.push_back(frame);

@@ -164,6 +164,18 @@ impl TcpWire {
         }
     }
 
+    /// How many connections with a peer are up.
+    #[cfg(test)]
+    pub(super) fn links(&self, peer: ServerId) -> usize {
+        self.peers.get(&peer).map_or(0, |peer| peer.links.len())
+    }
+
+    /// Breaks the connection that is used for a peer.
+    #[cfg(test)]
+    pub(super) fn break_first(&self, peer: ServerId) {
+        self.peers[&peer].links[0].queue.cut();
+    }
+
     /// Where a server takes connections, as bound.
     #[must_use]
     pub fn local_address(&self) -> Option<SocketAddr> {
@@ -237,13 +249,17 @@ impl TcpWire {
 
     fn closed(&mut self, id: ServerId, link: LinkId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let before = peer.links.len();
-        peer.links.retain(|it| it.id != link);
-        if peer.links.is_empty() && before > 0 {
-            self.ready.push_back(WireEvent::Down(id));
-            if peer.address.is_empty() {
-                self.peers.remove(&id);
-            }
+        if !peer.links.iter().any(|it| it.id == link) {
+            return;
+        }
+        // Of two connections one has carried what this agent sent, and perhaps the other what the peer sent: nobody
+        // knows what is lost unless both end.
+        for other in peer.links.drain(..) {
+            other.queue.cut();
+        }
+        self.ready.push_back(WireEvent::Down(id));
+        if peer.address.is_empty() {
+            self.peers.remove(&id);
         }
     }
 
@@ -339,7 +355,8 @@ async fn dial(shared: &Shared, to: ServerId, address: &str, id: LinkId, queue: A
     };
     let connected = tokio::select! {
         biased;
-        () = queue.was_cut() => return,
+        // Abandoned, which is known, or because too much waits for it.
+        () = queue.was_cut() => Err(io::Error::from(io::ErrorKind::Interrupted).into()),
         connected = connected => connected,
     };
     match connected {

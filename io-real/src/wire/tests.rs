@@ -111,6 +111,44 @@ async fn two_that_dial_each_other_are_up_once_and_down_once() {
 }
 
 #[tokio::test]
+async fn of_two_connections_the_loss_of_either_is_told_to_both_ends() {
+    for broken_by_caller in [true, false] {
+        let (mut a, mut b) = (Agent::server(1), Agent::server(2));
+        // What a says to b goes through somebody who can cut it.
+        let relay = TcpListener::bind(local()).await.expect("a free port");
+        let through = relay.local_addr().expect("bound").to_string().into();
+        a.wire.send(id(2), &through, Bytes::from_static(b"from a"));
+        b.send(&a, "from b");
+        let (mut near, _) = relay.accept().await.expect("a calls");
+        let mut far = tokio::net::TcpStream::connect(b.address.as_str()).await.expect("b listens");
+        let relayed = tokio::spawn(async move {
+            // Ends by being aborted, which closes both.
+            let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+        });
+        assert_eq!(a.next().await, WireEvent::Up(id(2)));
+        assert_eq!(b.next().await, WireEvent::Up(id(1)));
+        assert_eq!(a.frame().await, "from b");
+        assert_eq!(b.frame().await, "from a");
+        // Both connections are up at both ends once each has carried something both ways, whichever is used.
+        while a.wire.links(id(2)) < 2 || b.wire.links(id(1)) < 2 {
+            tokio::select! {
+                event = a.next() => panic!("{event:?}"),
+                event = b.next() => panic!("{event:?}"),
+                () = tokio::time::sleep(std::time::Duration::from_millis(1)) => {}
+            }
+        }
+        if broken_by_caller {
+            relayed.abort();
+        } else {
+            a.wire.break_first(id(2));
+        }
+        assert_eq!(a.next().await, WireEvent::Down(id(2)));
+        assert_eq!(b.next().await, WireEvent::Down(id(1)));
+        connect(&mut a, &mut b).await;
+    }
+}
+
+#[tokio::test]
 async fn what_refuses_the_connection_is_down_at_once_each_time() {
     let mut a = Agent::server(1);
     let Agent { address, wire: gone, .. } = Agent::server(2);
@@ -178,20 +216,24 @@ async fn a_peer_that_does_not_read_holds_up_nobody_else() {
     let (mut a, mut b) = (Agent::server(1), Agent::server(2));
     let mut slow = Agent::server(3);
     connect(&mut a, &mut slow).await;
-    // More than all buffers on the way, and than the queue: what has no room is lost.
-    for _ in 0..100 {
+    for _ in 0..50 {
         a.send(&slow, vec![0; 1 << 20]);
     }
     connect(&mut a, &mut b).await;
     b.send(&a, "answer");
     assert_eq!(a.next().await, WireEvent::Frame(id(2), "answer".into()));
+    // More than all buffers on the way, and than the queue: what has no room would be lost without a word.
+    for _ in 0..50 {
+        a.send(&slow, vec![0; 1 << 20]);
+    }
+    assert_eq!(a.next().await, WireEvent::Down(id(3)));
     let mut came = 0;
-    drop(a);
     while let WireEvent::Frame(_, frame) = slow.next().await {
         assert_eq!(frame.len(), 1 << 20);
         came += 1;
     }
-    assert!((60..100).contains(&came), "{came}");
+    assert!(came < 100, "{came}");
+    connect(&mut a, &mut slow).await;
 }
 
 #[tokio::test]

@@ -297,6 +297,8 @@ impl Autopilot {
             let is_lost = match server.status {
                 Some(Status::Failed) => true,
                 Some(Status::Alive | Status::Leaving | Status::Left) => false,
+                // Its place was taken by a server of another identity: it has lost its disk.
+                None if candidates(facts).any(|(_, address, _)| address == server.address) => true,
                 None => {
                     let since = self.absent.get(&server.id);
                     since.is_some_and(|since| now.mono.since(*since) >= ABSENT_MAX)

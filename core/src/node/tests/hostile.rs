@@ -251,8 +251,14 @@ fn answers() -> impl Strategy<Value = PeerAnswer> {
 fn raft_messages() -> impl Strategy<Value = Message> {
     let position = |index, term| Position { index: LogIndex(index), term: Term(term) };
     let entry = Entry { term: Term(1), index: LogIndex(1), payload: Payload::Noop };
-    let append =
-        Append { prev: position(0, 0), entries: vec![entry], commit: LogIndex(1), round: 1, promise: true };
+    let append = Append {
+        prev: position(0, 0),
+        entries: vec![entry],
+        commit: LogIndex(1),
+        round: 1,
+        promise: true,
+        voter: false,
+    };
     let vote = VoteRequest { pre: false, election: Term(9), last: position(9, 9), mark: None };
     let mark = TransferMark { leader: STRANGER, term: Term(9), round: 0 };
     let bodies = vec![

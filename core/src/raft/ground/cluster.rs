@@ -344,6 +344,7 @@ impl Cluster {
                 }
             }
             Effect::RoleChanged => {}
+            Effect::Forgotten => unreachable!("no disk is lost here"),
         }
     }
 

@@ -119,7 +119,11 @@ impl Bench {
     pub(super) fn append(&mut self, from: usize, term: u64, prev: Position, terms: &[u64], commit: u64) {
         let entries = (prev.index.0 + 1..).zip(terms).map(|(index, term)| entry(index, *term)).collect();
         let commit = LogIndex(commit);
-        self.hear(from, term, Body::Append(Append { prev, entries, commit, round: 1, promise: true }));
+        self.hear(
+            from,
+            term,
+            Body::Append(Append { prev, entries, commit, round: 1, promise: true, voter: false }),
+        );
     }
 
     /// A candidate asks for a vote.

@@ -413,7 +413,14 @@ fn a_membership_is_void_together_with_its_entry() {
     let append = |index, term, payload| {
         let entries = vec![crate::raft::Entry { payload, ..entry(index, term) }];
         let prev = at(1, 1);
-        Body::Append(crate::raft::Append { prev, entries, commit: LogIndex(1), round: 1, promise: true })
+        Body::Append(crate::raft::Append {
+            prev,
+            entries,
+            commit: LogIndex(1),
+            round: 1,
+            promise: true,
+            voter: false,
+        })
     };
     bench.hear(1, 1, append(2, 1, crate::raft::Payload::Membership(members(0..4))));
     assert_eq!(bench.raft.membership(), &members(0..4));
@@ -465,4 +472,31 @@ fn what_recovery_lost_is_noticed() {
     let apart = BadRecovery::NotContiguous { at: LogIndex(5) };
     assert_eq!(check(vec![entry(3, 2), entry(5, 2)]), Err(apart));
     assert_eq!(check(vec![entry(3, 3)]), Err(BadRecovery::TermAhead { at: LogIndex(3) }));
+}
+
+#[test]
+fn a_server_that_has_nothing_gives_no_vote_that_others_count_on() {
+    let presumed = [
+        Body::VoteRequest(crate::raft::VoteRequest {
+            pre: false,
+            election: Term(3),
+            last: at(9, 2),
+            mark: None,
+        }),
+        Body::Append(crate::raft::Append {
+            prev: at(9, 2),
+            entries: Vec::new(),
+            commit: LogIndex(9),
+            round: 1,
+            promise: true,
+            voter: true,
+        }),
+    ];
+    for body in presumed {
+        let mut bench = Bench::recovered(Recovered::default());
+        bench.take();
+        bench.hear(1, 3, body);
+        assert_eq!(bench.take(), [Effect::Forgotten]);
+        assert_eq!(bench.raft.term(), Term(0), "nothing was changed");
+    }
 }
