@@ -91,6 +91,13 @@ pub enum ClusterCall {
     AutopilotState,
     /// `/v1/coordinate/datacenters`
     CoordinateDatacenters,
+    /// `/v1/snapshot` through a client agent: the next of a state that the server keeps for it.
+    Saved {
+        /// Which state.
+        id: Uuid,
+        /// Only how long it is.
+        measure: bool,
+    },
 }
 
 /// Who can answer a call.
@@ -110,7 +117,10 @@ impl ClusterCall {
     pub fn is_repeatable(&self) -> bool {
         !matches!(
             self,
-            ClusterCall::Keys { .. } | ClusterCall::RemovePeer { .. } | ClusterCall::TransferLeader { .. }
+            ClusterCall::Keys { .. }
+                | ClusterCall::RemovePeer { .. }
+                | ClusterCall::TransferLeader { .. }
+                | ClusterCall::Saved { .. }
         )
     }
 
@@ -125,6 +135,7 @@ impl ClusterCall {
             | ClusterCall::Events(_) => Place::Agent,
             ClusterCall::Keys { .. }
             | ClusterCall::CoordinateDatacenters
+            | ClusterCall::Saved { .. }
             | ClusterCall::StatusLeader
             | ClusterCall::StatusPeers
             | ClusterCall::RaftConfiguration { stale: true }
@@ -180,6 +191,7 @@ pub fn render_cluster(published: &Published, call: &ClusterCall) -> HttpReply {
         | ClusterCall::RemovePeer { .. }
         | ClusterCall::TransferLeader { .. }
         | ClusterCall::AutopilotHealth
+        | ClusterCall::Saved { .. }
         | ClusterCall::AutopilotState => unreachable!("{call:?} is no read of what is published"),
     }
 }

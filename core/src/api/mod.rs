@@ -50,6 +50,7 @@ pub use render::{
     render_rows,
 };
 pub use route::{BODY_MAX, BodyLimit, Headers, HttpRequest, Routed, body_limit, route, streams_body};
+pub use snapshot::SavedState;
 
 /// What a client asks of the node, with the right that it has to ask.
 #[derive(Clone, Debug)]

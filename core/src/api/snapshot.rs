@@ -1,11 +1,24 @@
 //! `/v1/snapshot`: the whole replicated state as an archive. The front-end reads and writes the bytes; what may be done,
 //! and from which state, is decided here.
 
+use serde::{Deserialize, Serialize};
+
 use super::route::{Context, Handled};
 use super::{Authorizer, Call, HttpReply, Request, Routed};
 use crate::Text;
 use crate::ids::Uuid;
 use crate::store::query::Query;
+
+/// A state that a server keeps for a client agent to fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedState {
+    /// Names it in [`super::ClusterCall::Saved`].
+    pub id: Uuid,
+    /// Index of its newest change.
+    pub index: u64,
+    /// Raft term in which it was kept.
+    pub term: u64,
+}
 
 pub(super) fn handle(context: &Context<'_>) -> Handled {
     if context.request.method == "PUT" {
@@ -15,8 +28,8 @@ pub(super) fn handle(context: &Context<'_>) -> Handled {
         context.params.check_datacenter(context.about())?;
         return Ok(Routed::Restore);
     }
-    // A read that finds nothing, as fresh as the archive is to be: what is published after it is fresh enough.
-    let mut read = context.params.read(Query::Session(Uuid::default()), context.about())?;
+    // On a server what is published after this read is fresh enough; for a client agent a server keeps the state.
+    let mut read = context.params.read(Query::State, context.about())?;
     read.blocking = None;
     read.filter = Text::default();
     read.near = Text::default();

@@ -25,6 +25,7 @@ mod peer;
 mod published;
 mod requests;
 mod room;
+mod saves;
 mod servers;
 #[cfg(test)]
 mod tests;
@@ -67,6 +68,7 @@ use crate::time::{Mono, Now};
 use crate::timers::Timers;
 use crate::wal::Wal;
 use crate::{agent, api, gossip, raft};
+use saves::Saves;
 
 /// How much more the node takes, per class of input. An adapter stops reading a class that is at zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +122,8 @@ pub struct Node {
     event_waits: Vec<EventWait>,
     /// Client agents' requests that are under way here.
     guests: Guests,
+    /// States that client agents are saving.
+    saves: Saves,
     lan: Gossip,
     /// Servers only.
     wan: Option<Gossip>,
@@ -242,6 +246,7 @@ impl Node {
             local_waits: Vec::new(),
             event_waits: Vec::new(),
             guests: Guests::default(),
+            saves: Saves::default(),
             lan,
             wan,
             servers: Servers::default(),

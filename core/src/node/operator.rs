@@ -89,6 +89,10 @@ impl Node {
     fn on_server_call(&mut self, now: Now, id: RequestId, call: ClusterCall) {
         match call {
             ClusterCall::Keys { change, local_only } => self.change_keys(now, id, &change, local_only),
+            ClusterCall::Saved { id: saved, measure } => {
+                let reply = self.fetch_saved(saved, measure);
+                self.reply(id, reply);
+            }
             call => {
                 let published = self.published(now);
                 self.reply(id, api::render_cluster(&published, &call));

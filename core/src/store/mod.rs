@@ -14,6 +14,7 @@ mod instances;
 mod kv;
 pub mod model;
 mod nodes;
+mod pieces;
 pub mod query;
 mod read;
 mod restore;
@@ -46,6 +47,7 @@ use system::System;
 
 pub use coordinates::NodeCoordinate;
 pub use instances::{Instance, InstanceList, Memo, Rendering, ServiceNames};
+pub use pieces::Pieces;
 pub use read::{Found, Rows};
 pub use restore::{Restore, encode_rows};
 pub use rows::{BadRow, RowKey, StoreBuilder};

@@ -70,6 +70,8 @@ pub enum Query {
     NodeCoordinates(Text),
     /// A transaction that only reads (`/v1/txn`); has no index.
     Transaction(Vec<Lookup>),
+    /// The whole state, to be saved (`/v1/snapshot`); its rows are walked apart from the answer.
+    State,
 }
 
 /// Which instances of a service.

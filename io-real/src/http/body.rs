@@ -1,32 +1,35 @@
 //! Bodies of responses: nearly all are there as a whole, archives of the state come as they are made.
 
-use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::stream::{BoxStream, StreamExt as _};
 use http_body_util::Full;
 use hyper::body::{Frame, SizeHint};
-
-use crate::snapshot::Packer;
 
 /// The body of a response.
 pub(super) enum Body {
     Whole(Full<Bytes>),
-    Archive(Box<Packer>),
+    Archive(BoxStream<'static, io::Result<Bytes>>),
 }
 
 impl hyper::body::Body for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match self.get_mut() {
-            Body::Whole(whole) => Pin::new(whole).poll_frame(cx),
-            Body::Archive(packer) => Poll::Ready(packer.next().map(|bytes| Ok(Frame::data(bytes)))),
+            Body::Whole(whole) => Pin::new(whole)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
+            Body::Archive(stream) => {
+                stream.poll_next_unpin(cx).map(|bytes| bytes.map(|bytes| bytes.map(Frame::data)))
+            }
         }
     }
 

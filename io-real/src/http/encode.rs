@@ -73,7 +73,7 @@ pub(super) fn response(reply: HttpReply, gzip: bool) -> Response<Body> {
 
 /// The response that an archive is. It is compressed already, whatever the client takes.
 pub(super) fn archive(saved: Saved) -> Response<Body> {
-    let mut response = Response::new(Body::Archive(Box::new(saved.packer)));
+    let mut response = Response::new(Body::Archive(saved.archive));
     let map = response.headers_mut();
     map.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-gzip"));
     map.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));

@@ -1,13 +1,15 @@
 //! `/v1/snapshot`: an archive of the state, written as the client takes it and restored as it comes.
 
 use std::fmt::Display;
+use std::io;
 
 use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use http_body_util::BodyExt;
 use hyper::body::Body;
-use proconsul_core::api::{Authorizer, Call, HttpReply, QueryMeta, Request, Write};
+use proconsul_core::api::{Authorizer, Call, ClusterCall, HttpReply, QueryMeta, Request, SavedState, Write};
 use proconsul_core::ids::Uuid;
-use proconsul_core::store::Restore;
+use proconsul_core::store::{Pieces, Restore};
 
 use super::{ask, discard};
 use crate::gate::Gate;
@@ -15,7 +17,7 @@ use crate::snapshot::{BadArchive, Meta, Packer, Unpacker};
 
 /// An archive to be sent, with the headers that tell how fresh it is.
 pub(super) struct Saved {
-    pub(super) packer: Packer,
+    pub(super) archive: BoxStream<'static, io::Result<Bytes>>,
     pub(super) meta: QueryMeta,
 }
 
@@ -26,15 +28,82 @@ pub(super) struct Saved {
 pub(super) async fn save(gate: &Gate, barrier: Request) -> Result<Saved, HttpReply> {
     let reply = ask(gate, barrier).await;
     let Some(fresh) = reply.meta.filter(|_| reply.status == 200) else { return Err(reply) };
-    let published = gate.published();
-    if !published.about.server {
-        return Err(HttpReply::text(500, "this client agent has no state to save: ask a server"));
-    }
     let millis = gate.now().wall.0;
-    let store = published.view.to_save();
-    let meta = Meta::new(&store, published.lease.applied.0, published.lease.term.0, millis);
-    let fresh = QueryMeta { index: meta.index, ..fresh };
-    Ok(Saved { packer: Packer::new(store, meta, millis / 1_000), meta: fresh })
+    let (source, length, state) = if gate.published().about.server {
+        let published = gate.published();
+        let store = published.view.to_save();
+        let index = store.newest_index().max(published.lease.applied.0);
+        let state = SavedState { id: Uuid::default(), index, term: published.lease.term.0 };
+        let length = Pieces::of(store.clone()).map(|piece| piece.len() as u64).sum();
+        (Source::Here(Box::new(Pieces::of(store))), length, state)
+    } else {
+        let state: SavedState = postcard::from_bytes(&reply.body).map_err(|_| {
+            HttpReply::text(500, "the server did not keep its state: it is of another version")
+        })?;
+        let length = measure(gate, state.id).await?;
+        (Source::There(gate.clone(), state.id), length, state)
+    };
+    let index = state.index.max(1);
+    let packer = Packer::new(Meta::new(index, state.term, millis), length, millis / 1_000);
+    Ok(Saved { archive: archive(packer, source), meta: QueryMeta { index, ..fresh } })
+}
+
+/// Where the pieces of a state come from.
+enum Source {
+    /// This server's state.
+    Here(Box<Pieces>),
+    /// A server that keeps a state for this client agent.
+    There(Gate, Uuid),
+}
+
+impl Source {
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        match self {
+            Source::Here(pieces) => Ok(pieces.next()),
+            Source::There(gate, id) => {
+                let piece = fetch(gate, *id, false).await;
+                let piece = piece
+                    .map_err(|reply| io::Error::other(String::from_utf8_lossy(&reply.body).into_owned()))?;
+                Ok(Some(piece).filter(|piece| !piece.is_empty()))
+            }
+        }
+    }
+}
+
+/// The archive as it is made. It ends with an error, and so cuts the connection, if the state cannot be had whole.
+fn archive(packer: Packer, source: Source) -> BoxStream<'static, io::Result<Bytes>> {
+    let stream = stream::try_unfold(Some((packer, source)), |state| async move {
+        let Some((mut packer, mut source)) = state else { return Ok(None) };
+        while let Some(piece) = source.next().await? {
+            packer.add(&piece);
+            let bytes = packer.take();
+            if !bytes.is_empty() {
+                return Ok(Some((bytes, Some((packer, source)))));
+            }
+        }
+        packer.end()?;
+        Ok(Some((packer.take(), None)))
+    });
+    stream.boxed()
+}
+
+async fn fetch(gate: &Gate, id: Uuid, measure: bool) -> Result<Bytes, HttpReply> {
+    let call = Call::Cluster(ClusterCall::Saved { id, measure });
+    let reply = ask(gate, Request { call, authorizer: Authorizer }).await;
+    if reply.status == 200 { Ok(reply.body) } else { Err(reply) }
+}
+
+/// The length of all pieces of a state that a server keeps.
+async fn measure(gate: &Gate, id: Uuid) -> Result<u64, HttpReply> {
+    let mut length = 0;
+    loop {
+        let body = fetch(gate, id, true).await?;
+        let more = body[..].try_into().map(u64::from_le_bytes);
+        match more.map_err(|_| HttpReply::text(500, "the server's answer cannot be read"))? {
+            0 => return Ok(length),
+            more => length += more,
+        }
+    }
 }
 
 /// Restores the archive that a body is. The pieces are handed on as they come, and become the state only when the

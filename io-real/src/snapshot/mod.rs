@@ -13,7 +13,6 @@ mod pack;
 mod tar;
 mod unpack;
 
-use proconsul_core::store::Store;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -25,9 +24,7 @@ const STATE_NAME: &str = "state.bin";
 const SUMS_NAME: &str = "SHA256SUMS";
 /// First bytes of `state.bin`, the format's number among them.
 const STATE_MAGIC: &[u8] = b"proconsul state 1\n";
-/// Rows of about so many bytes make a piece.
-const PIECE_BYTES: usize = 256 << 10;
-/// A longer piece is refused. It ends with the row that exceeds [`PIECE_BYTES`], whose value may be large.
+/// A longer piece is refused. It ends with a row whose value may be large.
 const PIECE_BYTES_MAX: usize = 64 << 20;
 /// `meta.json` and `SHA256SUMS` are far smaller.
 const TEXT_BYTES_MAX: u64 = 64 << 10;
@@ -55,8 +52,7 @@ const META_VERSION: u64 = 1;
 impl Meta {
     /// Describes a state as it is saved at this time.
     #[must_use]
-    pub fn new(store: &Store, applied: u64, term: u64, millis: u64) -> Meta {
-        let index = store.newest_index().max(applied).max(1);
+    pub fn new(index: u64, term: u64, millis: u64) -> Meta {
         Meta { version: META_VERSION, id: format!("{term}-{index}-{millis}"), index, term, size: 0 }
     }
 
@@ -103,8 +99,8 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use proconsul_core::store::StoreBuilder;
     use proconsul_core::store::command::{Command, KvCommand, KvVerb};
+    use proconsul_core::store::{Pieces, Store, StoreBuilder};
     use proptest::prelude::*;
 
     use super::*;
@@ -120,7 +116,11 @@ mod tests {
     }
 
     fn archive(store: &Store) -> Vec<u8> {
-        Packer::new(store.clone(), Meta::new(store, 7, 3, 1_000), 1).flatten().collect()
+        let length = Pieces::of(store.clone()).map(|piece| piece.len() as u64).sum();
+        let mut packer = Packer::new(Meta::new(store.newest_index(), 3, 1_000), length, 1);
+        Pieces::of(store.clone()).for_each(|piece| packer.add(&piece));
+        packer.end().unwrap();
+        packer.take().to_vec()
     }
 
     /// What an archive holds, taken in pieces of so many bytes.
@@ -200,7 +200,7 @@ mod tests {
         let store = store(&values);
         let (whole, pieces) = unpacked(&archive(&store), 777).unwrap();
         assert_eq!((whole.pieces, pieces.len()), (3, 3));
-        assert!(pieces.iter().all(|piece| piece.len() < 2 * PIECE_BYTES));
+        assert!(pieces.iter().all(|piece| piece.len() < 512 << 10));
     }
 
     proptest! {
@@ -213,7 +213,7 @@ mod tests {
         ) {
             let store = store(&values);
             let (whole, pieces) = unpacked(&archive(&store), step).unwrap();
-            prop_assert_eq!(whole.meta.index, store.newest_index().max(7));
+            prop_assert_eq!(whole.meta.index, store.newest_index());
             let mut builder = StoreBuilder::new();
             for piece in pieces {
                 let piece: Vec<(&[u8], &[u8])> = postcard::from_bytes(&piece).unwrap();

@@ -150,7 +150,8 @@ pub(crate) fn of_query(query: &Query) -> Option<Fields> {
         | Query::NodeSessions(_)
         | Query::Sessions
         | Query::Services { .. }
-        | Query::Transaction(_) => None,
+        | Query::Transaction(_)
+        | Query::State => None,
         Query::Coordinates | Query::NodeCoordinates(_) => Some(COORDINATE),
         Query::Nodes { .. } => Some(NODE),
         Query::ServiceNodes(_) => Some(SERVICE_NODE),

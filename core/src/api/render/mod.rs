@@ -77,7 +77,8 @@ fn is_catalog(query: &Query) -> bool {
         | Query::Sessions
         | Query::Coordinates
         | Query::NodeCoordinates(_)
-        | Query::Transaction(_) => false,
+        | Query::Transaction(_)
+        | Query::State => false,
         Query::Nodes { .. }
         | Query::Services { .. }
         | Query::ServiceNodes(_)
