@@ -197,7 +197,8 @@ impl State {
     pub(crate) fn send(&mut self, from: HostId, to: ServerId, address: &str, frame: Bytes) {
         let known = self.host_of_agent(to);
         if self.frames.datagrams {
-            let target = if address.is_empty() { known } else { self.host_at(address) };
+            // As the greeting of a connection sees to: another agent at the address hears nothing.
+            let target = known.filter(|host| address.is_empty() || self.host_at(address) == Some(*host));
             if let Some(target) = target {
                 self.send_frame_alone(from, target, &frame);
             }

@@ -279,6 +279,17 @@ mod tests {
     }
 
     #[test]
+    fn what_travels_alone_does_not_reach_another_agent_at_the_address_either() {
+        in_sim(1, || async {
+            let mut world = World::new(LinkQuality::default(), true);
+            let (mut a, mut b) = (world.start(A), world.start(B));
+            a.send(Uuid(77), &Text::from(B.address(8300)), Bytes::from_static(b"for another"));
+            send(&mut a, B, 1);
+            assert_eq!(numbers(&events(&mut b, SECOND).await), [1]);
+        });
+    }
+
+    #[test]
     fn a_connection_over_a_link_that_stays_cut_is_given_up_by_both_ends() {
         in_sim(1, || async {
             let mut world = World::new(LinkQuality::default(), false);
