@@ -372,6 +372,14 @@ impl Plan {
         self.drift_max_ppm() < u64::from(DRIFT_BOUND_PPM)
     }
 
+    /// Whether a node disappears from the catalog for a while: its agent leaves, or comes back as another one.
+    #[must_use]
+    pub fn has_nodes_go(&self) -> bool {
+        let goes =
+            |fault: &Fault| matches!(fault, Fault::Leave { .. } | Fault::Rot { .. } | Fault::Wipe { .. });
+        self.faults.iter().any(|timed| goes(&timed.fault))
+    }
+
     /// Reads a plan, or a failure's report that contains one.
     ///
     /// # Errors

@@ -54,6 +54,7 @@ pub async fn run_with(plan: &Plan, trace: &Trace, main: Main) -> Outcome {
         agents: cluster.hosts(),
         history: SharedHistory::default(),
         fresh_mode: if plan.trusts_clocks() { "" } else { "consistent" },
+        nodes_go: plan.has_nodes_go(),
         audit: audit.clone(),
         registered: cluster.registered(),
         followed: Default::default(),

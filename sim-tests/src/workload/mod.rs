@@ -48,6 +48,8 @@ pub struct Shared {
     pub history: SharedHistory,
     /// Query parameter of reads that must be linearizable: none for default reads, where clocks allow it.
     pub fresh_mode: &'static str,
+    /// Whether nodes may disappear from the catalog at any time, and with them the sessions of clients that asked there.
+    pub nodes_go: bool,
     /// Where they report what breaks a promise at sight.
     pub audit: Audit,
     /// What agents were told to run.

@@ -61,7 +61,7 @@ impl Client {
         let reply =
             self.record("", op, ask, |response| Some(Reply::Session { id: created(response)? })).await?;
         let Reply::Session { id } = reply else { unreachable!("made above") };
-        if !spec.checks.is_empty() {
+        if !spec.checks.is_empty() || self.shared.nodes_go {
             let undermined = self.invoke("", Op::SessionUndermine { session: id.clone() });
             self.complete(undermined, Outcome::Ok(Reply::Done { index: None }));
         }
