@@ -449,8 +449,9 @@ impl State {
         }
     }
 
-    /// Nobody believes in a connection with this host any more.
+    /// Nobody believes in a connection with this host any more, and what is under way to it is gone.
     pub(crate) fn lose_links_to(&mut self, host: HostId) {
+        self.frames.events.retain(|_, event| event.to != host || !matches!(event.kind, Kind::Frame(_)));
         let peers: Vec<HostId> =
             self.frames.links.keys().filter(|(_, peer)| *peer == host).map(|(at, _)| *at).collect();
         for at in peers {
