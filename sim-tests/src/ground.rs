@@ -103,11 +103,15 @@ pub struct Found {
     pub by: Violation,
 }
 
-/// Looks for a defect on these grounds, one after the other, with so many seeds on each.
+/// Looks for a defect on these grounds, one after the other, with so many seeds on each. A seed counts if it fails with
+/// the defect and passes without.
 #[must_use]
 pub fn find(bug: Bug, grounds: &[Ground], seeds: u64, jobs: usize) -> Option<Found> {
     grounds.iter().find_map(|ground| {
-        let (seed, by) = runner::first_of(0..seeds, jobs, |seed| ground.run(seed, Some(bug)).failure)?;
+        let (seed, by) = runner::first_of(0..seeds, jobs, |seed| {
+            let failure = ground.run(seed, Some(bug)).failure?;
+            ground.run(seed, None).failure.is_none().then_some(failure)
+        })?;
         Some(Found { ground: *ground, seeds: seed + 1, by })
     })
 }

@@ -31,7 +31,7 @@ fn defects_of_votes_promises_and_old_entries_are_found() {
 
 #[test]
 fn nothing_is_found_where_nothing_is_planted() {
-    for seed in 0..64 {
+    for seed in 0..96 {
         println!("seed {seed}");
         let _ = ground::run(seed);
     }

@@ -88,7 +88,7 @@ pub fn run(args: Args) -> Result<ExitCode, String> {
     for (what, count) in counts {
         println!("{count:>10} {what}");
     }
-    failures.iter().for_each(|failure| println!("{failure}"));
+    failures.iter().for_each(|failure| println!("  {failure}"));
     Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
