@@ -58,7 +58,8 @@ async fn answer(
         return Ok(match rows.rows.get(&key) {
             Some((value, index)) => {
                 let value = BASE64_STANDARD.encode(value);
-                let json = format!(r#"[{{"Key":"{key}","Value":"{value}","ModifyIndex":{index},"LockIndex":0}}]"#);
+                let json =
+                    format!(r#"[{{"Key":"{key}","Value":"{value}","ModifyIndex":{index},"LockIndex":0}}]"#);
                 reply(200, *index, json)
             }
             None => reply(404, rows.index.max(1), String::new()),
