@@ -1,7 +1,7 @@
 //! Frames between agents, as the process at one end of the wire sees it.
 //!
 //! As a connection does it by default: in order, and lost only with the connection. A plan may have them travel as
-//! datagrams instead, each for itself, lost or late, and Raft's own also twice; agents must survive both.
+//! datagrams instead, each for itself, lost, late or twice; agents must survive both.
 
 use std::task::{Context, Poll};
 
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_are_lost_and_reordered() {
+    fn datagrams_are_lost_doubled_and_reordered() {
         in_sim(1, || async {
             let quality = LinkQuality {
                 loss_ppm: 100_000,
@@ -167,7 +167,7 @@ mod tests {
             distinct.sort_unstable();
             distinct.dedup();
             assert!(distinct.len() < 480, "some were lost: {}", distinct.len());
-            assert_eq!(seen.len(), distinct.len(), "what is not Raft's own never comes twice");
+            assert!(seen.len() > distinct.len(), "some came twice");
             assert!(!seen.is_sorted(), "some were overtaken");
         });
     }
