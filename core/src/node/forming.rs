@@ -18,10 +18,12 @@ use super::FormingPolicy;
 use super::duties::Facts;
 use crate::Text;
 use crate::cx::{Cx, Timer};
+use crate::format::Formats;
 use crate::gossip::{Member, Status, tag};
-use crate::ids::{ServerId, Uuid};
-use crate::raft::{self, Membership, Raft};
+use crate::ids::{LogIndex, ServerId, Uuid};
+use crate::raft::{self, Membership, Payload, Raft};
 use crate::rng::Rng;
+use crate::store::command::Command;
 
 /// For how long the first attempt to join others may keep a server from founding a group alone.
 const JOIN_MAX: Duration = Duration::from_secs(5);
@@ -194,15 +196,37 @@ fn founders(plan: Plan, facts: &Facts<'_>) -> Option<Membership> {
 
 /// Whether this server may listen to what another one's Raft says. Groups that meet in gossip must not mix: their logs
 /// have nothing in common. An empty log has nothing to lose; a group that is not named yet consists of its founders.
+///
+/// A server that has just started knows nothing to be committed, and so no name of its group: its log has the name, and
+/// it must listen to a leader that joined after the last entry that it has, or it would never learn of any later one.
 #[must_use]
-pub fn may_hear(raft: &Raft, own_group: Option<Uuid>, from: ServerId, their_group: Option<Uuid>) -> bool {
+pub fn may_hear(
+    raft: &Raft,
+    own_group: Option<Uuid>,
+    from: ServerId,
+    their_group: Option<Uuid>,
+    formats: Formats,
+) -> bool {
     if raft.last_index().0 == 0 {
         return true;
     }
     match (own_group, their_group) {
         (Some(own), Some(theirs)) => own == theirs,
-        (Some(_) | None, _) => raft.membership().servers.contains_key(&from),
+        (Some(_), None) | (None, None) => raft.membership().servers.contains_key(&from),
+        (None, Some(theirs)) => {
+            raft.membership().servers.contains_key(&from) || log_names(raft, theirs, formats)
+        }
     }
+}
+
+/// Whether an entry of the log, committed or not, gives the group this name. Names are drawn: no other group has it.
+fn log_names(raft: &Raft, group: Uuid, formats: Formats) -> bool {
+    let after_base = raft.base_index().0 + 1..=raft.last_index().0;
+    let mut commands = after_base.filter_map(|index| match &raft.entry(LogIndex(index))?.payload {
+        Payload::Command(command) => Command::decode(command, formats).ok(),
+        Payload::Noop | Payload::Membership(_) => None,
+    });
+    commands.any(|command| matches!(command, Command::GroupNamed { id } if id == group))
 }
 
 #[cfg(test)]
@@ -213,9 +237,9 @@ mod tests {
     use imbl::OrdMap;
 
     use super::*;
-    use crate::ids::{LogIndex, Term};
+    use crate::ids::Term;
     use crate::node::About;
-    use crate::raft::{Entry, HardState, Limits, Payload, Recovered, Timing};
+    use crate::raft::{Entry, HardState, Limits, Recovered, Timing};
     use crate::store::Store;
     use crate::time::{Mono, Now};
     use crate::timers::Timers;
@@ -383,7 +407,7 @@ mod tests {
     fn groups_that_meet_do_not_hear_each_other() {
         let (ours, theirs) = (Some(Uuid(70)), Some(Uuid(71)));
         let blank = raft_of(Recovered::default());
-        assert!(may_hear(&blank, None, Uuid(9), theirs));
+        assert!(may_hear(&blank, None, Uuid(9), theirs, Formats::KNOWN));
         let member = raft::Member { address: "10.0.0.2:8300".into(), voter: true };
         let membership = Membership { servers: [(Uuid(2), member.clone()), (Uuid(3), member)].into() };
         let entry = Entry { term: Term(1), index: LogIndex(1), payload: Payload::Membership(membership) };
@@ -397,7 +421,22 @@ mod tests {
             (None, 3, ours, true),
             (None, 9, ours, false),
         ] {
-            assert_eq!(may_hear(&raft, own, Uuid(from), group), heard, "{own:?} {from} {group:?}");
+            let hears = may_hear(&raft, own, Uuid(from), group, Formats::KNOWN);
+            assert_eq!(hears, heard, "{own:?} {from} {group:?}");
+        }
+    }
+
+    #[test]
+    fn regression_a_server_that_restarts_hears_a_leader_that_joined_its_group_after_its_last_entry() {
+        let named = Command::GroupNamed { id: Uuid(70) }.encode(crate::format::Format::FIRST);
+        let member = raft::Member { address: "10.0.0.2:8300".into(), voter: true };
+        let membership = Membership { servers: [(Uuid(2), member)].into() };
+        let entry = |index, payload| Entry { term: Term(1), index: LogIndex(index), payload };
+        let entries = vec![entry(1, Payload::Membership(membership)), entry(2, Payload::Command(named))];
+        let hard = HardState { term: Term(1), vote: None };
+        let raft = raft_of(Recovered { hard, entries, ..Recovered::default() });
+        for (group, heard) in [(70, true), (71, false)] {
+            assert_eq!(may_hear(&raft, None, Uuid(9), Some(Uuid(group)), Formats::KNOWN), heard);
         }
     }
 }

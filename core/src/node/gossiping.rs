@@ -194,7 +194,7 @@ impl Node {
     /// Whether this server listens to what that one's Raft says.
     pub(super) fn may_hear(&self, peer: ServerId) -> bool {
         let theirs = self.servers.get(peer).and_then(|server| server.group);
-        forming::may_hear(&self.raft, self.store.group(), peer, theirs)
+        forming::may_hear(&self.raft, self.store.group(), peer, theirs, self.about.formats)
     }
 
     /// Where an agent takes calls: as gossip says, which knows of moves first, else as the group does. Empty for
