@@ -336,7 +336,8 @@ impl State {
             return;
         }
         match event.kind {
-            Kind::Dial(wanted) if self.host(to).running && self.host(to).server == Some(wanted) => {
+            // A process that has only just started does not listen yet.
+            Kind::Dial(wanted) if self.host(to).inbox.is_some() && self.host(to).server == Some(wanted) => {
                 self.accept(from, to, connection);
             }
             Kind::Dial(_) => self.send_reset(to, from, connection),

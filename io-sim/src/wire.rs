@@ -190,6 +190,24 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_does_not_listen_yet_refuses() {
+        in_sim(1, || async {
+            let mut world = World::new(LinkQuality::default(), false);
+            let mut a = world.start(A);
+            let mut started = 0;
+            world.hosts[1].start(|life| {
+                started = life;
+                std::future::pending()
+            });
+            send(&mut a, B, 1);
+            assert_eq!(events(&mut a, SECOND).await, ["down"]);
+            let mut b = world.fabric.wire(B, started);
+            send(&mut a, B, 2);
+            assert_eq!(events(&mut b, SECOND).await, ["up", "2"]);
+        });
+    }
+
+    #[test]
     fn a_machine_that_loses_power_says_nothing() {
         in_sim(1, || async {
             let mut world = World::new(LinkQuality::default(), false);
