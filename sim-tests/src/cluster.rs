@@ -205,7 +205,9 @@ impl Cluster {
             prober: ScriptedProber::default(),
             seed: 0,
             founders: founders.collect(),
-            join: (0..usize::from(plan.servers))
+            // Where there is one server only, it finds its pool again through the others: one that has left, or lost what it
+            // knew of them, is looked for by nobody.
+            join: (0..usize::from(if plan.servers == 1 { 1 + plan.client_agents } else { plan.servers }))
                 .map(|server| host_of(plan, server).ip().to_string())
                 .collect(),
             formats: if is_old { OLD } else { Formats::KNOWN },

@@ -191,7 +191,7 @@ fn lan(at: &Surroundings) -> gossip::Config {
     }
 }
 
-/// Every agent joins every server of the beginning.
+/// Every agent joins every server of the beginning, or everybody where that is one.
 fn join(at: &Surroundings) -> BTreeMap<Pool, JoinPolicy> {
     let policy = JoinPolicy {
         addresses: at.join.iter().map(|host| host.as_str().into()).collect(),

@@ -106,12 +106,8 @@ async fn calm(plan: &Plan, cluster: &Cluster, shared: &Shared, audit: &Audit) {
     let mut provers: Vec<_> =
         (0..shared.agents.len()).map(|agent| calm::prover(agent, plan.seed, shared.clone())).collect();
     for (agent, prover) in provers.iter_mut().enumerate() {
-        // A client agent whose only server has died and forgotten the pool waits until gossip tries failed members again:
-        // one in thirty seconds, by one of the pool.
-        let clients = usize::from(plan.servers)..usize::from(plan.servers) + usize::from(plan.client_agents);
-        let limit = if clients.contains(&agent) { SETTLING_LIMIT } else { PROGRESS_LIMIT };
-        if madsim::time::timeout(left(limit), prover.prove_service()).await.is_err() {
-            let what = format!("agent {agent} did not serve within {limit:?} of healing");
+        if madsim::time::timeout(left(PROGRESS_LIMIT), prover.prove_service()).await.is_err() {
+            let what = format!("agent {agent} did not serve within {PROGRESS_LIMIT:?} of healing");
             audit.report("progress", what);
             return;
         }

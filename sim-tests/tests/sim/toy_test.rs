@@ -23,8 +23,8 @@ fn run_toy(plan: Plan) -> (Outcome, u64) {
 }
 
 fn toy_plan(seed: u64, faults: Vec<TimedFault>) -> Plan {
-    // To be upgraded is to be restarted.
-    let mut plan = Plan { faults, old: Vec::new(), ..Plan::with_servers(seed, 1) };
+    // To be upgraded is to be restarted, and a client agent would be a second toy.
+    let mut plan = Plan { faults, old: Vec::new(), client_agents: 0, ..Plan::with_servers(seed, 1) };
     plan.clients.retain(|client| matches!(client.kind, ClientKind::Kv));
     plan
 }
