@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use madsim::runtime::Runtime;
 use proconsul_io_sim::net::Death;
 use proconsul_io_sim::trace::Trace;
-use proconsul_sim_tests::plan::{ClientKind, Fault, Plan, Target, TimedFault};
+use proconsul_sim_tests::plan::{ClientKind, ClientPlan, Fault, Plan, Target, TimedFault};
 use proconsul_sim_tests::world::{self, Outcome};
 
 use crate::toy;
@@ -25,7 +25,14 @@ fn run_toy(plan: Plan) -> (Outcome, u64) {
 fn toy_plan(seed: u64, faults: Vec<TimedFault>) -> Plan {
     // To be upgraded is to be restarted, and a client agent would be a second toy.
     let mut plan = Plan { faults, old: Vec::new(), client_agents: 0, ..Plan::with_servers(seed, 1) };
-    plan.clients.retain(|client| matches!(client.kind, ClientKind::Kv));
+    let client = |number| ClientPlan {
+        kind: ClientKind::Kv,
+        seed: seed * 100 + number,
+        operations: 200,
+        think_max_ms: 100,
+        padding_max: 0,
+    };
+    plan.clients = (0..4).map(client).collect();
     plan
 }
 
