@@ -83,6 +83,8 @@ fn reply(status: u16, index: u64, body: String) -> Response<Full<Bytes>> {
     Response::builder()
         .status(status)
         .header("x-consul-index", index)
+        .header("x-consul-knownleader", "true")
+        .header("x-consul-lastcontact", "0")
         .body(Full::new(Bytes::from(body)))
         .expect("a well-formed response")
 }
