@@ -56,7 +56,7 @@ pub(super) async fn read_all(client: &mut Client) -> Option<Accounts> {
     let mode = if client.one_in(2) { "consistent" } else { client.shared.fresh_mode };
     let Reply::Txn { entries, .. } = client.transact(actions, mode).await? else { return None };
     let accounts: Accounts = keys.into_iter().zip(entries).filter_map(|(key, it)| Some((key, it?))).collect();
-    let sum: i64 = accounts.values().map(|entry| balance(entry)).sum();
+    let sum: i64 = accounts.values().map(balance).sum();
     let opened = i64::try_from(accounts.len()).expect("a handful") * OPENING;
     let all = usize::try_from(ACCOUNTS).expect("a handful");
     if sum != opened || (accounts.len() != all && !accounts.is_empty()) {
