@@ -2,9 +2,9 @@
 //!
 //! That is strict serializability (Papadimitriou, «The serializability of concurrent database updates», 1979, with real
 //! time): linearizability of all keys that transactions, readings of prefixes and restored snapshots tie together.
-//! Such keys form a group, and each group is judged by itself, twice. First by [`order`]: the modify indexes that clients
+//! Such keys form a group, and each group is judged by itself, twice. First by `order`: the modify indexes that clients
 //! saw are one order of all changes, and each operation must have a place in it. That is fast, complete where all
-//! indexes are known, and names the culprits. Then by [`search`], which needs no index and knows what is absent.
+//! indexes are known, and names the culprits. Then by `search`, which needs no index and knows what is absent.
 //!
 //! A restored snapshot ties all keys together: what is there afterwards is what was there in one moment while it was saved.
 //! Keys on which a lock was taken change when a session ends, without an operation of a client, and are not judged here.
