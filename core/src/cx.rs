@@ -12,6 +12,8 @@ pub enum Timer {
     Gossip(crate::gossip::Pool, crate::gossip::Timer),
     /// The next attempt to join a pool.
     Join(crate::gossip::Pool),
+    /// The next look for a server, while none is there.
+    Seek,
     /// When this agent tells where it is in the network.
     Locate,
     /// Checks, TTLs, anti-entropy.

@@ -35,13 +35,15 @@ pub(super) enum Purpose {
     Rejoin,
     /// A member that has failed.
     Reconnect,
+    /// A member that failed or left, and that this agent cannot do without.
+    Again,
     /// A ping over a stream, in a probe with this number.
     Probe(u32),
 }
 
 impl Purpose {
     pub fn is_join(self) -> bool {
-        matches!(self, Purpose::Join { .. } | Purpose::Rejoin)
+        matches!(self, Purpose::Join { .. } | Purpose::Rejoin | Purpose::Again)
     }
 }
 
@@ -95,6 +97,17 @@ impl Gossip {
         self.check_joined(cx, ticket);
     }
 
+    /// Tries a member that failed or left at the address where it was last, unless it is there, or this one is leaving.
+    /// Whether that works shows in [`Effect::Member`].
+    pub fn try_again(&mut self, cx: &mut Cx<'_, Effect>, name: &str) {
+        let gone = self.table.find(name).map(|slot| self.table.at(slot)).filter(|it| !it.state.is_alive());
+        if let Some(to) = gone.map(|entry| entry.info.address)
+            && self.leaving.is_no()
+        {
+            self.exchange(cx, to, true, Purpose::Again);
+        }
+    }
+
     /// Tries the addresses of the last run, a few at a time, until one answers.
     pub(super) fn rejoin(&mut self, cx: &mut Cx<'_, Effect>) {
         let own = self.config.address;
@@ -140,7 +153,8 @@ impl Gossip {
             (Purpose::PushPull | Purpose::Reconnect, Err(NoExchange::Misfit(reason))) => {
                 cx.emit(Effect::Warn(format!("exchange of state was refused: {reason}").into()));
             }
-            (Purpose::PushPull | Purpose::Reconnect | Purpose::Compare { .. }, _) => {}
+            // At an address that was left long ago there may be anybody.
+            (Purpose::Again | Purpose::PushPull | Purpose::Reconnect | Purpose::Compare { .. }, _) => {}
             (Purpose::Probe(_), _) => unreachable!("a ping is no exchange"),
         }
     }

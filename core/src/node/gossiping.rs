@@ -177,6 +177,7 @@ impl Node {
             self.join_wan(now, change);
             self.duties(now, |duties, cx, facts| duties.on_member(cx, facts, change));
         }
+        self.seek_if_alone(now);
     }
 
     /// A server came, went or moved. What a client agent asked of one that is gone is asked of another.

@@ -104,6 +104,8 @@ pub enum Step {
 enum Asker {
     /// The configuration.
     Policy,
+    /// The agent itself, which has lost its servers and looks where the configuration says. What comes of it shows in gossip.
+    Search,
     /// A client, with its number.
     Client(u64),
 }
@@ -136,11 +138,33 @@ impl Joining {
 
     /// Attempts what the policies say. Also when the time of [`Step::Wait`] has come.
     pub fn attempt(&mut self, pool: Pool) -> Vec<Step> {
+        self.attempt_policy(pool, Asker::Policy)
+    }
+
+    fn attempt_policy(&mut self, pool: Pool, asker: Asker) -> Vec<Step> {
         let Some(policy) = self.policies.get(&pool).filter(|policy| !policy.addresses.is_empty()) else {
             return Vec::new();
         };
         let (addresses, port) = (policy.addresses.clone(), policy.default_port);
-        self.begin(pool, Asker::Policy, &addresses, port)
+        self.begin(pool, asker, &addresses, port)
+    }
+
+    /// Whether a policy names anybody for this pool.
+    #[must_use]
+    pub fn has_policy(&self, pool: Pool) -> bool {
+        self.policies.get(&pool).is_some_and(|policy| !policy.addresses.is_empty())
+    }
+
+    /// Attempts what the policy says once, outside of its own counting, unless such an attempt is under way. A failure
+    /// has no consequences.
+    pub fn search(&mut self, pool: Pool) -> Vec<Step> {
+        let is_same = |attempt: &Attempt| {
+            attempt.pool == pool && matches!(attempt.asker, Asker::Policy | Asker::Search)
+        };
+        if self.attempts.values().any(is_same) {
+            return Vec::new();
+        }
+        self.attempt_policy(pool, Asker::Search)
     }
 
     /// Attempts what a client says.
@@ -205,6 +229,7 @@ impl Joining {
                 let outcome = if contacted > 0 { Ok(contacted) } else { Err(error) };
                 vec![Step::Answer { client, outcome }]
             }
+            Asker::Search => Vec::new(),
             Asker::Policy if contacted > 0 => {
                 self.failures.remove(&attempt.pool);
                 vec![Step::Attempted(attempt.pool)]
@@ -291,6 +316,21 @@ mod tests {
         let third = joining.on_joined(Mono(0), 3, 0, Some("refused"));
         let why = "cannot join the cluster after 3 attempts: refused".into();
         assert_eq!(third, [Step::Attempted(Pool::Lan), Step::GiveUp(why)]);
+    }
+
+    #[test]
+    fn a_search_is_made_once_at_a_time_and_its_failure_has_no_consequences() {
+        let mut joining = Joining::new([(Pool::Lan, policy(&["10.0.0.1"], Some(1)))].into());
+        joining.attempt(Pool::Lan);
+        assert_eq!(joining.search(Pool::Lan), [], "the policy's own attempt is under way");
+        assert_eq!(joining.on_joined(Mono(0), 1, 1, None), [Step::Attempted(Pool::Lan)]);
+        for ticket in 2..5 {
+            let addresses = vec![([10, 0, 0, 1], 8301).into()];
+            assert_eq!(joining.search(Pool::Lan), [Step::Join { ticket, pool: Pool::Lan, addresses }]);
+            assert_eq!(joining.search(Pool::Lan), [], "one is under way");
+            assert_eq!(joining.on_joined(Mono(0), ticket, 0, Some("refused")), []);
+        }
+        assert_eq!(joining.search(Pool::Wan), [], "nobody is named there");
     }
 
     #[test]

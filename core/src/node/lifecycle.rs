@@ -34,6 +34,7 @@ impl Node {
             let steps = self.joining.attempt(pool);
             self.perform_joining(now, steps);
         }
+        self.seek_if_alone(now);
         self.settle(now, out);
     }
 

@@ -26,6 +26,7 @@ mod published;
 mod requests;
 mod room;
 mod saves;
+mod seeking;
 mod servers;
 #[cfg(test)]
 mod tests;
@@ -52,6 +53,7 @@ use self::joining::Joining;
 use self::leaving::Leaving;
 use self::locating::Locating;
 use self::parked::Parked;
+use self::seeking::Seeking;
 use self::servers::Servers;
 use crate::Text;
 use crate::agent::Agent;
@@ -138,6 +140,7 @@ pub struct Node {
     misunderstood: BTreeSet<ServerId>,
     joining: Joining,
     locating: Locating,
+    seeking: Seeking,
     /// Names that are being looked up, with the attempt that waits for each.
     resolving: BTreeMap<OpId, (u64, Text)>,
     keys_waits: Vec<gossiping::KeysWait>,
@@ -219,7 +222,8 @@ impl Node {
         };
         let lan = pool(Pool::Lan, &config.lan, 4)?;
         let wan = config.wan.as_ref().map(|config| pool(Pool::Wan, config, 5)).transpose()?;
-        let joins = config.join.get(&Pool::Lan).is_some_and(|policy| !policy.addresses.is_empty());
+        let joining = Joining::new(config.join.clone());
+        let joins = joining.has_policy(Pool::Lan);
         Ok(Node {
             about: Arc::new(config.about.clone()),
             cluster: Arc::default(),
@@ -254,8 +258,9 @@ impl Node {
             connected: BTreeSet::new(),
             peer_formats: BTreeMap::new(),
             misunderstood: BTreeSet::new(),
-            joining: Joining::new(config.join.clone()),
+            joining,
             locating: Locating::new(rng.fork(6)),
+            seeking: Seeking::new(rng.fork(10)),
             resolving: BTreeMap::new(),
             keys_waits: Vec::new(),
             leave_asked_by: Vec::new(),
@@ -395,6 +400,7 @@ impl Node {
                     self.perform_joining(now, steps);
                 }
                 Timer::Locate => self.locate(now),
+                Timer::Seek => self.on_seek_timer(now),
                 Timer::Forming => self.form(now, |forming, cx, facts| forming.on_timer(cx, facts)),
                 Timer::Room => self.on_room_timer(now),
                 Timer::Leaving => self.leave(now, |leaving, cx, raft| leaving.on_timer(cx, raft)),

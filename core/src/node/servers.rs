@@ -104,6 +104,11 @@ impl Servers {
         self.known.get(&id)
     }
 
+    /// Every server that is known, in the order of identities.
+    pub fn all(&self) -> impl Iterator<Item = (ServerId, &Known)> {
+        self.known.iter().map(|(id, known)| (*id, known))
+    }
+
     /// Whether there is any server, well or not.
     #[must_use]
     pub fn any(&self) -> bool {

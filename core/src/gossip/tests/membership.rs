@@ -46,6 +46,23 @@ fn a_join_counts_who_was_contacted_and_names_who_was_not() {
 }
 
 #[test]
+fn a_member_that_left_and_forgot_the_pool_is_found_by_whoever_tries_it_again() {
+    let mut net = Net::of(9, 5);
+    net.act(4, |gossip, cx| gossip.leave(cx));
+    net.run_until(3, "the leave ends", |net| net.hosts[4].left);
+    net.kill(4);
+    net.run_until(2, "it is left", |net| net.all_say(4, Status::Left));
+    net.act(1, |gossip, cx| gossip.try_again(cx, "m4"));
+    net.run_for(Duration::from_secs(60));
+    net.restart(4, |_| ());
+    net.run_for(Duration::from_secs(120));
+    assert!((0..4).all(|at| net.status(at, 4) == Some(Status::Left)), "nobody looks for those who left");
+    net.act(1, |gossip, cx| gossip.try_again(cx, "m4"));
+    net.run_until(3, "all are there", |net| net.all_alive(5));
+    assert!(net.hosts.iter().all(|host| host.warnings.is_empty()));
+}
+
+#[test]
 fn a_member_that_leaves_is_left_everywhere_and_never_failed() {
     let mut net = Net::of(3, 20);
     net.act(4, |gossip, cx| gossip.leave(cx));

@@ -194,3 +194,40 @@ fn regression_a_write_that_reached_nobody_is_asked_of_the_next_leader_at_once() 
     world.until("the reply", Duration::from_secs(1), |world| world.reply(write).is_some());
     assert_eq!(&world.reply(write).expect("just seen").body[..], b"true");
 }
+
+/// Gossip alone tries each failed member about once in thirty seconds, and never one that left.
+#[test]
+fn client_agents_without_a_server_find_the_first_that_is_back_within_seconds() {
+    let mut world = formed(3, 3);
+    for server in 0..3 {
+        world.kill(server);
+    }
+    let seen = |world: &World, server: usize, status: Status| {
+        (3..6).all(|client| world.published(client).cluster.lan[&name(server)].status == status)
+    };
+    world.until("all have failed", MINUTE, |world| (0..3).all(|server| seen(world, server, Status::Failed)));
+    world.pass(Duration::from_secs(100));
+    let plan = Plan { servers: 3, clients: 3, forming: FormingPolicy::Wait };
+    for back in [2, 1, 0] {
+        // It keeps nothing, and knows the first server only.
+        world.restart(&plan, back);
+        world.until("it is found", Duration::from_secs(20), |world| seen(world, back, Status::Alive));
+        world.kill(back);
+        world.until("it has failed again", MINUTE, |world| seen(world, back, Status::Failed));
+    }
+}
+
+#[test]
+fn client_agents_find_their_sole_server_that_left_and_came_back() {
+    let mut world = formed(1, 3);
+    let seen = |world: &World, status: Status| {
+        (1..4).all(|client| world.published(client).cluster.lan[&name(0)].status == status)
+    };
+    world.step(0, Input::Leave);
+    world.until("it has left", MINUTE, |world| !world.is_alive(0) && seen(world, Status::Left));
+    world.pass(Duration::from_secs(100));
+    world.restart(&Plan { servers: 1, clients: 3, forming: FormingPolicy::Found(founders(1)) }, 0);
+    world.until("it is found", Duration::from_secs(10), |world| seen(world, Status::Alive));
+    let reply = world.ask(2, put("a", "1"));
+    assert_eq!(&reply.body[..], b"true", "{reply:?}");
+}
