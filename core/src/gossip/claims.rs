@@ -267,6 +267,11 @@ impl Gossip {
     fn on_alive_known(&mut self, cx: &mut Cx<'_, Effect>, slot: Slot, alive: &Alive<'_>) {
         let entry = self.table.at(slot);
         if alive.incarnation <= entry.incarnation {
+            if alive.incarnation == entry.incarnation && alive.meta != entry.info.meta {
+                // Two lives of one member: the living one settles it, as soon as it hears of the other.
+                let to = entry.info.address;
+                self.send(cx, to, &Message::Alive(alive.clone()));
+            }
             return;
         }
         if alive.incarnation - entry.incarnation > INCARNATION_LEAP_MAX {

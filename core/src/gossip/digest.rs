@@ -42,12 +42,14 @@ fn fingerprint(entry: &Entry, salt: u64) -> u32 {
         State::Dead => 1,
         State::Left => 2,
     };
-    // Whatever else a member says of itself changes with its incarnation only, but for another agent's with its name.
+    // What a member says of itself changes with its incarnation, but incarnations begin anew with each of its processes: two
+    // lives of a name may say different things in the same incarnation.
+    let said = entry.info.meta.iter().fold(0, |sum: u64, byte| mix(sum ^ u64::from(*byte)));
     let ip: u64 = match entry.info.address.ip() {
         std::net::IpAddr::V4(ip) => u64::from(u32::from(ip)),
         std::net::IpAddr::V6(ip) => (u128::from(ip) ^ (u128::from(ip) >> 64)) as u64,
     };
-    let place = mix(ip) ^ u64::from(entry.info.address.port());
+    let place = mix(ip) ^ u64::from(entry.info.address.port()) ^ said;
     let life = u64::from(entry.incarnation) << 3 | state << 1 | u64::from(entry.leaving);
     let name = mix(hash(&entry.info.name) ^ salt);
     mix(mix(mix(name ^ place) ^ life) ^ entry.intent_time) as u32
@@ -124,6 +126,16 @@ mod tests {
         one.table.set_state(slot, State::Alive, 1, at);
         one.table.set_intent(slot, true, 5);
         assert_eq!(other.difference(&one.digest(10)), Some(1 << part_of("m42")));
+    }
+
+    #[test]
+    fn two_lives_of_a_member_differ_in_what_they_say_though_not_in_their_incarnation() {
+        let (mut one, other) = members(100);
+        let slot = one.table.find("m42").unwrap();
+        let (name, address) = (one.table.at(slot).info.name.clone(), one.table.at(slot).info.address);
+        let tags = [("id".into(), "another".into())].into();
+        one.table.set_info(slot, Arc::new(MemberInfo::new(name, address, tags)));
+        assert_eq!(other.difference(&one.digest(7)), Some(1 << part_of("m42")));
     }
 
     #[test]
