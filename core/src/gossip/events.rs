@@ -45,9 +45,18 @@ impl Events {
         self.ignored
     }
 
-    /// Events up to this time are not delivered any more.
-    pub fn ignore_until(&mut self, time: u64) {
-        self.ignored = self.ignored.max(time);
+    /// These latest events happened before this member came, and are none of its business. Nor are those before them,
+    /// which nobody tells of. Any other may be fired at an earlier time by somebody whose clock is behind, and is news.
+    pub fn skip(&mut self, events: &[packet::Event<'_>]) {
+        if events.len() >= EXCHANGED_MAX {
+            let oldest = events.iter().map(|event| event.time).min().unwrap_or_default();
+            self.ignored = self.ignored.max(oldest.saturating_sub(1));
+        }
+        for event in events.iter().filter(|event| is_sane(event)).take(EXCHANGED_MAX) {
+            if self.clock.witness(event.time) {
+                self.take(event);
+            }
+        }
     }
 
     /// The latest events, oldest first.
@@ -78,6 +87,13 @@ impl Events {
     }
 }
 
+/// Whether it may have been fired by an agent like this one.
+fn is_sane(event: &packet::Event<'_>) -> bool {
+    let filters = [event.node_filter, event.service_filter, event.tag_filter];
+    event.name.len() + event.payload.len() <= EVENT_BYTES_MAX
+        && filters.iter().map(|filter| filter.len()).sum::<usize>() <= EVENT_ENCODED_BYTES_MAX
+}
+
 impl Gossip {
     /// Tells an event to every member, this one included; its lamport time is drawn here and returned.
     ///
@@ -105,13 +121,7 @@ impl Gossip {
 
     /// An event was fired here, or heard of.
     pub(super) fn on_event(&mut self, cx: &mut Cx<'_, Effect>, event: &packet::Event<'_>) {
-        let sane = event.name.len() + event.payload.len() <= EVENT_BYTES_MAX
-            && [event.node_filter, event.service_filter, event.tag_filter]
-                .iter()
-                .map(|filter| filter.len())
-                .sum::<usize>()
-                <= EVENT_ENCODED_BYTES_MAX;
-        if !sane || !self.events.clock.witness(event.time) {
+        if !is_sane(event) || !self.events.clock.witness(event.time) {
             self.stats.dropped.malformed += 1;
             return;
         }

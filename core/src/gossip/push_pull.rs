@@ -262,7 +262,7 @@ impl Gossip {
                 }
                 if newcomer && purpose.is_join() {
                     // What happened before this member came is not its business.
-                    self.events.ignore_until(exchange.event_time);
+                    self.events.skip(&exchange.events);
                 }
                 self.merge(cx, &exchange, sealed);
                 if newcomer && purpose.is_join() && self.table.len() > POOL_IN_THE_MAKING {

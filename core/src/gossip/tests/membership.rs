@@ -280,6 +280,23 @@ fn whoever_was_cut_off_gets_events_later_and_a_newcomer_gets_no_old_ones() {
 }
 
 #[test]
+fn regression_a_newcomer_hears_of_events_that_are_fired_by_a_member_whose_clock_is_behind() {
+    let mut net = Net::of(19, 3);
+    net.side[2] = 1;
+    for number in 1..=20 {
+        net.act(0, |gossip, cx| gossip.fire(cx, event("deploy", number)).unwrap());
+    }
+    let host = net.add(config(3));
+    net.act(host, |gossip, cx| gossip.join(cx, vec![address(0)], 1));
+    net.run_until(5, "it has come", |net| net.status(0, host) == Some(Status::Alive));
+    let time = net.act(2, |gossip, cx| gossip.fire(cx, event("deploy", 100)).unwrap());
+    assert!(time < 20, "the clock of this one is behind");
+    net.side[2] = 0;
+    net.run_until(90, "the newcomer has that event", |net| net.hosts[host].events.len() == 1);
+    assert_eq!(net.hosts[host].events[0].id.0, 100);
+}
+
+#[test]
 fn an_event_that_is_too_big_is_refused_in_the_known_words() {
     let mut net = Net::of(17, 1);
     let mut big = event("deploy", 1);
