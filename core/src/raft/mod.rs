@@ -463,7 +463,7 @@ impl Raft {
             cx.emit(write);
         }
         cx.effects.append(&mut self.out.others);
-        let may_speak = self.durability.hard_is_durable();
+        let may_speak = self.may_speak();
         for (to, message) in self.out.sends.drain(..) {
             if may_speak || election::leaves_early(&message) {
                 cx.emit(Effect::Send { to, message });
@@ -551,6 +551,12 @@ impl Raft {
             State::Candidate(_) => Role::Candidate,
             State::Leader(_) => Role::Leader,
         }
+    }
+
+    /// Whether its term and vote are durable, so that others may hear of them.
+    #[must_use]
+    pub fn may_speak(&self) -> bool {
+        self.durability.hard_is_durable()
     }
 
     /// The latest term it knows of.

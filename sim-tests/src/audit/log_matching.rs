@@ -22,6 +22,11 @@ pub(super) struct LogMatching {
 
 impl LogMatching {
     pub(super) fn observe(&mut self, server: Server, raft: &Raft) -> Result<(), String> {
+        if !raft.may_speak() {
+            // A sole voter that dies now never was a leader of this term: nobody has heard of it, and it may become that
+            // again with other entries.
+            return Ok(());
+        }
         let last = raft.last_index();
         let (from, term) = self.seen.get(&server).copied().unwrap_or_default();
         let grown_only = raft.entry_term(LogIndex(from)).is_some_and(|it| it.0 == term);

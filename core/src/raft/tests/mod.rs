@@ -8,5 +8,4 @@ mod rules;
 mod scenarios;
 mod sweep;
 
-use super::ground;
 use super::ground::{cluster, faults, founding as founding_ground};

@@ -4,8 +4,8 @@
 
 use std::panic::catch_unwind;
 
-use super::ground;
 use crate::planted::{Bug, plant};
+use crate::raft::ground;
 
 /// The first seed, counted from one, whose run is stopped by an auditor or an assertion.
 fn found_after(bug: Bug) -> Option<u64> {
