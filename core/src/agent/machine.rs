@@ -13,7 +13,7 @@ use super::checks;
 use super::definition::{CheckDefinition, CheckKind, ServiceDefinition};
 use super::local::{Local, Origin};
 use super::persist::{self, BadPersisted, Change, Saved, SavedTtl};
-use super::sync::{Item, Sync, scale};
+use super::sync::{Item, RETRY_MIN, Sync, scale};
 use super::{AgentView, Call, CallDone, CallError, CatalogState, Effect, OP_BASE, ProbeOutcome, Timer};
 use crate::Text;
 use crate::cx;
@@ -257,6 +257,7 @@ impl Agent {
             Call::NodeMaintenance { enable, reason } => self.maintain_node(enable, &reason),
             Call::ServiceMaintenance { id, enable, reason } => self.maintain_service(&id, enable, &reason)?,
         }
+        self.hasten_retry(cx);
         Ok(self.settle(cx))
     }
 
@@ -390,6 +391,16 @@ impl Agent {
         if cx.timers.deadline(&timer).is_none() {
             let at = cx.now.mono + self.sync.retry_after(&mut self.rng);
             cx.timers.set(timer, at);
+        }
+    }
+
+    /// Somebody wants to see in the catalog what the agent was just told: what failed long ago may be tried again sooner
+    /// than otherwise, though not with every such call.
+    fn hasten_retry(&mut self, cx: &mut Cx<'_>) {
+        let timer = cx::Timer::Agent(Timer::Retry);
+        let soon = cx.now.mono + RETRY_MIN;
+        if self.sync.paused && cx.timers.deadline(&timer).is_some_and(|armed| armed > soon) {
+            cx.timers.set(timer, soon);
         }
     }
 

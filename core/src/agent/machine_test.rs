@@ -597,6 +597,28 @@ fn what_failed_is_tried_again_after_a_while_or_with_the_next_leader() {
 }
 
 #[test]
+fn regression_a_registration_after_a_long_outage_does_not_wait_until_the_next_retry() {
+    let mut world = World::joined(config());
+    let call = || Call::RegisterService {
+        definition: Box::new(service_from_request(br#"{"Name":"web"}"#).unwrap()),
+        replace_existing_checks: false,
+    };
+    world.with(|agent, cx| agent.call(cx, call())).unwrap();
+    for _ in 0..8 {
+        world.fail();
+        world.with(|agent, cx| {
+            let timer = crate::cx::Timer::Agent(Timer::Retry);
+            cx.timers.cancel(&timer);
+            agent.on_timer(cx, Timer::Retry);
+        });
+    }
+    world.fail();
+    world.with(|agent, cx| agent.call(cx, call())).unwrap();
+    world.run_for(SECOND, passing);
+    world.assert_converged();
+}
+
+#[test]
 fn a_sidecar_comes_and_goes_with_its_service() {
     let mut world = World::joined(config());
     world.register(&json!({"Name": "web", "Port": 8080, "Connect": {"SidecarService": {}}}));

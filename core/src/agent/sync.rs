@@ -22,7 +22,7 @@ const IN_FLIGHT_MAX: usize = 64;
 /// Checks that one command carries besides those of its service.
 const CHECKS_PER_COMMAND: usize = 64;
 /// First delay after something failed; it doubles.
-const RETRY_MIN: Duration = Duration::from_millis(500);
+pub(super) const RETRY_MIN: Duration = Duration::from_millis(500);
 /// Longest delay after something failed, before jitter.
 const RETRY_MAX: Duration = Duration::from_secs(15);
 /// A datacenter of up to this many nodes is synchronised at the configured interval.
