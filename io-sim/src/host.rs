@@ -89,6 +89,13 @@ impl Host {
         self.state = Process::Down;
     }
 
+    /// The run is over: its tasks are dropped, which they would not be by themselves, and nothing is recorded.
+    pub fn end(&mut self) {
+        if let Some(node) = self.node.take() {
+            Handle::current().kill(node.id());
+        }
+    }
+
     /// Stops the process without its knowing. Harmless unless it is running.
     pub fn pause(&mut self) {
         if let (Process::Running, Some(node)) = (self.state, &self.node) {

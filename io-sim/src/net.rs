@@ -161,6 +161,11 @@ impl Fabric {
         fabric
     }
 
+    /// The run is over: tasks of the network are dropped, which they would not be by themselves.
+    pub fn end(&self) {
+        Handle::current().kill(self.0.node.id());
+    }
+
     /// Puts a host on the network, powered, without a process. `agent` is who it is to its peers.
     pub fn add_host(&self, host: HostId, agent: Option<ServerId>) {
         let net = HostNet {

@@ -135,6 +135,21 @@ fn host_of(plan: &Plan, agent: Agent) -> HostId {
     HostId(u32::try_from(number).expect("a small world"))
 }
 
+/// Whom every agent of a plan joins: the servers. Where there is one only, it finds its pool again through the others,
+/// those that may be added included: one that has left, or lost what it knew of them, is looked for by nobody.
+fn joins(plan: &Plan) -> std::ops::Range<Agent> {
+    let all = usize::from(plan.servers + plan.client_agents);
+    0..if plan.servers == 1 { all + ADDED_MAX } else { usize::from(plan.servers) }
+}
+
+/// Whether a group of these voters gets on although some have lost their disks, also when those who may be on their way out
+/// are gone, which leaves the lost ones where they are.
+fn survives(voters: &[&ServerId], lost: &BTreeSet<ServerId>, leaving: &BTreeSet<ServerId>) -> bool {
+    let gone = voters.iter().filter(|it| lost.contains(it)).count();
+    let sure = voters.iter().filter(|it| !lost.contains(it) && !leaving.contains(it)).count();
+    gone == 0 || gone < sure
+}
+
 fn id_of(agent: Agent, generation: u128) -> ServerId {
     // Recognisable in logs, and a valid version 4 identifier.
     Uuid(0x5e5e_5e5e_0000_4000_8000_0000_0000_0001 + (generation << 16) + agent as u128)
@@ -205,11 +220,7 @@ impl Cluster {
             prober: ScriptedProber::default(),
             seed: 0,
             founders: founders.collect(),
-            // Where there is one server only, it finds its pool again through the others: one that has left, or lost what it
-            // knew of them, is looked for by nobody.
-            join: (0..usize::from(if plan.servers == 1 { 1 + plan.client_agents } else { plan.servers }))
-                .map(|server| host_of(plan, server).ip().to_string())
-                .collect(),
+            join: joins(plan).map(|agent| host_of(plan, agent).ip().to_string()).collect(),
             formats: if is_old { OLD } else { Formats::KNOWN },
             tuning: plan.tuning,
             audit: audit.clone(),
@@ -348,6 +359,11 @@ impl Cluster {
         });
     }
 
+    /// The run is over: whatever the agents are doing is dropped.
+    pub fn end(&self) {
+        self.lock().slots.iter_mut().for_each(|slot| slot.host.end());
+    }
+
     /// Everything runs again, and can reach everything. From here on nobody dies, and nobody is old.
     pub fn heal(&self) {
         self.0.fabric.mend_all();
@@ -398,11 +414,9 @@ impl Cluster {
         let mut state = self.lock();
         let id = state.slots[agent].surroundings.id;
         let State { lost, leaving, slots, .. } = &mut *state;
-        let goes = |voter: &&ServerId| **voter == id || leaving.contains(voter);
         let is_safe = groups.iter().all(|voters| {
-            let left: Vec<_> = voters.iter().filter(|it| !goes(it)).collect();
-            let gone = left.iter().filter(|it| lost.contains(it)).count();
-            gone == 0 || gone * 2 < left.len()
+            let left: Vec<_> = voters.iter().filter(|it| **it != id).collect();
+            survives(&left, lost, leaving)
         });
         if is_safe {
             leaving.insert(id);
@@ -419,16 +433,15 @@ impl Cluster {
         let State { lost, leaving, slots, .. } = &mut *state;
         let slot = &slots[agent];
         let id = slot.surroundings.id;
-        let is_safe = slot.host.process() == Process::Running
-            && !groups.is_empty()
-            && groups.iter().all(|voters| {
-                let left: Vec<_> = voters.iter().filter(|it| **it == id || !leaving.contains(it)).collect();
-                let gone = left.iter().filter(|it| lost.contains(it) || ***it == id).count();
-                gone * 2 < left.len()
-            });
-        if is_safe {
-            lost.insert(id);
-        }
+        let is_safe = slot.host.process() == Process::Running && !groups.is_empty() && {
+            let is_new = lost.insert(id);
+            let survive =
+                groups.iter().all(|voters| survives(&voters.iter().collect::<Vec<_>>(), lost, leaving));
+            if is_new && !survive {
+                lost.remove(&id);
+            }
+            survive
+        };
         is_safe
     }
 

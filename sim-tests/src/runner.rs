@@ -13,15 +13,16 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, Once, mpsc};
 use std::time::Duration;
 
-use madsim::runtime::Runtime;
+use madsim::runtime::{Handle, Runtime};
 use proconsul_core::marks::{self, Hits, Mark};
 use proconsul_core::planted::{self, Bug};
+use proconsul_io_sim::time::sim_sleep;
 use proconsul_io_sim::trace::{Stop, Trace};
 use serde::{Deserialize, Serialize};
 
 use crate::log::RunLog;
 use crate::plan::Plan;
-use crate::world;
+use crate::world::{self, Outcome};
 
 /// A run may take this much real time; one that takes longer is stuck.
 const WATCHDOG: Duration = Duration::from_secs(120);
@@ -220,7 +221,7 @@ fn run_here(plan: Plan, view: View) -> Report {
         panic::catch_unwind(AssertUnwindSafe(|| {
             let mut runtime = Runtime::with_seed_and_config(plan.seed, madsim::Config::default());
             runtime.set_time_limit(SIMULATED_MAX);
-            let outcome = runtime.block_on(world::run(&plan, &trace));
+            let outcome = runtime.block_on(run_on_a_node(plan.clone(), trace.clone()));
             // Futures that are dropped with the runtime must not speak to it any more; what they say is not lost.
             drop(runtime);
             outcome
@@ -244,6 +245,18 @@ fn run_here(plan: Plan, view: View) -> Report {
         violations,
         plan,
     }
+}
+
+/// Runs one plan on a node of madsim's, and ends that: tasks that wait for something when the runtime goes would stay for
+/// ever, and the whole world with them.
+async fn run_on_a_node(plan: Plan, trace: Trace) -> Outcome {
+    let node = Handle::current().create_node().name("world").build();
+    let run = node.spawn(async move { world::run(&plan, &trace).await });
+    let outcome = run.await.expect("a panic of a task ends the whole run");
+    Handle::current().kill(node.id());
+    // Whatever was ended is dropped when it would go on.
+    sim_sleep(Duration::from_nanos(1)).await;
+    outcome
 }
 
 /// Counted in a run that was ended because somebody wanted that.

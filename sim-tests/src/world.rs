@@ -89,6 +89,8 @@ pub async fn run_with(plan: &Plan, trace: &Trace, main: Main) -> Outcome {
     for watcher in watchers {
         drop(watcher.await);
     }
+    cluster.end();
+    fabric.end();
     tracing::info!("checking");
     let history = shared.history.lock();
     check_history(&history, plan.drift_max_ppm(), &audit);

@@ -18,9 +18,21 @@ const INSTANCES: u64 = 3;
 #[derive(Clone, Debug, Default)]
 pub struct Registered(Arc<Mutex<Told>>);
 
-/// By agent and identifier of the service: the state that the agent acknowledged last, if nothing was ever asked of which
-/// the outcome is unknown.
-type Told = BTreeMap<(usize, String), Option<Instance>>;
+/// What all agents were told.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// By agent and identifier of the service: the state that the agent acknowledged last, if nothing was ever asked of which
+    /// the outcome is unknown.
+    pub states: BTreeMap<(usize, String), Option<Instance>>,
+    /// How often each agent has lost what it was told.
+    losses: BTreeMap<usize, u64>,
+}
+
+impl Told {
+    fn losses(&self, agent: usize) -> u64 {
+        self.losses.get(&agent).copied().unwrap_or_default()
+    }
+}
 
 /// What becomes of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +46,9 @@ pub(super) enum Instance {
 impl Registered {
     /// An agent has lost what it was told.
     pub fn forget(&self, agent: usize) {
-        self.lock().retain(|(of, _), _| *of != agent);
+        let mut told = self.lock();
+        told.states.retain(|(of, _), _| *of != agent);
+        *told.losses.entry(agent).or_default() += 1;
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Told> {
@@ -121,6 +135,7 @@ async fn deregister(client: &mut Client, place: &Place<'_>) {
 /// «Services»: registrations are persisted in the agent's data directory).
 async fn change(client: &mut Client, place: &Place<'_>, op: Op, ask: Ask<'_>, to: Instance) {
     let agent = client.agent;
+    let losses = client.shared.registered.lock().losses(agent);
     let reply = client
         .record(&place.service(), op, ask, |response| match response.status {
             200 => Some(Reply::Done { index: None }),
@@ -130,7 +145,9 @@ async fn change(client: &mut Client, place: &Place<'_>, op: Op, ask: Ask<'_>, to
         })
         .await;
     let mut told = client.shared.registered.lock();
-    let known = told.entry((agent, place.id.to_owned())).or_insert(Some(Instance::Gone));
+    // Whether it was lost with the rest, or came after that, nobody knows.
+    let reply = reply.filter(|_| told.losses(agent) == losses);
+    let known = told.states.entry((agent, place.id.to_owned())).or_insert(Some(Instance::Gone));
     // What was never answered may still be on its way, and come after this.
     if known.is_some() {
         *known = reply.map(|_| to);

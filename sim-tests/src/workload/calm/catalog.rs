@@ -105,7 +105,7 @@ async fn local(prover: &mut Client) -> Option<Local> {
 /// What the agent acknowledged and does not have, or has although it acknowledged that it is gone.
 fn forgotten(agent: usize, local: &Local, shared: &Shared) -> Vec<String> {
     let mut wrong = Vec::new();
-    for ((of, id), told) in shared.registered.lock().iter() {
+    for ((of, id), told) in &shared.registered.lock().states {
         let tags = local.services.get(id).map(|row| &row["Tags"]);
         let is_right = match told {
             _ if *of != agent => true,
