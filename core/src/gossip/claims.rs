@@ -102,6 +102,7 @@ impl Gossip {
                 self.suspicions.insert(slot, suspicion);
                 self.table.set_state(slot, State::Suspect, incarnation, Millis::at(now));
                 self.stats.suspicions += 1;
+                cx.emit(Effect::Suspected(self.table.at(slot).info.name.clone()));
             }
             State::Alive | State::Suspect => {
                 let suspicion = self.suspicions.get_mut(&slot).expect("a suspect has a suspicion");

@@ -215,6 +215,9 @@ pub enum Effect {
     },
     /// What is believed of a member changed.
     Member(MemberChange),
+    /// This member is suspected of having failed. It counts as alive until that is certain, and whoever has a choice does
+    /// well to ask others meanwhile.
+    Suspected(Text),
     /// A user event has come, once, in no particular order. Also one that this agent fired.
     UserEvent(UserEvent),
     /// An attempt to join ended.

@@ -6,8 +6,10 @@ use std::time::Duration;
 use super::Node;
 use super::jobs::{Job, JobId, Origin, Stage, Work};
 use super::peer::{Ask, AskId, PeerMessage, Serve};
+use crate::Text;
 use crate::api::Forwarded;
 use crate::format::Format;
+use crate::gossip;
 use crate::ids::{RequestId, ServerId};
 use crate::marks::{self, Mark};
 use crate::time::Now;
@@ -85,7 +87,7 @@ impl Node {
         if !self.servers.any() {
             return self.fail(now, job, "No known Consul servers");
         }
-        let Some(server) = self.servers.choose(now.mono, &mut self.rng) else {
+        let Some(server) = self.choose_server(now) else {
             return self.jobs.put(id, Job { stage: Stage::Held, ..job });
         };
         let serve = match &job.work {
@@ -97,6 +99,12 @@ impl Node {
             }
         };
         self.put_asked(job, server, Ask::Serve(serve));
+    }
+
+    /// The server that a client agent asks now.
+    pub(super) fn choose_server(&mut self, now: Now) -> Option<ServerId> {
+        let suspected = |name: &Text| self.lan.state(name) == Some(gossip::State::Suspect);
+        self.servers.choose(now.mono, &mut self.rng, suspected)
     }
 
     /// A client agent does not wait for this any more.

@@ -110,6 +110,13 @@ impl Node {
                 out.push(Output::GossipAnswer { pool, caller, bytes });
             }
             gossip::Effect::Member(change) => self.on_member_change(now, pool, change),
+            gossip::Effect::Suspected(name) => {
+                let suspect = self.cluster.lan.get(&name).and_then(Member::id);
+                if let Some(id) = suspect.filter(|_| pool == Pool::Lan && !self.about.server) {
+                    // It may have been stopped, and then says nothing for as long as anybody waits.
+                    self.ask_others(now, id);
+                }
+            }
             gossip::Effect::UserEvent(event) => {
                 if pool == Pool::Lan && events::concerns(&event, &self.about.node, &self.agent.view()) {
                     events::remember(Arc::make_mut(&mut self.cluster), event);

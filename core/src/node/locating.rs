@@ -100,7 +100,7 @@ impl Node {
         let (to, ask) = if self.about.server {
             (self.raft.leader(), Ask::Lead(call))
         } else {
-            let server = self.servers.choose(now.mono, &mut self.rng);
+            let server = self.choose_server(now);
             (server, Ask::Serve(Serve::Request(Box::new(Forwarded::Cluster(call)))))
         };
         if let Some(to) = to {

@@ -127,21 +127,24 @@ impl Servers {
     }
 
     /// Whom to ask now; `None` when every living server has failed to answer within the last second, or there is
-    /// none.
-    pub fn choose(&mut self, now: Mono, rng: &mut Rng) -> Option<ServerId> {
+    /// none. Those whose names are `suspected` of having failed are asked when there is nobody else.
+    pub fn choose(
+        &mut self,
+        now: Mono,
+        rng: &mut Rng,
+        suspected: impl Fn(&Text) -> bool,
+    ) -> Option<ServerId> {
         if let Some((id, until)) = self.chosen
             && now < until
-            && self.known.get(&id).is_some_and(|known| known.alive)
+            && self.known.get(&id).is_some_and(|known| known.alive && !suspected(&known.name))
             && !self.is_avoided(id, now)
         {
             return Some(id);
         }
-        let usable: Vec<ServerId> = self
-            .known
-            .iter()
-            .filter(|(id, known)| known.alive && !self.is_avoided(**id, now))
-            .map(|(id, _)| *id)
-            .collect();
+        let alive = self.known.iter().filter(|(id, known)| known.alive && !self.is_avoided(**id, now));
+        let (suspects, others): (Vec<_>, Vec<_>) = alive.partition(|(_, known)| suspected(&known.name));
+        let usable = if others.is_empty() { suspects } else { others };
+        let usable: Vec<ServerId> = usable.into_iter().map(|(id, _)| *id).collect();
         let count = u64::try_from(usable.len()).expect("few servers");
         if count == 0 {
             return self.least_avoided(now);
@@ -202,6 +205,10 @@ mod tests {
         }
     }
 
+    fn nobody(_: &Text) -> bool {
+        false
+    }
+
     fn upsert(servers: &mut Servers, member: Member) -> bool {
         servers.follow(&MemberChange::Upsert(member), "dc1")
     }
@@ -209,21 +216,36 @@ mod tests {
     #[test]
     fn a_server_that_does_not_answer_is_passed_over_until_its_penalty_ends() {
         let (mut servers, mut rng) = (Servers::default(), Rng::from_seed(1));
-        assert_eq!(servers.choose(Mono(0), &mut rng), None);
+        assert_eq!(servers.choose(Mono(0), &mut rng, nobody), None);
         assert!(upsert(&mut servers, member("a", 1, 1, Status::Alive)));
         assert!(upsert(&mut servers, member("b", 2, 2, Status::Alive)));
-        let first = servers.choose(Mono(0), &mut rng).expect("two are there");
-        assert_eq!(servers.choose(Mono(1), &mut rng), Some(first), "it stays with one");
+        let first = servers.choose(Mono(0), &mut rng, nobody).expect("two are there");
+        assert_eq!(servers.choose(Mono(1), &mut rng, nobody), Some(first), "it stays with one");
         servers.avoid(first, Mono(1));
-        let second = servers.choose(Mono(2), &mut rng).expect("one is left");
+        let second = servers.choose(Mono(2), &mut rng, nobody).expect("one is left");
         assert_ne!(second, first);
         servers.avoid(second, Mono(2));
-        assert_eq!(servers.choose(Mono(3), &mut rng), None);
+        assert_eq!(servers.choose(Mono(3), &mut rng, nobody), None);
         servers.avoid(first, Mono(3));
         let again = Mono(3) + PENALTY;
-        assert_eq!(servers.choose(again, &mut rng), Some(second), "the one that has failed less");
+        assert_eq!(servers.choose(again, &mut rng, nobody), Some(second), "the one that has failed less");
         servers.avoid(second, again);
-        assert_eq!(servers.choose(again, &mut rng), Some(first), "it has waited for longer");
+        assert_eq!(servers.choose(again, &mut rng, nobody), Some(first), "it has waited for longer");
+    }
+
+    #[test]
+    fn a_suspect_is_asked_when_there_is_nobody_else() {
+        let (mut servers, mut rng) = (Servers::default(), Rng::from_seed(1));
+        assert!(upsert(&mut servers, member("a", 1, 1, Status::Alive)));
+        assert!(upsert(&mut servers, member("b", 2, 2, Status::Alive)));
+        for suspect in ["a", "b", "a", "b"] {
+            let chosen = servers.choose(Mono(0), &mut rng, |name| name == suspect).expect("two are there");
+            assert_ne!(servers.get(chosen).expect("known").name, suspect);
+        }
+        assert!(servers.choose(Mono(0), &mut rng, |_| true).is_some());
+        servers.avoid(Uuid(1), Mono(0));
+        let chosen = servers.choose(Mono(1), &mut rng, |name| name == "b");
+        assert_eq!(chosen, Some(Uuid(2)), "one that did not answer is worse");
     }
 
     #[test]
@@ -232,7 +254,10 @@ mod tests {
         assert!(upsert(&mut servers, member("a", 1, 1, Status::Alive)));
         servers.avoid(Uuid(1), Mono(1));
         let first = Uuid(1);
-        assert_eq!(servers.choose(servers.next_deadline(Mono(1)).expect("a penalty"), &mut rng), Some(first));
+        assert_eq!(
+            servers.choose(servers.next_deadline(Mono(1)).expect("a penalty"), &mut rng, nobody),
+            Some(first)
+        );
     }
 
     #[test]
@@ -261,7 +286,7 @@ mod tests {
         assert!(upsert(&mut servers, member("a", 1, 1, Status::Failed)));
         let client = Member { tags: Arc::default(), ..member("c", 3, 3, Status::Alive) };
         assert!(!upsert(&mut servers, client));
-        assert_eq!(servers.choose(Mono(0), &mut rng), None);
+        assert_eq!(servers.choose(Mono(0), &mut rng, nobody), None);
         assert!(!servers.follow(&MemberChange::Upsert(member("d", 4, 4, Status::Alive)), "dc2"));
     }
 

@@ -479,7 +479,7 @@ impl Net {
             Effect::SaveKeys(keys) => self.hosts[id].keys = keys,
             Effect::SaveKnown(known) => self.hosts[id].known = known,
             Effect::NameConflict { .. } => unreachable!("names are unique here"),
-            Effect::Warn(_) => {}
+            Effect::Suspected(_) | Effect::Warn(_) => {}
         }
     }
 

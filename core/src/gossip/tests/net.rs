@@ -369,6 +369,7 @@ impl Net {
             Effect::SaveKeys(keys) => self.hosts[host].keys = keys,
             Effect::SaveKnown(known) => self.hosts[host].known = known,
             Effect::NameConflict { .. } => self.hosts[host].conflict = true,
+            Effect::Suspected(_) => {}
             Effect::Warn(line) => self.hosts[host].warnings.push(line.to_string()),
         }
     }

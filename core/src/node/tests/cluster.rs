@@ -116,6 +116,29 @@ fn a_request_goes_to_another_server_when_one_dies_and_waits_for_the_next_leader(
     assert!(String::from_utf8_lossy(&world.ask(3, get("a")).body).contains("Mg=="));
 }
 
+/// A stopped server keeps its connections and says nothing, and the client agents that had chosen it sent everything
+/// there until gossip was certain, or until the first of their requests had waited for its whole time.
+#[test]
+fn regression_what_comes_after_a_server_was_stopped_is_not_asked_of_it_for_long() {
+    for stopped in 0..3 {
+        let mut world = formed(3, 1);
+        world.ask(3, put("a", "1"));
+        world.isolate(stopped);
+        let since = world.now.mono;
+        let read = world.begin(3, get("a"));
+        let mut writes = Vec::new();
+        let done = |world: &World, id: &RequestId| world.reply(*id).is_some_and(|it| it.status == 200);
+        while !writes.iter().any(|write| done(&world, write)) {
+            writes.push(world.begin(3, put("a", "2")));
+            world.pass(Duration::from_millis(100));
+            let waited = world.now.mono.since(since);
+            assert!(waited < Duration::from_secs(4), "server {stopped}, {writes:?}");
+        }
+        let waited = world.now.mono.since(since);
+        assert!(done(&world, &read), "what may be done twice is asked of another server, after {waited:?}");
+    }
+}
+
 #[test]
 fn the_catalog_follows_who_is_there() {
     let mut world = formed(3, 2);
