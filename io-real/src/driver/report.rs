@@ -21,7 +21,9 @@ fn leader(before: &Lease, now: &Published) {
     }
     let term = now.lease.term.0;
     match now.lease.leader {
-        Some(_) if now.lease.is_leader => tracing::info!(node = %now.about.node, term, "New leader elected"),
+        Some(id) if now.lease.is_leader => {
+            tracing::info!(node = %now.about.node, %id, term, "New leader elected")
+        }
         Some(leader) => tracing::info!(id = %leader, term, "New leader elected"),
         None => tracing::warn!(term, "No leader is known"),
     }

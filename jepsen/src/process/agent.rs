@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tempfile::TempDir;
 
 use super::network::Place;
@@ -150,6 +150,14 @@ impl Agent {
             self.child = None;
         }
         Ok(status)
+    }
+
+    /// Whether it has ended by itself or by a signal, and nobody was told yet: [`Agent::ended`] still says how.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let ended = |child: &Child| waitid(WaitId::Pid(Pid::from_child(child)), look);
+        self.child.as_ref().is_some_and(|child| matches!(ended(child), Ok(Some(_))))
     }
 
     /// Whether it was started, not seen to end, and not paused.

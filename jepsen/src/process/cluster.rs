@@ -223,7 +223,8 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// If that takes longer than [`WITHIN`]: the last reason, and the end of every agent's log.
+    /// If that takes longer than [`WITHIN`], or an agent ends by itself: the last reason, and the end of every agent's
+    /// log.
     pub async fn until<T>(
         &self,
         what: &str,
@@ -237,7 +238,15 @@ impl Cluster {
                     let message = format!("not within {WITHIN:?}: {what}: {why}\n{}", self.logs());
                     return Err(io::Error::new(io::ErrorKind::TimedOut, message));
                 }
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(why) => {
+                    if let Some(ended) = self.running().find(|agent| agent.has_ended()) {
+                        let (name, logs) = (ended.name(), self.logs());
+                        return Err(io::Error::other(format!(
+                            "{name} ended by itself: {what}: {why}\n{logs}"
+                        )));
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
             }
         }
     }

@@ -283,11 +283,12 @@ pub fn elections(cluster: &Cluster, names: &BTreeMap<String, String>) -> Vec<Ele
         for line in server.log().lines().filter(|line| line.contains("New leader elected")) {
             let Some(term) = field(line, "term=").and_then(|term| term.parse().ok()) else { continue };
             let leader = match (field(line, "id="), field(line, "node=")) {
-                (Some(id), _) => names.get(id).map_or(id, String::as_str),
-                (None, Some(name)) => name,
+                // One that lost its directory has the same name under another identity, which nobody else may know.
+                (Some(id), _) => names.get(id).map_or_else(|| id.to_owned(), |name| format!("{name} {id}")),
+                (None, Some(name)) => name.to_owned(),
                 (None, None) => continue,
             };
-            elections.push(Election { seen_by: server.name().to_owned(), term, leader: leader.to_owned() });
+            elections.push(Election { seen_by: server.name().to_owned(), term, leader });
         }
     }
     elections

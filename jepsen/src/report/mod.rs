@@ -94,7 +94,7 @@ fn write_page(page: &mut String, about: &About, run: &Run, findings: &[Finding])
         )?;
     }
     writeln!(page, "</table>")?;
-    if !good {
+    if !good && !run.logs.is_empty() {
         writeln!(page, "<h2>Logs</h2>\n<pre>{}</pre>", Text(&run.logs))?;
     }
     writeln!(page, "</body>\n</html>")

@@ -14,7 +14,9 @@ use proconsul_jepsen::history::{History, Outcome};
 use proconsul_jepsen::process::cluster::Layout;
 use proconsul_jepsen::process::faults::{self, Fault};
 use proconsul_jepsen::process::server::Launch;
+use proconsul_jepsen::process::trial::{Run, findings as judged};
 use proconsul_jepsen::process::{self, kill};
+use proconsul_jepsen::report::{self, About};
 use proconsul_jepsen::suite;
 use proconsul_jepsen::workload::Random;
 
@@ -106,6 +108,9 @@ enum Scenario {
     Check {
         /// The file, JSON lines.
         history: PathBuf,
+        /// Write a page about it, as `run` does.
+        #[arg(long)]
+        report: Option<PathBuf>,
     },
 }
 
@@ -123,9 +128,18 @@ fn main() -> ExitCode {
 fn run(scenario: Scenario) -> Result<ExitCode, Box<dyn Error>> {
     match scenario {
         Scenario::Run(trial) => trial.run(),
-        Scenario::Check { history } => {
-            let file = File::open(&history).map_err(|error| format!("{}: {error}", history.display()))?;
-            Ok(code(check(&History::load(BufReader::new(file))?)))
+        Scenario::Check { history: path, report } => {
+            let file = File::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            let history = History::load(BufReader::new(file))?;
+            let Some(report) = report else { return Ok(code(check(&history))) };
+            let said = suite::check(&history, &suite::Rules::default());
+            print!("{said}");
+            let passed = said.passed();
+            let about = About { title: format!("{}, checked again", path.display()), facts: Vec::new() };
+            let page = report::page(&about, &Run::of_history(history), &judged(said));
+            std::fs::write(&report, page).map_err(|error| format!("{}: {error}", report.display()))?;
+            println!("report: {}", report.display());
+            Ok(code(passed))
         }
         Scenario::Kill {
             binary,

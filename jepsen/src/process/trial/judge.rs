@@ -102,6 +102,13 @@ pub fn judge(run: &Run) -> Vec<Finding> {
     findings
 }
 
+/// What all checkers said, one by one.
+#[must_use]
+pub fn findings(report: suite::Report) -> Vec<Finding> {
+    let of = |check: suite::Check| Finding::of_verdict(check.name, check.operations, check.verdict);
+    report.checks.into_iter().map(of).collect()
+}
+
 /// Checks a history of a trial, in which the catalog shows from a certain time on what the agents have.
 #[must_use]
 pub fn check(history: &History, converged_from: Option<Nanos>) -> Vec<Finding> {
@@ -122,9 +129,7 @@ pub fn check(history: &History, converged_from: Option<Nanos>) -> Vec<Finding> {
         Finding::of("linearizability, ?consistent", &of(Freshness::Consistent), linearizable),
         Finding::of("linearizability, default", &of(Freshness::Default), linearizable),
     ];
-    for check in suite::check(history, &rules).checks {
-        findings.push(Finding::of_verdict(check.name, check.operations, check.verdict));
-    }
+    findings.extend(self::findings(suite::check(history, &rules)));
     // By itself, because a lock whose delay is cut short is still a lock.
     findings
         .push(Finding::of("lock-delay", &locking, |history| locks::check(history, locks::Rules::default())));

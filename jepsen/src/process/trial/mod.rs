@@ -25,7 +25,7 @@ use super::recorder::Recorder;
 use crate::history::{Consistency, History, Nanos, Op};
 use crate::workload::Random;
 use clients::{Caller, Crowd, Freshness, SESSION_NODE, Shared};
-pub use judge::{Finding, Judgement, judge};
+pub use judge::{Finding, Judgement, findings, judge};
 pub use nemesis::Event;
 use nemesis::Nemesis;
 use plan::Kind;
@@ -84,6 +84,24 @@ pub struct Run {
 }
 
 impl Run {
+    /// A run of which nothing but its history is left.
+    #[must_use]
+    pub fn of_history(history: History) -> Run {
+        let ends = history.operations().iter().filter_map(|operation| operation.completed);
+        let end = ends.max().unwrap_or(0);
+        Run {
+            history,
+            events: Vec::new(),
+            mended: end,
+            recovery: Ok(Duration::ZERO),
+            last_reads: Ok(()),
+            converged_from: end,
+            elections: Vec::new(),
+            agents: Vec::new(),
+            logs: String::new(),
+        }
+    }
+
     /// The longest time without any change of a key that was acknowledged, while faults happened.
     #[must_use]
     pub fn longest_outage(&self) -> Duration {
