@@ -126,7 +126,7 @@ impl Gossip {
         outcome: Result<Text, NoExchange>,
     ) {
         let itself = outcome.as_ref().is_ok_and(|name| *name == self.config.name);
-        if purpose.is_join() && outcome.is_ok() && !itself {
+        if purpose.is_join() && outcome.is_ok() && !itself && self.leaving == Leaving::No {
             self.announce(cx);
             let time = self.intents.clock.tick();
             let name = self.config.name.clone();

@@ -158,9 +158,15 @@ impl Node {
             match step {
                 joining::Step::Resolve { ticket, name } => self.resolve(ticket, name),
                 joining::Step::Join { ticket, pool, addresses } => {
-                    let joined = self.gossip(now, pool, |gossip, cx| gossip.join(cx, addresses, ticket));
-                    if joined.is_none() {
-                        let steps = self.joining.on_joined(now.mono, ticket, 0, Some("no such pool here"));
+                    // To join is to change one's mind; an attempt that was waiting for its time must not do that.
+                    let refusal = if self.leaving.is_under_way() {
+                        Some("this agent is leaving")
+                    } else {
+                        let joined = self.gossip(now, pool, |gossip, cx| gossip.join(cx, addresses, ticket));
+                        joined.is_none().then_some("no such pool here")
+                    };
+                    if refusal.is_some() {
+                        let steps = self.joining.on_joined(now.mono, ticket, 0, refusal);
                         self.perform_joining(now, steps);
                     }
                 }

@@ -8,7 +8,7 @@ use super::super::*;
 use super::world::{Plan, World, founders, name};
 use crate::agent::Call as AgentCall;
 use crate::agent::definition::service_from_request;
-use crate::api::{Blocking, Call, Consistency, Read, Write};
+use crate::api::{Blocking, Call, ClusterCall, Consistency, Read, Write};
 use crate::gossip::{Status, tag};
 use crate::store::command::{KvCommand, KvVerb};
 use crate::store::model::Health;
@@ -198,6 +198,19 @@ fn a_leader_that_leaves_hands_over_and_is_removed() {
     assert_eq!(&world.ask(3, put("a", "2")).body[..], b"true");
     let next = world.leader().expect("another one");
     world.until("its node is gone", MINUTE, |world| world.published(next).view.node(&name(leader)).is_none());
+}
+
+/// It joined again while it was leaving, and was alive for everybody until its process ended.
+#[test]
+fn regression_whoever_is_leaving_does_not_join_again() {
+    let mut world = formed(3, 1);
+    world.step(3, Input::Leave);
+    let join = ClusterCall::Join { address: "10.0.0.1".into(), pool: crate::gossip::Pool::Lan };
+    let reply = world.ask(3, Call::Cluster(join));
+    assert_eq!(reply.status, 500, "{reply:?}");
+    assert!(String::from_utf8_lossy(&reply.body).contains("this agent is leaving"), "{reply:?}");
+    world.until("it has left", Duration::from_secs(12), |world| !world.is_alive(3));
+    assert_eq!(world.published(0).cluster.lan[&name(3)].status, Status::Left);
 }
 
 #[test]
