@@ -166,6 +166,12 @@ impl Agent {
         self.child.is_some() && !self.paused
     }
 
+    /// Whether it was started, not seen to end, and paused.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.child.is_some() && self.paused
+    }
+
     /// Gives it another place from the next start on.
     ///
     /// # Panics

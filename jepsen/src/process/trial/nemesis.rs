@@ -336,17 +336,22 @@ impl<'a> Nemesis<'a> {
                 }
             }
             Undo::Resume(at) => {
-                if self.cluster.agents[at].ended()?.is_none() {
+                // All servers may have been killed meanwhile.
+                if self.cluster.agents[at].ended()?.is_none() && self.cluster.agents[at].is_paused() {
                     self.cluster.agents[at].resume()?;
                 }
             }
             Undo::Mend(links) => {
-                for (from, to) in links {
+                for (from, to) in self.not_cut_again(links) {
                     self.cluster.network().mend(from, to)?;
                 }
             }
             Undo::Room(at, ballast) => {
-                std::fs::remove_file(ballast)?;
+                match std::fs::remove_file(ballast) {
+                    // It has lost its directory meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    done => done?,
+                }
                 // One that ended for want of room is started again.
                 self.cluster.agents[at].ended()?;
                 if !self.cluster.agents[at].is_running() {
@@ -369,6 +374,17 @@ impl<'a> Nemesis<'a> {
         }
         self.events[event].until = Some(self.now());
         Ok(())
+    }
+
+    /// Those of the links that no other fault keeps cut. Faults of links follow each other, but one that began late, for
+    /// want of servers that answer, may last into the next one.
+    fn not_cut_again(&self, mut links: Vec<(Ipv4Addr, Ipv4Addr)>) -> Vec<(Ipv4Addr, Ipv4Addr)> {
+        for (_, action) in &self.queue {
+            if let Action::Undo(_, Undo::Mend(others)) = action {
+                links.retain(|link| !others.contains(link));
+            }
+        }
+        links
     }
 
     /// A running server: the leader if that is asked for and known, otherwise another one.
