@@ -14,7 +14,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::bulk;
-use crate::checkpoints::FileCheckpoints;
+use crate::checkpoints::FjallCheckpoints;
 use crate::clock::{RealClock, TokioSpawn};
 use crate::driver::{self, End, Lanes};
 use crate::files::{DataDir, DataDirError, FileDisk, spawn_log_thread};
@@ -37,7 +37,11 @@ pub enum StartError {
         data_dir: PathBuf,
     },
     /// The checkpoint cannot be used.
-    #[error("{}", telling_remedy(.error, .data_dir))]
+    #[error(
+        "the state that was kept cannot be used: {error}; start the newer version again if there was one, or run \
+         `proconsul operator raft repair -data-dir {}` and start the agent again: it begins as a new one",
+        .data_dir.display()
+    )]
     Checkpoint {
         /// What is wrong with it.
         error: io::Error,
@@ -168,26 +172,12 @@ struct Kept {
     restored: Restored,
     /// A server's log.
     disk: Option<FileDisk>,
-    checkpoints: FileCheckpoints,
+    checkpoints: FjallCheckpoints,
 }
 
 /// The remedy that the core names, with the directory that is meant.
 fn naming_directory(error: &OpenError, data_dir: &Path) -> String {
     error.to_string().replace("-data-dir DIR", &format!("-data-dir {}", data_dir.display()))
-}
-
-/// What is wrong with the state, and what to do about it.
-fn telling_remedy(error: &io::Error, data_dir: &Path) -> String {
-    let data_dir = data_dir.display();
-    let (what, first) = match error.kind() {
-        io::ErrorKind::InvalidData => ("is damaged", ""),
-        io::ErrorKind::Unsupported => ("is another version's", "start the version again that wrote it, or "),
-        _ => ("cannot be read", "see to the disk and start the agent again, or "),
-    };
-    format!(
-        "the state in {data_dir} {what}: {error}; {first}run `proconsul operator raft repair -data-dir {data_dir}` and \
-         start the agent again: it begins as a new one"
-    )
 }
 
 fn recover(data_dir: &DataDir, id: ServerId, rng: Rng) -> Result<Kept, StartError> {
@@ -220,10 +210,10 @@ fn recover_client(data_dir: &DataDir) -> Result<Kept, StartError> {
     Ok(Kept { restored, disk: None, checkpoints })
 }
 
-fn load(data_dir: &DataDir) -> Result<(FileCheckpoints, Loaded), StartError> {
+fn load(data_dir: &DataDir) -> Result<(FjallCheckpoints, Loaded), StartError> {
     let directory = data_dir.path().join("raft").join("state");
     let bad = |error| StartError::Checkpoint { error, data_dir: data_dir.path().to_owned() };
-    let mut checkpoints = FileCheckpoints::open(&directory).map_err(bad)?;
+    let mut checkpoints = FjallCheckpoints::open(&directory).map_err(bad)?;
     let loaded = block_on(checkpoints.load()).map_err(bad)?;
     Ok((checkpoints, loaded))
 }

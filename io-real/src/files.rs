@@ -232,7 +232,7 @@ pub fn spawn_log_thread(
 }
 
 /// Makes a directory and those above it that are missing, and makes their entries durable.
-pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
+fn make_dir(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }

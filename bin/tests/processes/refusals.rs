@@ -143,34 +143,6 @@ fn a_damaged_log_is_put_aside_by_the_command_that_the_refusal_names() {
 }
 
 #[test]
-fn damage_of_what_the_agent_keeps_is_refused_with_file_and_offset() {
-    let mut agent = Agent::server();
-    let service = r#"{"Name":"web","Port":80,"Tags":["first"]}"#;
-    agent.http().ok("PUT", "/v1/agent/service/register", service);
-    agent.kill();
-    let list = fs::read_dir(agent.dir().join("data/raft/state")).expect("the state");
-    let mut files = list.map(|entry| entry.expect("an entry").path());
-    let file = files.find(|file| file.to_string_lossy().contains("/local-")).expect("what the agent keeps");
-    let pristine = fs::read(&file).expect("readable");
-    for offset in [20, 4100, pristine.len() - 1] {
-        overwrite(&file, offset, &[pristine[offset] ^ 4]);
-        says(
-            agent.refusal().line(),
-            &[
-                "the state in ",
-                "is damaged",
-                "local-",
-                "offset ",
-                "run `proconsul operator raft repair -data-dir ",
-            ],
-        );
-        overwrite(&file, offset, &[pristine[offset]]);
-    }
-    agent.start();
-    assert_eq!(agent.http().get("/v1/agent/services")["web"]["Port"], 80, "nothing was changed");
-}
-
-#[test]
 fn a_torn_tail_is_cut_and_reported() {
     let mut agent = written();
     let (file, end) = segment(&agent);
