@@ -29,8 +29,8 @@ mod writer;
 
 #[cfg(test)]
 mod crash_test;
-#[cfg(test)]
-mod test_disk;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod test_disk;
 
 pub use error::BadLog;
 pub use recovery::{Opened, Recovery, TornTail};

@@ -6,16 +6,16 @@ use super::{BadLog, DiskOp, Opened, Options, Recovery, Write};
 use crate::rng::Rng;
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct TestDisk {
+pub(crate) struct TestDisk {
     /// What a reader sees.
-    pub(super) files: BTreeMap<String, File>,
+    pub(crate) files: BTreeMap<String, File>,
     durable_names: BTreeMap<String, File>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct File {
+pub(crate) struct File {
     /// What a reader sees.
-    pub(super) view: Vec<u8>,
+    pub(crate) view: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<(usize, Vec<u8>)>,
 }
@@ -46,7 +46,7 @@ impl File {
 }
 
 impl TestDisk {
-    pub(super) fn perform(&mut self, op: &DiskOp) {
+    pub(crate) fn perform(&mut self, op: &DiskOp) {
         match op {
             DiskOp::Create { name } => {
                 assert!(self.files.insert(name.clone(), File::default()).is_none(), "{name} exists");
@@ -64,7 +64,8 @@ impl TestDisk {
         }
     }
 
-    pub(super) fn perform_all(&mut self, write: &Write) {
+    #[cfg(test)]
+    pub(crate) fn perform_all(&mut self, write: &Write) {
         write.ops.iter().for_each(|op| self.perform(op));
     }
 
@@ -76,7 +77,7 @@ impl TestDisk {
 
     /// Power is lost: each write that was not synced is kept, lost, or kept in some of its sectors; each change of the
     /// directory that was not synced is kept or undone.
-    pub(super) fn crash(&mut self, rng: &mut Rng) {
+    pub(crate) fn crash(&mut self, rng: &mut Rng) {
         let names: Vec<String> = self.files.keys().chain(self.durable_names.keys()).cloned().collect();
         for name in names {
             let visible = self.files.contains_key(&name);
@@ -91,15 +92,22 @@ impl TestDisk {
         self.durable_names = self.files.clone();
     }
 
-    pub(super) fn recover(&self, options: Options) -> Result<Opened, BadLog> {
+    #[cfg(test)]
+    pub(crate) fn recover(&self, options: Options) -> Result<Opened, BadLog> {
+        self.recover_with(options, Rng::from_seed(self.files.len() as u64))
+    }
+
+    /// What a process that starts finds; `rng` draws the salts of what it writes.
+    pub(crate) fn recover_with(&self, options: Options, rng: Rng) -> Result<Opened, BadLog> {
         let mut recovery = Recovery::begin(options, self.files.keys());
         while let Some(name) = recovery.next_file() {
             recovery.feed(&self.files[&name].view)?;
         }
-        Ok(recovery.finish(Rng::from_seed(self.files.len() as u64)))
+        Ok(recovery.finish(rng))
     }
 
-    pub(super) fn flip(&mut self, name: &str, bit: usize) {
+    #[cfg(test)]
+    pub(crate) fn flip(&mut self, name: &str, bit: usize) {
         self.files.get_mut(name).expect("a file").view[bit / 8] ^= 1 << (bit % 8);
     }
 }

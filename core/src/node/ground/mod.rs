@@ -3,6 +3,7 @@
 
 #![cfg_attr(not(test), allow(dead_code, reason = "the stories of the tests use more of it"))]
 
+mod disk;
 pub(crate) mod world;
 mod worlds;
 

@@ -1,5 +1,5 @@
-//! Several agents that keep nothing, on a network of lists: gossip, RPC and clients together, without a task or a
-//! socket.
+//! Several agents on a network of lists: gossip, RPC and clients together, without a task or a socket. They keep nothing,
+//! or servers have a disk in memory that loses what was not synced.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::super::*;
+use super::disk::{Disk, Job};
 use crate::Text;
 use crate::api::{Authorizer, Call, HttpReply, Request};
 use crate::format::{Format, Formats};
@@ -39,12 +40,17 @@ struct Agent {
     alive: bool,
     published: Arc<Published>,
     left: bool,
+    /// Counts its processes. What a former one asked for is not answered to this one.
+    life: u64,
 }
 
 /// Something that is going to happen to an agent.
 #[derive(Debug)]
 enum Event {
-    Input(usize, Input),
+    /// Something reaches an agent; if it is of a connection or answers something, then this process only.
+    Input(usize, u64, Input),
+    /// The disk of an agent's process has done what it was asked for first.
+    Disk(usize, u64),
 }
 
 /// Agents by number; servers come first.
@@ -58,11 +64,13 @@ pub struct World {
     /// Pairs that hear nothing of each other, smaller number first.
     pub cut: BTreeSet<(usize, usize)>,
     /// Who made a call over a stream: the answerer's number of it, with the caller's own.
-    callers: BTreeMap<u64, (usize, Pool, u64)>,
+    callers: BTreeMap<u64, (usize, u64, Pool, u64)>,
     replies: BTreeMap<RequestId, HttpReply>,
     pub halted: Vec<String>,
     /// Which datagrams are lost, and how many of all.
     losing: (Rng, f64),
+    /// Of agents that have one.
+    disks: BTreeMap<usize, Disk>,
     /// Agents whose next process is of an older program, which understands the first format only.
     pub old: BTreeSet<usize>,
 }
@@ -157,6 +165,16 @@ impl World {
 
     /// A world in which some agents are of an older program.
     pub fn with_old(plan: &Plan, old: BTreeSet<usize>) -> World {
+        World::with(plan, old, BTreeMap::new())
+    }
+
+    /// A world whose servers have disks.
+    pub fn with_disks(plan: &Plan, rng: &Rng) -> World {
+        let disks = (0..plan.servers).map(|server| (server, Disk::new(rng.fork(server as u64)))).collect();
+        World::with(plan, BTreeSet::new(), disks)
+    }
+
+    fn with(plan: &Plan, old: BTreeSet<usize>, disks: BTreeMap<usize, Disk>) -> World {
         let now = Now { mono: Mono(1_000_000_000), wall: Wall(0) };
         let mut world = World {
             agents: Vec::new(),
@@ -169,6 +187,7 @@ impl World {
             replies: BTreeMap::new(),
             halted: Vec::new(),
             losing: (Rng::from_seed(0), 0.0),
+            disks,
             old,
         };
         for agent in 0..plan.servers + plan.clients {
@@ -179,19 +198,33 @@ impl World {
 
     pub fn add(&mut self, plan: &Plan, agent: usize) {
         let seed = [u8::try_from(agent + 1).expect("a small world"); 32];
-        let mut node = Node::new(self.config(plan, agent), Restored::default(), seed, self.now)
-            .expect("nothing to restore");
+        let (agent_state, out) = self.process(plan, agent, seed, 0);
+        self.agents.push(agent_state);
+        self.perform(agent, out);
+    }
+
+    /// A process of an agent, and what it does first.
+    fn process(&mut self, plan: &Plan, agent: usize, seed: [u8; 32], life: u64) -> (Agent, Outbox) {
+        let restored = self.disks.get_mut(&agent).map(Disk::restore).unwrap_or_default();
+        let mut node = Node::new(self.config(plan, agent), restored, seed, self.now)
+            .expect("what was kept fits together");
         let published = node.first_publication(self.now);
         let mut out = Outbox::default();
         node.start(self.now, &mut out);
-        self.agents.push(Agent { node, id: id(agent), alive: true, published, left: false });
-        self.perform(agent, out);
+        (Agent { node, id: id(agent), alive: true, published, left: false, life }, out)
     }
 
     fn config(&self, plan: &Plan, agent: usize) -> Config {
         let mut config = config(plan, agent);
         if self.old.contains(&agent) {
             config.about.formats = FIRST;
+        }
+        if self.disks.contains_key(&agent) {
+            config.keeps_local = true;
+            config.agent.persist = true;
+            // Often, so that processes begin with one.
+            config.checkpoints =
+                CheckpointPolicy { entries: 20, trailing_entries: 10, ..CheckpointPolicy::default() };
         }
         config
     }
@@ -227,17 +260,13 @@ impl World {
         }
     }
 
-    /// Starts a new process of an agent that died. It has kept nothing.
+    /// Starts a new process of an agent that died. It begins with what its disk has, if it has one.
     pub fn restart(&mut self, plan: &Plan, agent: usize) {
         self.next += 1;
         let seed = crate::rng::Rng::from_seed(self.next).next_u64().to_le_bytes().repeat(4);
         let seed = <[u8; 32]>::try_from(seed).expect("four times eight bytes");
-        let mut node = Node::new(self.config(plan, agent), Restored::default(), seed, self.now)
-            .expect("nothing to restore");
-        let published = node.first_publication(self.now);
-        let mut out = Outbox::default();
-        node.start(self.now, &mut out);
-        self.agents[agent] = Agent { node, id: id(agent), alive: true, published, left: false };
+        let (agent_state, out) = self.process(plan, agent, seed, self.agents[agent].life + 1);
+        self.agents[agent] = agent_state;
         self.perform(agent, out);
     }
 
@@ -246,8 +275,16 @@ impl World {
     }
 
     fn later(&mut self, agent: usize, input: Input) {
+        self.later_in(agent, self.agents[agent].life, input);
+    }
+
+    fn later_in(&mut self, agent: usize, life: u64, input: Input) {
+        self.schedule(LATENCY, Event::Input(agent, life, input));
+    }
+
+    fn schedule(&mut self, after: Duration, event: Event) {
         self.next += 1;
-        self.events.insert((self.now.mono + LATENCY, self.next), Event::Input(agent, input));
+        self.events.insert((self.now.mono + after, self.next), event);
     }
 
     fn at(&self, to: SocketAddr) -> Option<usize> {
@@ -269,8 +306,8 @@ impl World {
                     self.call(from, pool, call, to, bytes, timeout);
                 }
                 Output::GossipAnswer { caller, bytes, .. } => {
-                    if let Some((asker, pool, call)) = self.callers.remove(&caller) {
-                        self.later(asker, Input::GossipAnswer { pool, call, result: Ok(bytes) });
+                    if let Some((asker, life, pool, call)) = self.callers.remove(&caller) {
+                        self.later_in(asker, life, Input::GossipAnswer { pool, call, result: Ok(bytes) });
                     }
                 }
                 Output::Peer { to, frame, .. } => self.send(from, to, frame),
@@ -284,9 +321,18 @@ impl World {
                     self.kill(from);
                 }
                 Output::Warn(_) | Output::Cancel { .. } => {}
-                other => panic!("{other:?} is not for agents that keep nothing"),
+                Output::Log(write) => self.write(from, Job::Log(write)),
+                Output::Checkpoint { op, checkpoint } => self.write(from, Job::Checkpoint(op, checkpoint)),
+                Output::SaveLocal { op, changes } => self.write(from, Job::Local(op, changes)),
+                other => panic!("{other:?} is not done here"),
             }
         }
+    }
+
+    fn write(&mut self, agent: usize, job: Job) {
+        let disk = self.disks.get_mut(&agent).expect("agents without a disk keep nothing");
+        let after = disk.begin(job);
+        self.schedule(after, Event::Disk(agent, self.agents[agent].life));
     }
 
     fn call(&mut self, from: usize, pool: Pool, call: u64, to: SocketAddr, bytes: Bytes, timeout: Duration) {
@@ -295,14 +341,13 @@ impl World {
             Some(to) if self.reaches(from, to) && self.agents[to].alive => {
                 self.next += 1;
                 let caller = self.next;
-                self.callers.insert(caller, (from, pool, call));
+                self.callers.insert(caller, (from, self.agents[from].life, pool, call));
                 self.later(to, Input::GossipCall { pool, caller, from: address(from, 8301), bytes });
             }
             Some(to) if self.reaches(from, to) => self.later(from, failed(gossip::CallError::Refused)),
             _ => {
-                self.next += 1;
-                let input = Event::Input(from, failed(gossip::CallError::TimedOut));
-                self.events.insert((self.now.mono + timeout, self.next), input);
+                let input = failed(gossip::CallError::TimedOut);
+                self.schedule(timeout, Event::Input(from, self.agents[from].life, input));
             }
         }
     }
@@ -326,6 +371,9 @@ impl World {
     /// Ends an agent's process at once.
     pub fn kill(&mut self, agent: usize) {
         self.agents[agent].alive = false;
+        if let Some(disk) = self.disks.get_mut(&agent) {
+            disk.crash();
+        }
         let gone = self.agents[agent].id;
         for other in 0..self.agents.len() {
             if self.connected.remove(&pair(agent, other)) {
@@ -346,6 +394,24 @@ impl World {
         }
     }
 
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Input(agent, life, input) => {
+                let travels_alone = matches!(input, Input::Datagram { .. } | Input::GossipCall { .. });
+                if travels_alone || self.agents[agent].life == life {
+                    self.step(agent, input);
+                }
+            }
+            Event::Disk(agent, life) => {
+                if self.agents[agent].alive && self.agents[agent].life == life {
+                    let disk = self.disks.get_mut(&agent).expect("it was asked for something");
+                    let done = disk.finish();
+                    self.step(agent, done);
+                }
+            }
+        }
+    }
+
     /// Lets the next thing happen, if it is due by `end`.
     fn advance(&mut self, end: Mono) -> bool {
         let event = self.events.first_key_value().map(|((at, _), _)| *at);
@@ -356,8 +422,8 @@ impl World {
         match (event, wake) {
             (Some(at), wake) if at <= end && wake.is_none_or(|(due, _)| at <= due) => {
                 self.now.mono = self.now.mono.max(at);
-                let (_, Event::Input(agent, input)) = self.events.pop_first().expect("just seen");
-                self.step(agent, input);
+                let (_, event) = self.events.pop_first().expect("just seen");
+                self.happen(event);
                 true
             }
             (_, Some((due, agent))) if due <= end => {
@@ -399,6 +465,11 @@ impl World {
 
     pub fn is_alive(&self, agent: usize) -> bool {
         self.agents[agent].alive
+    }
+
+    /// Whether an agent's process is the first that it had.
+    pub fn is_first_process(&self, agent: usize) -> bool {
+        self.agents[agent].life == 0
     }
 
     /// Begins a request; its reply comes later.

@@ -1,5 +1,5 @@
-//! Random worlds: servers and client agents under loss, cuts and deaths, and what must hold of them while that lasts and
-//! once it is over.
+//! Random worlds: servers and client agents under loss, cuts, deaths and restarts, and what must hold of them while that
+//! lasts and once it is over. Servers come back with what their disks have kept, client agents with nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -36,13 +36,19 @@ struct Run {
     leaders: BTreeMap<u64, usize>,
     /// Ids of services by client agent.
     services: BTreeMap<usize, BTreeSet<Text>>,
-    /// Events fired at a moment when nothing was wrong, by agents that lived on.
-    fired: Vec<Text>,
-    /// Agents that died at any time.
-    died: BTreeSet<usize>,
+    /// Events that must come to all who are to see them, as long as anybody lives who has.
+    fired: Vec<Fired>,
     /// Sessions that were created.
     sessions: BTreeMap<Uuid, Session>,
     next: u64,
+}
+
+/// An event that was fired.
+struct Fired {
+    name: Text,
+    /// Agents that belonged to the pool then, and whose processes have lived since: those that were there from the beginning,
+    /// cut off or not, and those that had come back, as they and the one who fired it saw it.
+    due: BTreeSet<usize>,
 }
 
 /// A session without a TTL, which depends on nothing but an agent.
@@ -57,7 +63,7 @@ impl Run {
     fn new(seed: u64) -> Run {
         let forming = FormingPolicy::Found(founders(SERVERS));
         let plan = Plan { servers: SERVERS, clients: CLIENTS, forming };
-        let mut world = World::new(&plan);
+        let mut world = World::with_disks(&plan, &Rng::from_seed(seed).fork(0xd15c));
         let all = SERVERS + CLIENTS;
         world.until("all see all", Duration::from_secs(60), |world| {
             world.leader().is_some() && (0..all).all(|agent| world.published(agent).cluster.lan.len() == all)
@@ -71,7 +77,6 @@ impl Run {
             leaders: BTreeMap::new(),
             services,
             fired: Vec::new(),
-            died: BTreeSet::new(),
             sessions: BTreeMap::new(),
             next: 0,
         }
@@ -175,8 +180,34 @@ impl Run {
             tag_filter: Text::default(),
             ltime: 0,
         };
-        self.fired.push(event.name.clone());
+        let sees = |a: usize, b: usize| {
+            let member = self.world.published(a).cluster.lan.get(&name(b));
+            member.is_some_and(|member| member.status == Status::Alive)
+        };
+        let belongs = |other: &usize| {
+            self.world.is_alive(*other)
+                && (self.world.is_first_process(*other) || sees(agent, *other) && sees(*other, agent))
+        };
+        let due = (0..SERVERS + CLIENTS).filter(belongs).collect();
+        self.fired.push(Fired { name: event.name.clone(), due });
         assert_eq!(self.world.ask(agent, Call::Cluster(ClusterCall::Fire(event))).status, 200);
+    }
+
+    /// Whether an agent's process has seen an event.
+    fn has_seen(&self, agent: usize, event: &Text) -> bool {
+        self.world.published(agent).cluster.events.iter().any(|known| known.name == *event)
+    }
+
+    /// Ends an agent's process. What nobody else has heard of is gone with it.
+    fn kill(&mut self, agent: usize) {
+        self.world.kill(agent);
+        let mut fired = std::mem::take(&mut self.fired);
+        for event in &mut fired {
+            event.due.remove(&agent);
+        }
+        let living: Vec<usize> = (0..SERVERS + CLIENTS).filter(|it| self.world.is_alive(*it)).collect();
+        fired.retain(|event| living.iter().any(|agent| self.has_seen(*agent, &event.name)));
+        self.fired = fired;
     }
 
     /// Something happens.
@@ -192,19 +223,20 @@ impl Run {
                 self.session(client, of);
             }
             5 if self.world.is_alive(client) => {
-                self.died.insert(client);
-                self.world.kill(client);
+                self.kill(client);
             }
             6 if !self.world.is_alive(client) => {
                 // It keeps nothing: it comes back without services.
                 self.services.insert(client, BTreeSet::new());
                 self.world.restart(&self.plan, client);
             }
-            // One server of three, once: they keep nothing, so they must not come back as if they did.
-            7 if self.died.iter().all(|agent| *agent >= SERVERS) && self.rng.below(4) == 0 => {
+            7 => {
                 let server = self.rng.below(SERVERS as u64) as usize;
-                self.died.insert(server);
-                self.world.kill(server);
+                if self.world.is_alive(server) {
+                    self.kill(server);
+                } else {
+                    self.world.restart(&self.plan, server);
+                }
             }
             8 => {
                 let (a, b) = (self.rng.below(all as u64) as usize, self.rng.below(all as u64) as usize);
@@ -225,10 +257,10 @@ impl Run {
         let [witness, other, .., victim] = living[..] else { return };
         let lasting = self.session(witness, other).expect("nothing is wrong");
         let ending = self.session(witness, victim).expect("nothing is wrong");
-        self.world.kill(victim);
+        self.kill(victim);
         let limit = self.world.now.mono + DETECTION;
         loop {
-            let leader = self.world.leader().expect("no server died");
+            let leader = self.world.leader().expect("no server dies here");
             if self.world.published(leader).view.session(ending).is_none() {
                 assert!(self.world.published(leader).view.session(lasting).is_some(), "of a living agent");
                 return;
@@ -241,6 +273,9 @@ impl Run {
     fn heal(&mut self) {
         self.world.cut.clear();
         self.world.lose(0, 0.0);
+        for server in (0..SERVERS).filter(|server| !self.world.is_alive(*server)).collect::<Vec<_>>() {
+            self.world.restart(&self.plan, server);
+        }
     }
 
     /// What must hold in the end, or what is missing yet.
@@ -276,13 +311,9 @@ impl Run {
                 return Some(format!("the catalog has {services:?} of {agent}, it has {expected:?}"));
             }
         }
-        let lasting = (0..all).filter(|agent| !self.died.contains(agent));
-        for agent in lasting {
-            let seen = &self.world.published(agent).cluster.events;
-            for event in &self.fired {
-                if !seen.iter().any(|known| known.name == *event) {
-                    return Some(format!("{agent} has not seen {event}"));
-                }
+        for Fired { name, due } in &self.fired {
+            if let Some(agent) = due.iter().find(|agent| !self.has_seen(**agent, name)) {
+                return Some(format!("{agent} has not seen {name}"));
             }
         }
         None
