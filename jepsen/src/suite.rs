@@ -89,8 +89,8 @@ impl fmt::Display for Report {
 
 /// Runs every checker that has something to judge in the history.
 ///
-/// What is restored breaks what single keys, sessions and watchers are promised; those are judged by what happened
-/// before the first restore, and the state of all keys by the whole history.
+/// What is restored breaks what single keys and sessions are promised; those are judged by what happened before the first
+/// restore; watchers of a key, and the state of all keys, by the whole history.
 #[must_use]
 pub fn check(history: &History, rules: &Rules) -> Report {
     if let Err(error) = history.validate() {
@@ -177,7 +177,7 @@ pub fn check(history: &History, rules: &Rules) -> Report {
     run(
         "watches",
         "a watcher of a key misses no last state, and its index never goes backwards",
-        single,
+        history,
         |o| matches!(o.op, Op::Watch { .. }),
         &|history| watches::check(history, watches::Rules { wake_within: rules.wake_within }),
     );

@@ -2,6 +2,9 @@
 //!
 //! A watcher asks again and again with the index of the last answer. It may miss states that were replaced quickly, but
 //! never the last one; its index never goes backwards (Consul, «Blocking Queries»); and it does not sleep through a change.
+//!
+//! A restored snapshot brings states back with the modify indexes that they had. The watcher's own index does not go back
+//! for it, and it does not miss what was restored last.
 
 use std::collections::BTreeMap;
 
@@ -36,6 +39,9 @@ pub fn check(history: &History, rules: Rules) -> Verdict {
             readings.entry(&operation.key).or_default().push(operation);
         }
     }
+    let restored = history.may_be_restored();
+    let restores = history.operations().iter().filter(|o| matches!(o.op, Op::Restore { .. }) && o.is_done());
+    let last_restore = restores.map(Operation::effect_until).max().unwrap_or(0);
     let parts = Parts::new(history);
     let keys = parts.by_key();
     for (key, readings) in readings {
@@ -44,12 +50,13 @@ pub fn check(history: &History, rules: Rules) -> Verdict {
             watchers.entry(operation.client).or_default().push(operation);
         }
         watchers.retain(|_, operations| operations.iter().any(|o| matches!(o.op, Op::Watch { .. })));
-        let changes = Changes::new(&keys[key], &readings);
+        let changes = Changes::new(&keys[key], &readings, last_restore);
         for (_, mut watcher) in watchers {
             watcher.sort_by_key(|operation| operation.invoked);
-            let result = forwards(&watcher)
-                .and_then(|()| {
-                    rules.wake_within.map_or(Ok(()), |within| changes.wakes(&watcher, within, end))
+            let result = forwards(&watcher, restored)
+                .and_then(|()| match rules.wake_within {
+                    Some(within) if !restored => changes.wakes(&watcher, within, end),
+                    _ => Ok(()),
                 })
                 .and_then(|()| changes.last_state(&watcher));
             if let Err((summary, proof)) = result {
@@ -62,8 +69,8 @@ pub fn check(history: &History, rules: Rules) -> Verdict {
 
 type Broken<'a> = (String, Vec<&'a Operation>);
 
-/// Neither the index nor the state goes backwards.
-fn forwards<'a>(watcher: &[&'a Operation]) -> Result<(), Broken<'a>> {
+/// Neither the index nor, where nothing is restored, the state goes backwards.
+fn forwards<'a>(watcher: &[&'a Operation], restored: bool) -> Result<(), Broken<'a>> {
     let mut last: Option<(&Operation, u64)> = None;
     let mut newest: Option<(&Operation, u64)> = None;
     for operation in watcher.iter().copied() {
@@ -77,7 +84,7 @@ fn forwards<'a>(watcher: &[&'a Operation]) -> Result<(), Broken<'a>> {
             return Err((format!("the index went back from {last} to {index}"), vec![before, operation]));
         }
         last = Some((operation, index));
-        if let Some(entry) = entry {
+        if let Some(entry) = entry.filter(|_| !restored) {
             if let Some((before, newest)) = newest
                 && entry.modify_index < newest
             {
@@ -99,7 +106,8 @@ struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    fn new(operations: &[&'a Operation], readings: &[&'a Operation]) -> Changes<'a> {
+    /// `restored`: when the last restore had been answered, zero without any.
+    fn new(operations: &[&'a Operation], readings: &[&'a Operation], restored: Nanos) -> Changes<'a> {
         let mut indexes: BTreeMap<&str, u64> = BTreeMap::new();
         for operation in operations {
             if let Some((Some(entry), _)) = operation.observed() {
@@ -125,7 +133,8 @@ impl<'a> Changes<'a> {
             .filter(|operation| operation.op.mutates_key() && operation.is_done())
             .map(|operation| operation.effect_until())
             .max()
-            .unwrap_or(0);
+            .unwrap_or(0)
+            .max(restored);
         let settled = readings
             .iter()
             .copied()
@@ -188,7 +197,11 @@ mod tests {
 
     fn watched(from: Nanos, to: Nanos, asked: u64, entry: Option<Entry>, index: u64) -> Operation {
         let op = Op::Watch { index: asked, consistency: Consistency::Linearizable };
-        at(7, "k", from, to).is(op, Outcome::Ok(Reply::Read { entry, index }))
+        at(7, "k", from, to).is(op, read(entry, index))
+    }
+
+    fn read(entry: Option<Entry>, index: u64) -> Outcome {
+        Outcome::Ok(Reply::Read { entry, index })
     }
 
     fn asleep(from: Nanos, asked: u64) -> Operation {
@@ -275,6 +288,24 @@ mod tests {
         passes(seen);
         history.push(asleep(24, 6));
         fails(history, None, "never saw the last state");
+    }
+
+    #[test]
+    fn a_state_may_go_back_by_a_restore_and_the_index_not() {
+        let old = || Some(Entry { value: "a".into(), modify_index: 5, lock_index: 0, session: None });
+        let history = || {
+            let mut history = two_writes();
+            history.extend([
+                at(3, "", 55, 60).done(Op::Restore { snapshot: "s".into() }),
+                at(2, "k", 70, 71).is(Op::Read { consistency: Consistency::Linearizable }, read(old(), 9)),
+                watch(1, 23, 1, "b", 6),
+            ]);
+            history
+        };
+        let with = |watched| history().into_iter().chain(watched).collect::<Vec<_>>();
+        passes(with(vec![watched(24, 61, 6, old(), 9), asleep(62, 9)]));
+        fails(with(vec![watched(24, 61, 6, old(), 5)]), None, "index went back from 6 to 5");
+        fails(with(vec![asleep(24, 6)]), None, "never saw the last state");
     }
 
     #[test]

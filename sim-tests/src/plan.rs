@@ -120,6 +120,8 @@ pub enum ClientKind {
     Set,
     /// Holds a lock, and changes something else in its name.
     Fence,
+    /// Saves the whole state, and later restores it.
+    Restorer,
 }
 
 impl ClientKind {
@@ -136,7 +138,8 @@ impl ClientKind {
             | ClientKind::Event
             | ClientKind::Transfer
             | ClientKind::Set
-            | ClientKind::Fence => false,
+            | ClientKind::Fence
+            | ClientKind::Restorer => false,
         }
     }
 }

@@ -14,7 +14,7 @@ use proconsul_io_sim::trace::Trace;
 use crate::audit::{Audit, check_history};
 use crate::cluster::{Cluster, Main};
 use crate::nemesis;
-use crate::plan::Plan;
+use crate::plan::{ClientKind, Plan};
 use crate::runner::Violation;
 use crate::workload::{Client, Shared, SharedHistory, calm};
 use crate::{server, settling};
@@ -55,6 +55,7 @@ pub async fn run_with(plan: &Plan, trace: &Trace, main: Main) -> Outcome {
         history: SharedHistory::default(),
         fresh_mode: if plan.trusts_clocks() { "" } else { "consistent" },
         nodes_go: plan.has_nodes_go(),
+        restores: plan.clients.iter().any(|client| client.kind == ClientKind::Restorer),
         audit: audit.clone(),
         registered: cluster.registered(),
         followed: Default::default(),
@@ -93,7 +94,7 @@ pub async fn run_with(plan: &Plan, trace: &Trace, main: Main) -> Outcome {
     fabric.end();
     tracing::info!("checking");
     let history = shared.history.lock();
-    check_history(&history, plan.drift_max_ppm(), &audit);
+    check_history(&history, plan, &audit);
     let (violations, counts) = audit.findings();
     Outcome { violations, counts }
 }

@@ -3,12 +3,26 @@
 use super::{Draw, Theme};
 use crate::plan::{ClientKind, ClientPlan};
 
+/// Clients do so much at most where states are restored: the order of everything on all keys is searched for then.
+const RESTORED_OPERATIONS_MAX: u32 = 100;
+
 impl Draw {
     pub(super) fn clients(&mut self, theme: Theme, safety_ms: u64) -> Vec<ClientPlan> {
-        let kinds = self.mix(theme);
+        // A restore ties all keys together and sets the catalog, sessions and locks back: seldom, and among less.
+        let restores = theme == Theme::Mixed && self.part(1).one_in(8);
+        let mut kinds = self.mix(theme);
         let think_max_ms =
             if theme == Theme::Mixed { self.choice(&[20, 100, 400]) } else { self.choice(&[10, 40]) };
-        let operations = u32::try_from((safety_ms / think_max_ms).min(400)).expect("at most 400");
+        // Readers of one agent see what it shows after a start, a snapshot, a lost leader.
+        if theme == Theme::Mixed && self.part(3).one_in(3) {
+            kinds.push(ClientKind::Reader);
+        }
+        let mut operations = u32::try_from((safety_ms / think_max_ms).min(400)).expect("at most 400");
+        if restores {
+            operations = operations.min(RESTORED_OPERATIONS_MAX);
+            let count = self.part(2).between(1, 2);
+            kinds.extend((0..count).map(|_| ClientKind::Restorer));
+        }
         let padding_max = match theme {
             Theme::Disks => self.choice(&[0, 3_000, 12_000]),
             _ => 0,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
 use proconsul_core::rng::Rng;
 use proconsul_io_sim::net::HostId;
 use proconsul_io_sim::time::{sim_now, sim_sleep};
@@ -12,7 +13,7 @@ use proconsul_jepsen::history::{Consistency, Entry, Op, OperationId, Outcome, Re
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Shared, event, fence, follower, kv, lifetime, lock, registrar, set, txn, watcher};
+use super::{Shared, event, fence, follower, kv, lifetime, lock, registrar, restorer, set, txn, watcher};
 use crate::http::{HttpClient, Lost, Response};
 use crate::plan::{ClientKind, ClientPlan};
 
@@ -92,6 +93,7 @@ impl Client {
             ClientKind::Transfer => txn::run(&mut self).await,
             ClientKind::Set => set::run(&mut self).await,
             ClientKind::Fence => fence::run(&mut self).await,
+            ClientKind::Restorer => restorer::run(&mut self).await,
         }
         self
     }
@@ -146,7 +148,7 @@ impl Client {
         &mut self,
         method: &str,
         target: &str,
-        body: String,
+        body: impl Into<Bytes>,
         limit: Duration,
     ) -> Result<Response, Lost> {
         let host = self.shared.agents[self.agent];
@@ -157,7 +159,7 @@ impl Client {
         };
         tracing::debug!(
             client = self.id, agent = self.agent, method, target,
-            answer = ?result.as_ref().map(|it| (it.status, it.text())), "asked"
+            answer = ?result.as_ref().map(|it| (it.status, shown(it))), "asked"
         );
         if bad && !self.is_loyal && !self.one_in(4) {
             self.change_agent();
@@ -260,6 +262,14 @@ impl Client {
             Reply::Read { entry, index } | Reply::ReadStale { entry, index, .. } => Some((entry, index)),
             other => unreachable!("{other:?} is not made above"),
         }
+    }
+}
+
+/// An answer for the log.
+fn shown(response: &Response) -> String {
+    match std::str::from_utf8(&response.body) {
+        Ok(text) => text.trim().to_owned(),
+        Err(_) => format!("{} bytes", response.body.len()),
     }
 }
 

@@ -9,6 +9,7 @@ mod kv;
 mod lifetime;
 mod lock;
 mod registrar;
+mod restorer;
 mod session;
 mod set;
 mod txn;
@@ -50,6 +51,8 @@ pub struct Shared {
     pub fresh_mode: &'static str,
     /// Whether nodes may disappear from the catalog at any time, and with them the sessions of clients that asked there.
     pub nodes_go: bool,
+    /// Whether earlier states may be restored: what once was may not be, and be again.
+    pub restores: bool,
     /// Where they report what breaks a promise at sight.
     pub audit: Audit,
     /// What agents were told to run.

@@ -114,7 +114,7 @@ async fn transfer(client: &mut Client, seen: &mut Accounts) {
 async fn spoil(client: &mut Client, seen: &Accounts) {
     let key = account(client.rng.below(ACCOUNTS));
     let value = holding(client, 1_000_000);
-    let condition = if client.one_in(2) {
+    let condition = if client.one_in(2) && !client.shared.restores {
         TxnVerb::CheckNotExists
     } else {
         // Indexes are never used twice, and the first ones are the group's own.
