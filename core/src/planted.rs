@@ -45,6 +45,7 @@ defects! {
     LeaseDuringHandover: "Raft: a leader keeps its lease while it hands over, which releases the voters.",
     ReadIndexWithoutQuorum: "Raft: a leader confirms a read index without asking anybody.",
     ReadIndexBeforeOwnTerm: "Raft: a new leader confirms reads before it knows what earlier terms committed.",
+    StaleAgeIgnoresApplied: "Raft: a follower that hears the leader takes its state for new, whatever it lacks.",
 
     // Raft: members and snapshots.
     ChangeWhileOpen: "Raft: members may change while the former change is not committed.",

@@ -77,6 +77,7 @@ impl Ground {
             | Bug::LeaseDuringHandover
             | Bug::ReadIndexWithoutQuorum
             | Bug::ReadIndexBeforeOwnTerm
+            | Bug::StaleAgeIgnoresApplied
             | Bug::ChangeWhileOpen
             | Bug::ChangeBeforeReady
             | Bug::SnapshotTakesOpenMembership

@@ -37,11 +37,8 @@ pub fn answer(published: &Published, read: &Read, now: Now) -> Answer {
 #[must_use]
 pub fn query_meta(published: &Published, index: u64, now: Now) -> QueryMeta {
     let lease = &published.lease;
-    let last_contact_ms = if lease.is_leader {
-        0
-    } else {
-        u64::try_from(now.mono.since(lease.last_contact).as_millis()).unwrap_or(u64::MAX)
-    };
+    let holds_lease = lease.is_leader && now.mono < lease.until;
+    let last_contact_ms = if holds_lease { 0 } else { QueryMeta::age_ms(lease.as_of, now) };
     QueryMeta { index: index.max(1), known_leader: lease.leader.is_some(), last_contact_ms }
 }
 
@@ -56,9 +53,10 @@ fn may_answer(published: &Published, read: &Read, now: Now) -> bool {
         Consistency::Consistent => false,
         Consistency::Default => holds_lease || planted(Bug::FollowerAnswersDefaultReads),
         Consistency::Stale => {
-            let fresh_enough = read
-                .max_stale
-                .is_none_or(|bound| lease.leader.is_some() && now.mono.since(lease.last_contact) <= bound);
+            let is_within = |bound| {
+                lease.leader.is_some() && lease.as_of.is_some_and(|as_of| now.mono.since(as_of) <= bound)
+            };
+            let fresh_enough = read.max_stale.is_none_or(is_within);
             // A server that knows nothing yet has nothing to say, not even something old.
             holds_lease || (lease.applied.0 > 0 && fresh_enough)
         }
@@ -100,9 +98,9 @@ mod tests {
         Lease { leader, is_leader: true, applied: LogIndex(7), until: Mono(until), ..Lease::default() }
     }
 
-    fn following(last_contact: u64) -> Lease {
-        let last_contact = Mono(last_contact);
-        Lease { leader: Some(Uuid(2)), applied: LogIndex(7), last_contact, ..Lease::default() }
+    fn following(as_of: u64) -> Lease {
+        let as_of = Some(Mono(as_of));
+        Lease { leader: Some(Uuid(2)), applied: LogIndex(7), as_of, ..Lease::default() }
     }
 
     fn at(mono: u64) -> Now {
@@ -160,7 +158,11 @@ mod tests {
     fn headers_say_how_old_an_answer_is() {
         let meta = query_meta(&published(following(1_000_000)), 0, at(43_000_000));
         assert_eq!(meta, QueryMeta { index: 1, known_leader: true, last_contact_ms: 42 });
-        let meta = query_meta(&published(leading(5)), 9, at(43_000_000));
+        let meta = query_meta(&published(leading(43_000_001)), 9, at(43_000_000));
         assert_eq!(meta, QueryMeta { index: 9, known_leader: true, last_contact_ms: 0 });
+        let deposed = Lease { as_of: Some(Mono(1_000_000)), ..leading(43_000_000) };
+        assert_eq!(query_meta(&published(deposed), 9, at(43_000_000)).last_contact_ms, 42);
+        let started = Lease { as_of: None, ..following(0) };
+        assert_eq!(query_meta(&published(started), 9, at(5)).last_contact_ms, 9_223_372_036_854);
     }
 }

@@ -37,6 +37,7 @@ use crate::store::command::{Deregistration, KvCommand, Registration};
 use crate::store::model::SessionBehavior;
 use crate::store::query::Query;
 use crate::store::{AutopilotSettings, Operation, Restore};
+use crate::time::{Mono, Now};
 
 pub use answer::{Answer, answer, query_meta};
 pub use cluster::{ClusterCall, EventsRead, Forwarded, Place, render_cluster};
@@ -303,8 +304,20 @@ pub struct QueryMeta {
     pub index: u64,
     /// Whether the answering server knows a leader.
     pub known_leader: bool,
-    /// Milliseconds since the answering server heard from the leader; zero on the leader.
+    /// The answer has everything that had been committed so many milliseconds ago: that is when the leader was heard to
+    /// say what had been committed. Zero on a leader that has a quorum.
     pub last_contact_ms: u64,
+}
+
+impl QueryMeta {
+    /// Milliseconds since a state had everything. If that is not known: as many as clients can take that count
+    /// nanoseconds in 64 bits, about 292 years (as Consul says then).
+    #[must_use]
+    pub fn age_ms(as_of: Option<Mono>, now: Now) -> u64 {
+        const UNKNOWN: u64 = i64::MAX as u64 / 1_000_000;
+        let age = as_of.map(|as_of| u64::try_from(now.mono.since(as_of).as_millis()).unwrap_or(UNKNOWN));
+        age.map_or(UNKNOWN, |age| age.min(UNKNOWN))
+    }
 }
 
 impl HttpReply {

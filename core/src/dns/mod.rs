@@ -178,7 +178,9 @@ impl Served<'_> {
         if lease.is_leader || self.now.mono < lease.until {
             return true;
         }
-        self.config.allow_stale && self.now.mono.since(lease.last_contact) <= self.config.max_stale
+        // What was kept through a restart is better than nothing; how old it is, is not known.
+        let as_of = lease.as_of.unwrap_or_default();
+        self.config.allow_stale && self.now.mono.since(as_of) <= self.config.max_stale
     }
 }
 

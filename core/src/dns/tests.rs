@@ -486,7 +486,7 @@ fn what_is_no_question_is_not_answered_or_answered_with_a_code() {
 fn a_server_that_lost_its_leader_answers_as_long_as_that_is_allowed() {
     let world = example();
     let mut published = world.served();
-    published.lease = Lease { last_contact: Mono(0), ..Lease::default() };
+    published.lease = Lease { as_of: Some(Mono(0)), ..Lease::default() };
     let mut config = DnsConfig::default();
     let packet = question("n1.node.consul.", RecordType::A).to_vec().unwrap();
     let code = |config: &DnsConfig, seconds: u64| {

@@ -34,6 +34,7 @@ mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use cluster::{Cluster, EVENTS_KEPT};
 pub use config::{BadStart, CheckpointPolicy, Config, FormingPolicy, Restored};
@@ -79,6 +80,8 @@ pub struct Admission {
     pub requests: usize,
 }
 
+/// A follower publishes how new its state is when that has moved on by so much: heartbeats alone change nothing else.
+const SHOWN_AGE_STEP: Duration = Duration::from_millis(50);
 /// So many requests may be under way, parked ones apart.
 const JOBS_MAX: usize = 16_384;
 /// So many queries may be parked.
@@ -175,6 +178,8 @@ pub struct Node {
     replies: Vec<(RequestId, api::HttpReply)>,
     frames: Vec<(ServerId, PeerMessage)>,
     publish: bool,
+    /// As of when the published state has everything.
+    shown_as_of: Option<Mono>,
 }
 
 /// A client that waits for a local service to change.
@@ -284,6 +289,7 @@ impl Node {
             replies: Vec::new(),
             frames: Vec::new(),
             publish: true,
+            shown_as_of: None,
             config,
         })
     }
@@ -457,7 +463,7 @@ impl Node {
         self.begin_checkpoint(out);
         self.write_state(out);
         self.arm_waits(now);
-        if std::mem::take(&mut self.publish) {
+        if std::mem::take(&mut self.publish) || self.has_got_newer(now) {
             out.push(Output::Publish(Arc::new(self.published(now))));
         }
         for (id, reply) in std::mem::take(&mut self.replies) {
@@ -494,6 +500,7 @@ impl Node {
     }
 
     fn published(&mut self, now: Now) -> Published {
+        self.shown_as_of = self.raft.as_of(now.mono);
         if *self.membership != *self.raft.membership() {
             self.membership = Arc::new(self.raft.membership().clone());
         }
@@ -506,7 +513,7 @@ impl Node {
                 applied: self.applied,
                 membership_index: self.raft.membership_index(),
                 until: self.raft.lease_until().unwrap_or(Mono(0)),
-                last_contact: self.raft.last_contact(now.mono).map_or(Mono(0), |ago| now.mono - ago),
+                as_of: self.shown_as_of,
             },
             membership: Arc::clone(&self.membership),
             agent: self.agent.view(),
@@ -514,6 +521,12 @@ impl Node {
             alarm: self.room.alarm(),
             about: Arc::clone(&self.about),
         }
+    }
+
+    /// Whether a follower knows its state to be much newer than readers see.
+    fn has_got_newer(&self, now: Now) -> bool {
+        let newer = self.raft.as_of(now.mono).filter(|_| !self.is_leader());
+        newer.is_some_and(|newer| self.shown_as_of.is_none_or(|shown| newer >= shown + SHOWN_AGE_STEP))
     }
 
     fn is_leader(&self) -> bool {

@@ -30,7 +30,7 @@ pub struct Published {
     pub about: Arc<About>,
 }
 
-/// Role and read lease at the moment of publication.
+/// Role, read lease and age of the view at the moment of publication.
 #[derive(Clone, Debug, Default)]
 pub struct Lease {
     /// Current term.
@@ -46,8 +46,8 @@ pub struct Lease {
     /// Until then default reads may be answered from the view without asking anybody. [`Mono::NEVER`] for a sole
     /// voter, zero when they may not.
     pub until: Mono,
-    /// When the leader was last heard of; meaningless on the leader.
-    pub last_contact: Mono,
+    /// Everything that was committed then is in the view. `None` if that is not known since the start.
+    pub as_of: Option<Mono>,
 }
 
 /// Identity and settings of the agent that clients may see.

@@ -262,16 +262,18 @@ impl Node {
 
     /// Whether a read may be answered from the state as it is, whatever others have.
     fn is_fresh_enough(&self, now: Now, read: &Read) -> bool {
-        let is_within = |max| self.raft.last_contact(now.mono).is_some_and(|ago| ago <= max);
+        let is_within = |max| {
+            let as_of = self.raft.as_of(now.mono);
+            self.raft.leader().is_some() && as_of.is_some_and(|as_of| now.mono.since(as_of) <= max)
+        };
         read.consistency == Consistency::Stale && read.max_stale.is_none_or(is_within)
     }
 
     fn meta(&self, now: Now, index: u64) -> QueryMeta {
-        let last_contact = self.raft.last_contact(now.mono).unwrap_or(Duration::MAX);
         QueryMeta {
             index: index.max(1),
             known_leader: self.raft.leader().is_some(),
-            last_contact_ms: u64::try_from(last_contact.as_millis()).unwrap_or(u64::MAX),
+            last_contact_ms: QueryMeta::age_ms(self.raft.as_of(now.mono), now),
         }
     }
 

@@ -93,7 +93,6 @@ impl Raft {
     pub(super) fn on_election_timeout(&mut self, cx: &mut Cx<'_, Effect>) {
         assert!(!matches!(self.state, State::Leader(_)), "a leader waits for no election");
         self.leader = None;
-        self.heard = None;
         self.state = State::Follower;
         self.arm_election(cx);
         if !self.is_electable() {
@@ -142,7 +141,7 @@ impl Raft {
         self.set_hard(HardState { term, vote });
         self.leader = None;
         self.founding = None;
-        self.heard = None;
+        self.recency.forget_leader();
         self.verified = self.commit;
         self.owed = None;
     }

@@ -13,13 +13,13 @@ impl Raft {
     /// The leader of the present term showed a sign of life.
     pub(super) fn hear(&mut self, cx: &mut Cx<'_, Effect>) {
         assert!(matches!(self.state, State::Follower), "only a follower listens to a leader");
-        self.heard = Some(cx.now.mono);
         self.suspect = false;
         self.arm_election(cx);
     }
 
     pub(super) fn on_append(&mut self, cx: &mut Cx<'_, Effect>, leader: ServerId, append: Append) {
         let Append { prev, entries, commit, round, promise, voter: _ } = append;
+        self.on_told(cx.now.mono, commit);
         if promise {
             let to = TransferMark { leader, term: self.hard.term, round };
             self.promise.renew(cx.now.mono, &self.timing, to);

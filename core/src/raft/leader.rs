@@ -152,6 +152,7 @@ impl Raft {
 
     /// Leads no more, or stands for election no more.
     pub(super) fn become_follower(&mut self, cx: &mut Cx<'_, Effect>) {
+        self.keep_recency();
         if let State::Leader(lead) = std::mem::replace(&mut self.state, State::Follower) {
             for ticket in lead.reads.tickets() {
                 marks::hit(Mark::ReadsFailed);

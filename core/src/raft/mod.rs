@@ -25,6 +25,7 @@ mod membership;
 mod message;
 mod progress;
 mod read_index;
+mod recency;
 mod replication;
 mod snapshot;
 #[cfg(test)]
@@ -52,6 +53,7 @@ use leader::Leadership;
 use lease::Promise;
 use log::Log;
 pub use membership::MembershipChange;
+use recency::Recency;
 use snapshot::Incoming;
 
 /// Who this server is and how it behaves.
@@ -140,8 +142,8 @@ pub struct Raft {
     state: State,
     /// The leader of the present term, if known. Never changes within a term, except to unknown and back.
     leader: Option<ServerId>,
-    /// When the leader of the present term was last heard.
-    heard: Option<Mono>,
+    /// How old the state is, as far as others have told.
+    recency: Recency,
     promise: Promise,
     /// As a follower: up to here the log agrees with the present leader's. At least `commit`.
     verified: LogIndex,
@@ -277,7 +279,7 @@ impl Raft {
             emitted: snapshot.index,
             state: State::Follower,
             leader: None,
-            heard: None,
+            recency: Recency::default(),
             promise,
             verified: snapshot.index,
             owed: None,
@@ -484,6 +486,7 @@ impl Raft {
             self.emitted = self.commit;
             cx.emit(Effect::Commit { entries });
         }
+        self.settle_recency();
         cx.effects.append(&mut self.out.reads);
         if !is_loss && before != after {
             cx.emit(Effect::RoleChanged);
@@ -670,17 +673,6 @@ impl Raft {
                 lead.lease_until(self.id, self.log.membership(), &self.timing)
             }
             State::Leader(_) | State::Follower | State::PreCandidate(_) | State::Candidate(_) => None,
-        }
-    }
-
-    /// Time since the leader was last heard; zero for the leader itself; `None` if this term has no known leader.
-    #[must_use]
-    pub fn last_contact(&self, now: Mono) -> Option<Duration> {
-        match self.state {
-            State::Leader(_) => Some(Duration::ZERO),
-            State::Follower | State::PreCandidate(_) | State::Candidate(_) => {
-                self.heard.map(|heard| now.since(heard))
-            }
         }
     }
 

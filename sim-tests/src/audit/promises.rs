@@ -3,22 +3,35 @@
 //!
 //! Default reads count as linearizable: the workloads only make them where no clock drifts beyond the configured bound.
 //! When agents have brought their registrations to the catalog is looked at directly, in calm.
+//!
+//! How old a stale reading may be counts from when a message of the leader came, and for as long as the leader may not
+//! know yet that it is deposed. So it is judged where messages come soon, see [`Hold`].
 
-use proconsul_jepsen::history::{History, Outcome};
+use proconsul_core::raft::Timing as Raft;
+use proconsul_io_sim::time::nanos;
+use proconsul_jepsen::history::{Consistency, History, Nanos, Operation, Outcome, Reply};
 use proconsul_jepsen::sessions::Timing;
+use proconsul_jepsen::stale;
 use proconsul_jepsen::suite::{self, Rules};
 
 use super::Audit;
+use crate::plan::{Fault, Plan};
 
 /// Half a millisecond is what the simulation's own timers may round away.
 const TIMER_SLACK_NS: u64 = 500_000;
+/// After a link was mended or a process resumed, for so long what is late comes in.
+const AFTERMATH_NS: u64 = 2_000_000_000;
+/// Lost frames of a connection are sent again, and datagrams that are held back come, within this time.
+const RESENT_NS: u64 = 1_000_000_000;
 
-/// Checks every promise on the whole history and counts its operations. `drift_ppm` is the worst drift of any server.
-pub fn check_history(history: &History, drift_ppm: u64, audit: &Audit) {
-    let rules = Rules { timing: Timing { drift_ppm, slack: TIMER_SLACK_NS }, ..Rules::default() };
+/// Checks every promise on the whole history and counts its operations.
+pub fn check_history(history: &History, plan: &Plan, audit: &Audit) {
+    let timing = Timing { drift_ppm: plan.drift_max_ppm(), slack: TIMER_SLACK_NS };
+    let rules = Rules { timing, ..Rules::default() };
     for check in suite::check(history, &rules).failed() {
         audit.report(check.name, check.verdict.to_string());
     }
+    check_ages(history, plan, timing, audit);
     for operation in history.operations() {
         let outcome = match operation.outcome {
             Outcome::Ok(_) => "answered",
@@ -26,5 +39,89 @@ pub fn check_history(history: &History, drift_ppm: u64, audit: &Audit) {
             Outcome::Unknown => "unknown",
         };
         audit.count(&format!("operations {outcome}"), 1);
+    }
+}
+
+/// A time during which what the leader says may be held up on its way for long.
+struct Hold {
+    from: Nanos,
+    to: Nanos,
+}
+
+impl Hold {
+    fn of(at_ms: u64, fault: &Fault) -> Option<Hold> {
+        let ms = match fault {
+            Fault::Partition { ms, .. }
+            | Fault::Isolate { ms, .. }
+            | Fault::CutPair { ms, .. }
+            | Fault::Sever { ms, .. }
+            | Fault::Weather { ms, .. }
+            | Fault::SlowLink { ms, .. }
+            | Fault::Pause { ms, .. } => *ms,
+            Fault::CutClients { .. }
+            | Fault::Kill { .. }
+            | Fault::KillAll { .. }
+            | Fault::Drift { .. }
+            | Fault::WallJump { .. }
+            | Fault::SlowDisk { .. }
+            | Fault::FailingDisk { .. }
+            | Fault::FailingReads { .. }
+            | Fault::FullDisk { .. }
+            | Fault::Rot { .. }
+            | Fault::Wipe { .. }
+            | Fault::AddServer
+            | Fault::Leave { .. }
+            | Fault::RemovePeer { .. }
+            | Fault::TransferLeader { .. }
+            | Fault::Upgrade { .. } => return None,
+        };
+        let from = at_ms * 1_000_000;
+        Some(Hold { from, to: from + ms * 1_000_000 + AFTERMATH_NS })
+    }
+
+    /// Whether a stale answer may rest on what was held up.
+    fn excuses(&self, operation: &Operation, slack: Nanos) -> bool {
+        let told = match operation.reply() {
+            Some(Reply::ReadStale { last_contact, .. }) => *last_contact,
+            _ => 0,
+        };
+        let told = told + told / 10 + slack;
+        let earliest = operation.invoked.saturating_sub(told);
+        earliest <= self.to && operation.completed.is_none_or(|at| self.from <= at)
+    }
+}
+
+/// A server that says how old its answer is has applied all that was committed then.
+fn check_ages(history: &History, plan: &Plan, timing: Timing, audit: &Audit) {
+    // What is restored is old, and clocks without a bound do not count.
+    if history.may_be_restored() || !plan.trusts_clocks() {
+        return;
+    }
+    let holds: Vec<Hold> =
+        plan.faults.iter().filter_map(|timed| Hold::of(timed.at_ms, &timed.fault)).collect();
+    let latency = plan.net.quality.latency_max_us * 1_000;
+    // A leader that lost its quorum steps down within an election timeout.
+    let slack = nanos(Raft::default().election) + 2 * latency + RESENT_NS;
+    let is_stale =
+        |operation: &Operation| operation.op.consistency().is_some_and(|it| it != Consistency::Linearizable);
+    let mut judged = 0;
+    let kept: History = history
+        .operations()
+        .iter()
+        .filter(|operation| {
+            let keeps = !is_stale(operation) || !holds.iter().any(|hold| hold.excuses(operation, slack));
+            judged += u64::from(keeps && is_stale(operation));
+            keeps
+        })
+        .cloned()
+        .collect();
+    if judged == 0 {
+        return;
+    }
+    audit.count("ages of stale readings", judged);
+    let timing = Timing { slack: timing.slack + slack, ..timing };
+    let verdict = stale::check(&kept, stale::Rules { timing, bounded: true });
+    if !verdict.is_valid() {
+        audit.report("stale bounds", verdict.to_string());
     }
 }

@@ -64,15 +64,20 @@ pub(super) async fn run(client: &mut Client) {
 /// A reader gives up on an answer after this long: it is to ask often.
 const READER_PATIENCE: Duration = Duration::from_millis(800);
 
-/// Reads and nothing else, so that a leader without a majority has somebody to mislead.
+/// Reads and nothing else, so that a leader without a majority, and a server that has just been started, have somebody to
+/// mislead.
 pub(super) async fn read_on(client: &mut Client) {
     for number in 0.. {
         if client.must_stop() {
             return;
         }
         let key = client.key("k", KEYS);
-        let mode = if number % 2 == 0 { "consistent" } else { client.shared.fresh_mode };
-        let op = Op::Read { consistency: Consistency::Linearizable };
+        let (mode, consistency) = match number % 3 {
+            0 => ("consistent", Consistency::Linearizable),
+            1 => (client.shared.fresh_mode, Consistency::Linearizable),
+            _ => ("stale", Consistency::Stale),
+        };
+        let op = Op::Read { consistency };
         client.observe(&key, format!("/v1/kv/{key}?{mode}"), op, READER_PATIENCE).await;
         client.think().await;
     }

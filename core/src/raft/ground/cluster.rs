@@ -11,7 +11,7 @@ use super::audit::{self, Auditor};
 use crate::cx::{self, Cx};
 use crate::ids::{LogIndex, ServerId, Uuid};
 use crate::raft::{
-    Config, Effect, Entry, HardState, Limits, Member, Membership, Message, PersistToken, Raft, Record,
+    Body, Config, Effect, Entry, HardState, Limits, Member, Membership, Message, PersistToken, Raft, Record,
     Recovered, Role, SnapshotMeta, Timer, Timing,
 };
 use crate::rng::Rng;
@@ -303,6 +303,13 @@ impl Cluster {
         result
     }
 
+    /// Whether a follower says that it has everything that is committed by now.
+    fn calls_itself_new(&self, at: usize) -> bool {
+        let now = self.local(at, self.now);
+        let raft = self.servers[at].raft.as_ref().expect("runs");
+        raft.role() == Role::Follower && raft.as_of(now) == Some(now)
+    }
+
     fn perform(&mut self, at: usize, effect: Effect) {
         match effect {
             Effect::Send { to, message } => self.send(at, position(to), message),
@@ -455,7 +462,23 @@ impl Cluster {
             // A link that is cut loses what is on it.
             Event::Deliver { from, .. } if self.cut.contains(&(from, to)) => {}
             Event::Deliver { from, message } => {
+                let told = match &message.body {
+                    Body::Append(append) => Some(append.commit),
+                    _ => None,
+                };
+                let before = self.calls_itself_new(to);
                 self.call(to, |raft, cx| raft.on_message(cx, id(from), message));
+                if let Some(told) = told
+                    && !before
+                    && self.calls_itself_new(to)
+                {
+                    let raft = self.servers[to].raft.as_ref().expect("runs");
+                    let reached = raft.commit_index();
+                    assert!(
+                        reached >= told,
+                        "a follower is as new as what it has applied, not as the last sign of life: {reached} {told}"
+                    );
+                }
             }
             _ if !is_of_this_life => {}
             Event::Wake => self.wake(to),

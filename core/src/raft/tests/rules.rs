@@ -500,3 +500,31 @@ fn a_server_that_has_nothing_gives_no_vote_that_others_count_on() {
         assert_eq!(bench.raft.term(), Term(0), "nothing was changed");
     }
 }
+
+/// Consul, «Consistency Modes»: the time since the last contact «can be used to gauge the staleness». That needs more than
+/// a sign of life.
+#[test]
+fn a_follower_is_as_new_as_the_last_message_whose_commit_index_it_has_reached() {
+    let mut bench = Bench::of_three(&[1, 2]);
+    let ago = |bench: &Bench| bench.raft.as_of(bench.now).map(|as_of| bench.now.since(as_of).as_millis());
+    let pass = |bench: &mut Bench| bench.wait(Duration::from_millis(10));
+    assert_eq!(ago(&bench), None, "nobody has told it anything since its start");
+    bench.append(1, 3, at(2, 2), &[], 2);
+    assert_eq!(ago(&bench), None, "a new leader does not know yet what earlier ones have committed");
+    bench.append(1, 3, at(2, 2), &[3], 3);
+    assert_eq!(ago(&bench), Some(0));
+    pass(&mut bench);
+    bench.append(1, 3, at(3, 3), &[], 5);
+    pass(&mut bench);
+    bench.append(1, 3, at(5, 3), &[], 6);
+    assert_eq!(ago(&bench), Some(20), "what it lacks has been committed since");
+    bench.append(1, 3, at(3, 3), &[3, 3], 5);
+    assert_eq!(ago(&bench), Some(10), "it has what was committed by then");
+    bench.append(1, 3, at(3, 3), &[], 3);
+    assert_eq!(ago(&bench), Some(10), "what was overtaken on its way tells nothing");
+    bench.append(1, 3, at(5, 3), &[3], 6);
+    assert_eq!(ago(&bench), Some(0));
+    pass(&mut bench);
+    bench.ask(2, 4, at(6, 3), None);
+    assert_eq!(ago(&bench), Some(10), "it grows older without a leader");
+}
