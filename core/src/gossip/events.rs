@@ -127,6 +127,7 @@ impl Gossip {
         }
         if self.events.take(event) {
             cx.emit(Effect::UserEvent(event.owned()));
+            self.known_changed(cx);
             let topic = Topic::Event(event.time, hash(event.name) ^ event.id.0 as u64);
             self.broadcast(cx, topic, &Message::Event(event.clone()));
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::leave::Leaving;
 use super::member::{Millis, State};
 use super::push_pull::NoExchange;
-use super::types::{Effect, Status};
+use super::types::{Clocks, Effect, Status};
 use super::{Gossip, Timer};
 use crate::Text;
 use crate::cx::Cx;
@@ -63,12 +63,19 @@ pub(super) struct Known {
     /// From the last run; not tried yet.
     untried: Vec<SocketAddr>,
     saved: BTreeSet<SocketAddr>,
+    /// Saved last by this run.
+    clocks: Clocks,
     saved_at: Option<Mono>,
 }
 
 impl Known {
     pub fn new(addresses: Vec<SocketAddr>) -> Known {
-        Known { saved: addresses.iter().copied().collect(), untried: addresses, saved_at: None }
+        Known {
+            saved: addresses.iter().copied().collect(),
+            untried: addresses,
+            clocks: Clocks::default(),
+            saved_at: None,
+        }
     }
 }
 
@@ -179,7 +186,7 @@ impl Gossip {
         }
     }
 
-    /// The set of addresses for the next start may have changed.
+    /// The set of addresses for the next start, or the time of events, may have changed.
     pub(super) fn known_changed(&mut self, cx: &mut Cx<'_, Effect>) {
         if self.leaving == Leaving::No && self.deadline(cx, Timer::SaveKnown).is_none() {
             let now = cx.mono();
@@ -199,6 +206,12 @@ impl Gossip {
             .take(KNOWN_MAX)
             .map(|entry| entry.info.address)
             .collect();
+        let clocks = self.clocks();
+        if clocks != self.known.clocks {
+            self.known.saved_at = Some(cx.mono());
+            self.known.clocks = clocks;
+            cx.emit(Effect::SaveClocks(clocks));
+        }
         // Whoever sees nobody keeps what it knew: they may come back.
         if alive != self.known.saved && !alive.is_empty() {
             self.known.saved_at = Some(cx.mono());

@@ -39,6 +39,7 @@ impl Gossip {
         let time = self.intents.clock.tick();
         let (name, incarnation) = (self.config.name.clone(), self.incarnation());
         self.table.set_intent(self.me, true, time);
+        cx.emit(Effect::SaveClocks(self.clocks()));
         let others = self.table.alive() > 1;
         self.table.set_state(self.me, State::Left, incarnation, Millis::at(cx.mono()));
         self.tell(cx, self.me);

@@ -58,7 +58,7 @@ pub use packet::{PACKET_BYTES_MAX, STREAM_BYTES_MAX, VERSION};
 pub use stats::{Dropped, Stats};
 pub use timer::Timer;
 pub use types::{
-    CallError, EVENT_BYTES_MAX, EVENT_ENCODED_BYTES_MAX, Effect, EventTooBig, META_BYTES_MAX, Member,
+    CallError, Clocks, EVENT_BYTES_MAX, EVENT_ENCODED_BYTES_MAX, Effect, EventTooBig, META_BYTES_MAX, Member,
     MemberChange, Pool, Status, UserEvent, tag,
 };
 
@@ -182,6 +182,23 @@ impl Gossip {
             table,
             rng,
             config,
+        }
+    }
+
+    /// Lamport times go on above these, which an earlier run saved; to be called before [`Gossip::start`]. Whoever began
+    /// anew would fire events that members which stayed take for long gone.
+    pub fn resume(&mut self, clocks: Clocks) {
+        // Absurd times were never reached by counting, and are left.
+        let _ = self.intents.clock.witness(clocks.member);
+        let _ = self.events.clock.witness(clocks.event);
+        let _ = self.queries.clock.witness(clocks.query);
+    }
+
+    fn clocks(&self) -> Clocks {
+        Clocks {
+            member: self.intents.clock.time(),
+            event: self.events.clock.time(),
+            query: self.queries.clock.time(),
         }
     }
 

@@ -23,6 +23,6 @@ pub enum Timer {
     Reap,
     /// A random failed member is tried again.
     Reconnect,
-    /// The addresses of known members are saved.
+    /// The addresses of known members and the lamport times are saved.
     SaveKnown,
 }

@@ -174,6 +174,17 @@ pub enum EventTooBig {
     Encoded,
 }
 
+/// Lamport times of a pool, as far as a member knows them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clocks {
+    /// Of intents to join and to leave.
+    pub member: u64,
+    /// Of user events.
+    pub event: u64,
+    /// Of internal queries.
+    pub query: u64,
+}
+
 /// Why a call over a stream has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallError {
@@ -242,6 +253,8 @@ pub enum Effect {
     SaveKeys(Vec<super::Key>),
     /// Keep these addresses for rejoining after a restart. An empty list after a leave in good order.
     SaveKnown(Vec<SocketAddr>),
+    /// Keep these times for [`super::Gossip::resume`] after a restart.
+    SaveClocks(Clocks),
     /// Another agent has this member's name and most members know that one: this agent cannot stay. The node halts.
     NameConflict {
         /// Where the other agent is.

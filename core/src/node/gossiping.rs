@@ -9,7 +9,7 @@ use super::{Node, events, forming};
 use crate::Text;
 use crate::boundary::{Outbox, Output};
 use crate::cx::Cx;
-use crate::gossip::{self, Gossip, Key, KeysChange, KeysReport, Member, MemberChange, Pool, Status};
+use crate::gossip::{self, Clocks, Gossip, Key, KeysChange, KeysReport, Member, MemberChange, Pool, Status};
 use crate::ids::{OpId, RequestId, ServerId};
 use crate::time::Now;
 
@@ -23,6 +23,8 @@ const VERSION: u8 = 1;
 pub(super) struct Kept {
     pub(super) keys: Option<Vec<Key>>,
     pub(super) known: Vec<SocketAddr>,
+    /// Absent in what versions before kept.
+    pub(super) clocks: Clocks,
 }
 
 fn kept_key(pool: Pool, what: &str) -> Text {
@@ -53,6 +55,9 @@ pub(super) fn kept(pool: Pool, local: &[(Text, Bytes)]) -> Result<Kept, String> 
     }
     if let Some(value) = value("known") {
         kept.known = decode(value).ok_or_else(|| bad("addresses"))?;
+    }
+    if let Some(value) = value("clocks") {
+        kept.clocks = decode(value).ok_or_else(|| bad("clocks"))?;
     }
     Ok(kept)
 }
@@ -145,6 +150,9 @@ impl Node {
             }
             gossip::Effect::SaveKnown(known) => {
                 self.keep([(kept_key(pool, "known"), Some(encode(&known)))], None);
+            }
+            gossip::Effect::SaveClocks(clocks) => {
+                self.keep([(kept_key(pool, "clocks"), Some(encode(&clocks)))], None);
             }
         }
     }
@@ -266,5 +274,25 @@ impl Node {
             let steps = self.joining.on_resolved(ticket, &name, result);
             self.perform_joining(now, steps);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_gossip_keeps_is_read_with_and_without_clocks() {
+        let known: Vec<SocketAddr> = vec![([10, 0, 0, 1], 8301).into()];
+        let mut local = vec![(Text::new("gossip/lan/known"), encode(&known))];
+        let before = kept(Pool::Lan, &local).expect("as versions before wrote it");
+        assert_eq!((before.known, before.clocks), (known, Clocks::default()));
+        let clocks = Clocks { member: 3, event: 300, query: 2 };
+        assert_eq!(encode(&clocks).as_ref(), [1, 3, 172, 2, 2], "the format is stable");
+        local.push((Text::new("gossip/lan/clocks"), encode(&clocks)));
+        assert_eq!(kept(Pool::Lan, &local).expect("as this version writes it").clocks, clocks);
+        assert_eq!(kept(Pool::Wan, &local).expect("of another pool").clocks, Clocks::default());
+        local.push((Text::new("gossip/wan/clocks"), Bytes::from_static(&[2, 0])));
+        assert!(kept(Pool::Wan, &local).is_err());
     }
 }

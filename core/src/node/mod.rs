@@ -223,7 +223,9 @@ impl Node {
             // What the ring has become in the running cluster counts, not what the configuration began with.
             let ring = kept.keys.filter(|ring| keeps_keys && !ring.is_empty());
             config.keys = ring.unwrap_or(config.keys);
-            Ok::<_, BadStart>(Gossip::new(pool, config, kept.known, rng.fork(label), now))
+            let mut gossip = Gossip::new(pool, config, kept.known, rng.fork(label), now);
+            gossip.resume(kept.clocks);
+            Ok::<_, BadStart>(gossip)
         };
         let lan = pool(Pool::Lan, &config.lan, 4)?;
         let wan = config.wan.as_ref().map(|config| pool(Pool::Wan, config, 5)).transpose()?;

@@ -478,6 +478,8 @@ impl Net {
             Effect::Keys { report, .. } => self.reports.push((id, report)),
             Effect::SaveKeys(keys) => self.hosts[id].keys = keys,
             Effect::SaveKnown(known) => self.hosts[id].known = known,
+            // Whole pools do not restart here.
+            Effect::SaveClocks(_) => {}
             Effect::NameConflict { .. } => unreachable!("names are unique here"),
             Effect::Suspected(_) | Effect::Warn(_) => {}
         }

@@ -296,6 +296,27 @@ fn regression_a_newcomer_hears_of_events_that_are_fired_by_a_member_whose_clock_
     assert_eq!(net.hosts[host].events[0].id.0, 100);
 }
 
+/// Each process began with its clocks at zero, and the event was taken for one of long ago.
+#[test]
+fn regression_an_event_that_a_restarted_member_fires_at_once_reaches_those_who_stayed() {
+    let mut net = Net::of(20, 4);
+    for number in 1..=600 {
+        net.act(3, |gossip, cx| gossip.fire(cx, event("deploy", number)).unwrap());
+        net.run_for(Duration::from_millis(50));
+    }
+    net.run_until(120, "all have kept the time", |net| net.hosts.iter().all(|host| host.clocks.event >= 600));
+    for server in 0..3 {
+        net.kill(server);
+    }
+    net.run_until(60, "they have failed", |net| (0..3).all(|of| net.status(3, of) == Some(Status::Failed)));
+    for server in 0..3 {
+        net.restart(server, |_| ());
+    }
+    let time = net.act(0, |gossip, cx| gossip.fire(cx, event("deploy", 1_000)).unwrap());
+    assert!(time > 600, "{time}");
+    net.run_until(90, "it has come", |net| net.hosts[3].events.last().is_some_and(|it| it.id.0 == 1_000));
+}
+
 #[test]
 fn an_event_that_is_too_big_is_refused_in_the_known_words() {
     let mut net = Net::of(17, 1);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::cx::{self, Cx};
 use crate::gossip::{
-    CallError, Config, Effect, Gossip, Key, KeysReport, Member, Pool, Profile, Roster, State, Status,
+    CallError, Clocks, Config, Effect, Gossip, Key, KeysReport, Member, Pool, Profile, Roster, State, Status,
     UserEvent, tag,
 };
 use crate::ids::Uuid;
@@ -42,6 +42,7 @@ pub struct Host {
     backlog: Vec<Arrival>,
     outbox: Vec<Effect>,
     pub known: Vec<SocketAddr>,
+    pub clocks: Clocks,
     pub keys: Vec<Key>,
     pub events: Vec<UserEvent>,
     pub joined: Vec<(u64, usize, Option<String>)>,
@@ -157,6 +158,7 @@ impl Net {
             backlog: Vec::new(),
             outbox: Vec::new(),
             known: Vec::new(),
+            clocks: Clocks::default(),
             keys: config.keys.clone(),
             events: Vec::new(),
             joined: Vec::new(),
@@ -181,6 +183,7 @@ impl Net {
         change(&mut at.config);
         at.config.keys.clone_from(&at.keys);
         at.gossip = Gossip::new(self.pool, at.config.clone(), at.known.clone(), Rng::from_seed(seed), now);
+        at.gossip.resume(at.clocks);
         at.timers = Timers::default();
         at.armed = Mono::NEVER;
         at.era += 1;
@@ -368,6 +371,7 @@ impl Net {
             Effect::Keys { report, .. } => self.hosts[host].reports.push(report),
             Effect::SaveKeys(keys) => self.hosts[host].keys = keys,
             Effect::SaveKnown(known) => self.hosts[host].known = known,
+            Effect::SaveClocks(clocks) => self.hosts[host].clocks = clocks,
             Effect::NameConflict { .. } => self.hosts[host].conflict = true,
             Effect::Suspected(_) => {}
             Effect::Warn(line) => self.hosts[host].warnings.push(line.to_string()),
