@@ -88,7 +88,9 @@ impl Store {
             Restore::Piece { id, number, rows } => {
                 let staging = self.staging.as_mut().filter(|staging| staging.id == *id);
                 let Some(staging) = staging else {
-                    return refused("the restore was given up: another one has begun");
+                    return refused(
+                        "the restore was given up: another one has begun, or no piece came for minutes",
+                    );
                 };
                 if staging.pieces.len() as u64 != *number {
                     return refused("pieces of a snapshot must come in order, each once");
@@ -118,7 +120,7 @@ impl Store {
 
     fn finish_restore(&mut self, change: &mut Change, id: Uuid, pieces: u64) -> Response {
         let Some(staging) = self.staging.as_ref().filter(|staging| staging.id == id) else {
-            return refused("the restore was given up: another one has begun");
+            return refused("the restore was given up: another one has begun, or no piece came for minutes");
         };
         if staging.pieces.len() as u64 != pieces {
             return refused("pieces of the snapshot are missing");
@@ -152,6 +154,12 @@ impl Store {
         change.touch(WatchKey::All);
         change.replaced = true;
         Response::Done
+    }
+
+    /// The restore that is under way, and how many pieces have come.
+    #[must_use]
+    pub fn restoring(&self) -> Option<(Uuid, u64)> {
+        self.staging.as_ref().map(|staging| (staging.id, staging.pieces.len() as u64))
     }
 
     /// The store as it is to be saved: without what is part of no state but on its way to become one. A cheap clone.

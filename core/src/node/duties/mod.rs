@@ -1,5 +1,5 @@
 //! What only the leader does: making the catalog follow gossip, choosing who belongs to the group, waiting out session
-//! TTLs and lock-delays, forgetting old deletions.
+//! TTLs and lock-delays, forgetting old deletions and restores that nobody goes on with.
 //!
 //! Everything here is rebuilt from the replicated state and from gossip when leadership begins, and dropped when it
 //! ends. A new leader starts every clock in full, so a fail-over may lengthen a TTL or a lock-delay, never shorten it.
@@ -9,6 +9,7 @@ mod coordinates;
 mod formats;
 mod lock_delays;
 mod reconcile;
+mod restores;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use self::coordinates::Coordinates;
 use self::formats::Raising;
 use self::lock_delays::LockDelays;
 use self::reconcile::Reconcile;
+use self::restores::Restores;
 use self::sessions::Sessions;
 use self::tombstones::Tombstones;
 use super::About;
@@ -59,16 +61,19 @@ pub enum DutyTimer {
     Autopilot,
     /// Coordinates that agents have told are to be replicated.
     Coordinates,
+    /// The restore under way is to be looked at.
+    Restore,
 }
 
 impl DutyTimer {
-    const ALL: [DutyTimer; 6] = [
+    const ALL: [DutyTimer; 7] = [
         DutyTimer::SessionTtl,
         DutyTimer::LockDelay,
         DutyTimer::Tombstones,
         DutyTimer::Reconcile,
         DutyTimer::Autopilot,
         DutyTimer::Coordinates,
+        DutyTimer::Restore,
     ];
 }
 
@@ -112,6 +117,7 @@ pub struct Duties {
     reconcile: Reconcile,
     autopilot: Autopilot,
     coordinates: Coordinates,
+    restores: Restores,
     raising: Raising,
 }
 
@@ -128,6 +134,7 @@ impl Duties {
             reconcile: Reconcile::default(),
             autopilot: Autopilot::new(settings),
             coordinates: Coordinates::default(),
+            restores: Restores::default(),
             raising: Raising::default(),
         }
     }
@@ -145,6 +152,7 @@ impl Duties {
         self.sessions.begin(cx, facts.store);
         self.lock_delays.begin(cx, facts.store);
         self.tombstones.follow(cx, facts.store);
+        self.restores.follow(cx, facts.store);
         self.reconcile.all(cx, facts);
         self.autopilot.begin(cx, facts, Uuid::random(&mut self.rng));
         self.raising.look(cx, facts);
@@ -162,6 +170,7 @@ impl Duties {
         self.reconcile = Reconcile::default();
         self.autopilot.end();
         self.coordinates = Coordinates::default();
+        self.restores = Restores::default();
         self.raising = Raising::default();
         for timer in DutyTimer::ALL {
             cx.timers.cancel(&Timer::Duty(timer));
@@ -182,6 +191,7 @@ impl Duties {
         self.sessions.follow(cx, facts.store, touched);
         self.lock_delays.follow(cx, facts.store, touched);
         self.tombstones.follow(cx, facts.store);
+        self.restores.follow(cx, facts.store);
         self.autopilot.on_applied(cx, facts);
         self.raising.look(cx, facts);
     }
@@ -253,6 +263,7 @@ impl Duties {
             DutyTimer::Reconcile => self.reconcile.all(cx, facts),
             DutyTimer::Autopilot => self.autopilot.on_timer(cx, facts),
             DutyTimer::Coordinates => self.coordinates.on_timer(cx, facts.store),
+            DutyTimer::Restore => self.restores.look(cx, facts.store),
         }
     }
 }

@@ -556,3 +556,28 @@ fn the_format_is_raised_when_every_server_of_the_group_knows_a_newer_one() {
     bench.settle();
     assert_eq!(bench.store.format(), Format::CHECKED, "never lowered");
 }
+
+#[test]
+fn a_restore_that_nobody_goes_on_with_is_given_up_and_one_that_goes_on_is_not() {
+    use crate::store::Restore;
+    let mut bench = Bench::new();
+    bench.begin();
+    let id = Uuid(5);
+    bench.apply(&Command::Restore(Restore::Begin { id }));
+    for number in 0..4 {
+        bench.pass(Duration::from_secs(250));
+        let piece = Restore::Piece { id, number, rows: bytes::Bytes::from_static(&[0]) };
+        assert_eq!(bench.apply(&Command::Restore(piece)), Response::Done);
+    }
+    // Another leader gives it its time in full.
+    bench.pass(Duration::from_secs(250));
+    bench.duties(|duties, cx, _| duties.end(cx));
+    bench.begin();
+    bench.pass(Duration::from_secs(250));
+    assert_eq!(bench.store.restoring(), Some((id, 4)));
+    let effects = bench.pass(Duration::from_secs(100));
+    assert!(effects.contains(&Effect::Propose(Command::Restore(Restore::Abort { id }))), "{effects:?}");
+    assert_eq!(bench.store.restoring(), None);
+    bench.pass(Duration::from_secs(100));
+    assert_eq!(bench.timers.deadline(&Timer::Duty(DutyTimer::Restore)), None);
+}
