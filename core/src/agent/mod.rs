@@ -5,7 +5,7 @@ pub(crate) mod decode;
 pub mod definition;
 mod local;
 mod machine;
-mod persist;
+pub(crate) mod persist;
 pub(crate) mod proxy;
 mod sync;
 

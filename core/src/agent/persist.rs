@@ -33,7 +33,7 @@ pub enum BadPersisted {
         found: u8,
     },
     /// Damaged.
-    #[error("agent state {key:?} is damaged; remove it and register again")]
+    #[error("agent state {key:?} is damaged; remove it, and register or join again")]
     Damaged {
         /// The key.
         key: Text,
@@ -123,11 +123,13 @@ pub(super) fn remove_ttl(id: &str) -> Change {
     (format!("{TTL}{id}").into(), None)
 }
 
-fn encode<T: Serialize>(value: &T) -> Bytes {
+/// A value with the format's version before it.
+pub(crate) fn encode<T: Serialize>(value: &T) -> Bytes {
     postcard::to_extend(value, vec![VERSION]).expect("no type that postcard cannot write").into()
 }
 
-fn decode<T: DeserializeOwned>(key: &Text, value: &[u8]) -> Result<T, BadPersisted> {
+/// Reads what [`encode`] made.
+pub(crate) fn decode<T: DeserializeOwned>(key: &Text, value: &[u8]) -> Result<T, BadPersisted> {
     match value.split_first() {
         Some((&VERSION, rest)) => {
             postcard::from_bytes(rest).map_err(|_| BadPersisted::Damaged { key: key.clone() })

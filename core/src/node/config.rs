@@ -106,8 +106,8 @@ pub enum BadStart {
     #[error(transparent)]
     Agent(#[from] agent::BadStart),
     /// What gossip kept cannot be used.
-    #[error("{0}")]
-    Gossip(String),
+    #[error(transparent)]
+    Gossip(#[from] agent::persist::BadPersisted),
     /// The members that an operator puts in place cannot be a group.
     #[error(transparent)]
     Recover(#[from] BootstrapError),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::{Node, events, forming};
 use crate::Text;
+use crate::agent::persist::{BadPersisted, decode, encode};
 use crate::boundary::{Outbox, Output};
 use crate::cx::Cx;
 use crate::gossip::{self, Clocks, Gossip, Key, KeysChange, KeysReport, Member, MemberChange, Pool, Status};
@@ -15,8 +16,6 @@ use crate::time::Now;
 
 /// Keys of gossip among what the agent keeps for itself.
 const KEPT: &str = "gossip/";
-/// First byte of such a value.
-const VERSION: u8 = 1;
 
 /// What a pool had kept when the agent started.
 #[derive(Debug, Default)]
@@ -39,39 +38,21 @@ fn kept_key(pool: Pool, what: &str) -> Text {
 ///
 /// # Errors
 /// A value that cannot be read, with a remedy.
-pub(super) fn kept(pool: Pool, local: &[(Text, Bytes)]) -> Result<Kept, String> {
-    let value = |what: &str| {
+pub(super) fn kept(pool: Pool, local: &[(Text, Bytes)]) -> Result<Kept, BadPersisted> {
+    fn read<T: serde::de::DeserializeOwned>(
+        pool: Pool,
+        what: &str,
+        local: &[(Text, Bytes)],
+    ) -> Result<Option<T>, BadPersisted> {
         let key = kept_key(pool, what);
-        local.iter().find(|(known, _)| *known == key).map(|(_, value)| value)
-    };
-    let bad = |what: &str| {
-        format!(
-            "the {what} of gossip that this agent keeps cannot be read; start the version that wrote them"
-        )
-    };
-    let mut kept = Kept::default();
-    if let Some(value) = value("keys") {
-        kept.keys = Some(decode(value).ok_or_else(|| bad("keys"))?);
+        let value = local.iter().find(|(known, _)| *known == key);
+        value.map(|(_, value)| decode(&key, value)).transpose()
     }
-    if let Some(value) = value("known") {
-        kept.known = decode(value).ok_or_else(|| bad("addresses"))?;
-    }
-    if let Some(value) = value("clocks") {
-        kept.clocks = decode(value).ok_or_else(|| bad("clocks"))?;
-    }
-    Ok(kept)
-}
-
-fn decode<T: serde::de::DeserializeOwned>(value: &[u8]) -> Option<T> {
-    match value.split_first() {
-        Some((&VERSION, body)) => postcard::from_bytes(body).ok(),
-        _ => None,
-    }
-}
-
-fn encode<T: serde::Serialize>(value: &T) -> Bytes {
-    let bytes = postcard::to_extend(value, vec![VERSION]).expect("memory is the only sink");
-    Bytes::from(bytes)
+    Ok(Kept {
+        keys: read(pool, "keys", local)?,
+        known: read(pool, "known", local)?.unwrap_or_default(),
+        clocks: read(pool, "clocks", local)?.unwrap_or_default(),
+    })
 }
 
 /// A change of keys that pools are still busy with.

@@ -218,7 +218,7 @@ impl Node {
         let agent = Agent::new(config.agent.clone(), &restored.local, rng.fork(2), now)?;
         let keeps_keys = config.keeps_keys;
         let pool = |pool, config: &gossip::Config, label| {
-            let kept = gossiping::kept(pool, &restored.local).map_err(BadStart::Gossip)?;
+            let kept = gossiping::kept(pool, &restored.local)?;
             let mut config = config.clone();
             // What the ring has become in the running cluster counts, not what the configuration began with.
             let ring = kept.keys.filter(|ring| keeps_keys && !ring.is_empty());
