@@ -48,7 +48,7 @@ struct Agent {
 #[derive(Debug)]
 enum Event {
     /// Something reaches an agent; if it is of a connection or answers something, then this process only.
-    Input(usize, u64, Input),
+    Input(usize, u64, Box<Input>),
     /// The disk of an agent's process has done what it was asked for first.
     Disk(usize, u64),
 }
@@ -279,7 +279,7 @@ impl World {
     }
 
     fn later_in(&mut self, agent: usize, life: u64, input: Input) {
-        self.schedule(LATENCY, Event::Input(agent, life, input));
+        self.schedule(LATENCY, Event::Input(agent, life, Box::new(input)));
     }
 
     fn schedule(&mut self, after: Duration, event: Event) {
@@ -347,7 +347,7 @@ impl World {
             Some(to) if self.reaches(from, to) => self.later(from, failed(gossip::CallError::Refused)),
             _ => {
                 let input = failed(gossip::CallError::TimedOut);
-                self.schedule(timeout, Event::Input(from, self.agents[from].life, input));
+                self.schedule(timeout, Event::Input(from, self.agents[from].life, Box::new(input)));
             }
         }
     }
@@ -397,9 +397,9 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Input(agent, life, input) => {
-                let travels_alone = matches!(input, Input::Datagram { .. } | Input::GossipCall { .. });
+                let travels_alone = matches!(*input, Input::Datagram { .. } | Input::GossipCall { .. });
                 if travels_alone || self.agents[agent].life == life {
-                    self.step(agent, input);
+                    self.step(agent, *input);
                 }
             }
             Event::Disk(agent, life) => {
