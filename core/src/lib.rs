@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod api;
 pub mod boundary;
+pub mod config_entry;
 pub mod coordinate;
 pub mod cx;
 pub mod dns;

@@ -96,6 +96,8 @@ impl World {
             Write::Register(registration) => Command::Register(registration),
             Write::Deregister(deregistration) => Command::Deregister(deregistration),
             Write::Transaction(operations) => Command::Transaction(operations),
+            Write::ConfigSet { entry, cas } => Command::ConfigSet { entry, cas },
+            Write::ConfigDelete { kind, name, cas } => Command::ConfigDelete { kind, name, cas },
             other => panic!("{other:?} needs a node"),
         };
         let response = self.published.view.apply(self.index, &command).response;

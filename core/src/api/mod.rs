@@ -8,6 +8,7 @@ mod catalog;
 mod cluster;
 #[cfg(test)]
 mod cluster_test;
+mod config;
 mod coordinate;
 mod event;
 mod filter;
@@ -32,6 +33,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::Text;
+use crate::config_entry::{Draft, Kind};
 use crate::ids::Uuid;
 use crate::store::command::{Deregistration, KvCommand, Registration};
 use crate::store::model::SessionBehavior;
@@ -45,6 +47,7 @@ pub use event::{render_event, render_events};
 pub use operator::autopilot::{render_autopilot_health, render_autopilot_state};
 pub use operator::keyring::render_keys;
 pub use operator::raft::render_raft_configuration;
+pub(crate) use params::parse_bool;
 pub use params::{WAIT_DEFAULT, WAIT_MAX};
 pub use render::{
     content_hash, indented, render_agent_call, render_local_service, render_renewed, render_response,
@@ -95,6 +98,8 @@ pub enum Resource {
     Keyring,
     /// The group of servers.
     Operator,
+    /// Configuration entries; which right that is depends on the kind.
+    Config,
 }
 
 /// A right that a request needs.
@@ -244,6 +249,22 @@ pub enum Write {
     RestoreBegin,
     /// A further step of a restore.
     Restore(Restore),
+    /// `/v1/config`
+    ConfigSet {
+        /// The entry; it makes sense by itself.
+        entry: Box<Draft>,
+        /// Only if the entry was last changed at this index; zero: only if there is none.
+        cas: Option<u64>,
+    },
+    /// `/v1/config/:kind/:name`
+    ConfigDelete {
+        /// What it is about.
+        kind: Kind,
+        /// Its name.
+        name: Text,
+        /// Only if the entry was last changed at this index.
+        cas: Option<u64>,
+    },
 }
 
 /// What a client wants of a new session; validated.

@@ -38,6 +38,7 @@ fn sort(store: &Store, near: &str, rows: &mut Rows) {
         | Rows::Services(_)
         | Rows::Node(_)
         | Rows::Coordinates(_)
+        | Rows::ConfigEntries(_)
         | Rows::Transaction(_) => {}
     }
 }

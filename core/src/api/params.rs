@@ -205,7 +205,7 @@ pub(super) fn check_datacenter(name: &str, about: &About) -> Result<(), HttpRepl
 }
 
 /// Reads what Go's `strconv.ParseBool` takes.
-pub(super) fn parse_bool(text: &str) -> Option<bool> {
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),

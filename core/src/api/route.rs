@@ -8,7 +8,7 @@ use super::answer::{Answer, answer};
 use super::filter::{self, Fields, Filter, FilterError};
 use super::params::{self, Params};
 use super::{
-    Authorizer, Call, ContentType, HttpReply, Permission, Read, Request, Resource, agent, catalog,
+    Authorizer, Call, ContentType, HttpReply, Permission, Read, Request, Resource, agent, catalog, config,
     coordinate, event, health, kv, membership, operator, session, snapshot, status, txn,
 };
 use crate::Text;
@@ -220,6 +220,8 @@ static ENDPOINTS: &[Endpoint] = &[
     endpoint("/v1/catalog/datacenters", GET, Resource::None, catalog::datacenters),
     endpoint("/v1/catalog/register", PUT, Resource::Node, catalog::register),
     endpoint("/v1/catalog/deregister", PUT, Resource::Node, catalog::deregister),
+    endpoint("/v1/config", PUT, Resource::Config, config::write),
+    endpoint("/v1/config/", &["GET", "DELETE"], Resource::Config, config::handle),
     endpoint("/v1/coordinate/datacenters", GET, Resource::None, coordinate::datacenters),
     endpoint("/v1/coordinate/nodes", GET, Resource::Node, coordinate::nodes),
     endpoint("/v1/coordinate/node/", GET, Resource::Node, coordinate::node),

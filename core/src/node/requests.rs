@@ -78,6 +78,10 @@ impl Node {
                 Command::AutopilotSet { settings: settings.clone(), cas: *cas }
             }
             Write::RestoreBegin => Command::Restore(Restore::Begin { id: Uuid::random(&mut self.rng) }),
+            Write::ConfigSet { entry, cas } => Command::ConfigSet { entry: entry.clone(), cas: *cas },
+            Write::ConfigDelete { kind, name, cas } => {
+                Command::ConfigDelete { kind: *kind, name: name.clone(), cas: *cas }
+            }
             Write::Restore(step) => Command::Restore(step.clone()),
             Write::Transaction(operations) => Command::Transaction(operations.clone()),
             Write::SessionRenew(_) => unreachable!("renewals are not replicated"),

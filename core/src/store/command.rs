@@ -15,6 +15,7 @@ use super::restore::Restore;
 use super::system::AutopilotSettings;
 use super::transaction::{Operation, Outcome};
 use crate::Text;
+use crate::config_entry::{Draft, Kind};
 use crate::coordinate::Coordinate;
 use crate::format::{self, BadEnvelope, Format, Formats};
 use crate::ids::Uuid;
@@ -69,6 +70,22 @@ pub enum Command {
     Transaction(Vec<Operation>),
     /// A step of replacing the whole state.
     Restore(Restore),
+    /// Writes a configuration entry.
+    ConfigSet {
+        /// The entry.
+        entry: Box<Draft>,
+        /// Only if the entry was last changed at this index; zero: only if there is none.
+        cas: Option<u64>,
+    },
+    /// Removes a configuration entry.
+    ConfigDelete {
+        /// What it is about.
+        kind: Kind,
+        /// Its name.
+        name: Text,
+        /// Only if the entry was last changed at this index.
+        cas: Option<u64>,
+    },
 }
 
 /// One operation on one key. Value and flags are ignored where they make no sense.

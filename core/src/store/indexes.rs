@@ -23,6 +23,8 @@ pub(super) struct Indexes {
     pub(super) coordinates: u64,
     /// The newest restore; no answer has a lower index.
     pub(super) restored: u64,
+    /// Configuration entries: rows that came, changed or went.
+    pub(super) config_entries: u64,
 }
 
 /// Names one of the [`Indexes`] in checkpoints. The numbers are format.
@@ -45,11 +47,13 @@ pub(super) enum TableIndex {
     Coordinates = 7,
     /// [`Indexes::restored`]
     Restored = 8,
+    /// [`Indexes::config_entries`]
+    ConfigEntries = 9,
 }
 
 impl TableIndex {
     /// All of them, in the order of their numbers.
-    pub(super) const ALL: [TableIndex; 8] = [
+    pub(super) const ALL: [TableIndex; 9] = [
         TableIndex::Kv,
         TableIndex::Nodes,
         TableIndex::Services,
@@ -58,6 +62,7 @@ impl TableIndex {
         TableIndex::Reaped,
         TableIndex::Coordinates,
         TableIndex::Restored,
+        TableIndex::ConfigEntries,
     ];
 }
 
@@ -74,6 +79,7 @@ impl Indexes {
             TableIndex::Reaped => self.reaped,
             TableIndex::Coordinates => self.coordinates,
             TableIndex::Restored => self.restored,
+            TableIndex::ConfigEntries => self.config_entries,
         }
     }
 
@@ -88,6 +94,7 @@ impl Indexes {
             TableIndex::Reaped => &mut self.reaped,
             TableIndex::Coordinates => &mut self.coordinates,
             TableIndex::Restored => &mut self.restored,
+            TableIndex::ConfigEntries => &mut self.config_entries,
         };
         *slot = index.max(*slot);
     }

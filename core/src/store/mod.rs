@@ -8,6 +8,7 @@ mod catalog;
 mod change;
 mod checks;
 pub mod command;
+mod config;
 mod coordinates;
 mod indexes;
 mod instances;
@@ -34,6 +35,7 @@ use std::time::Duration;
 use change::Change;
 use checks::Checks;
 use command::{Command, Response};
+use config::ConfigEntries;
 use coordinates::Coordinates;
 use indexes::Indexes;
 use kv::Keys;
@@ -57,6 +59,7 @@ pub use transaction::{Lookup, Operation, OperationError, Outcome, TransactionRow
 pub use watch::Watches;
 
 use crate::Text;
+use crate::config_entry::{ConfigEntry, Kind};
 use crate::format::Format;
 use crate::ids::Uuid;
 
@@ -70,6 +73,7 @@ pub struct Store {
     sessions: Sessions,
     coordinates: Coordinates,
     system: System,
+    config: ConfigEntries,
     indexes: Indexes,
     /// The state that is to take the place of this one, as far as it has come.
     staging: Option<Staging>,
@@ -101,6 +105,7 @@ impl std::fmt::Debug for Store {
             .field("checks", &self.checks.len())
             .field("sessions", &self.sessions.len())
             .field("coordinates", &self.coordinates.len())
+            .field("config_entries", &self.config.len())
             .field("indexes", &self.indexes)
             .finish()
     }
@@ -146,6 +151,10 @@ impl Store {
                     self.locate(&mut change, node, coordinate);
                 }
                 Response::Done
+            }
+            Command::ConfigSet { entry, cas } => self.config.set(&mut self.indexes, &mut change, entry, *cas),
+            Command::ConfigDelete { kind, name, cas } => {
+                self.config.delete(&mut self.indexes, &mut change, *kind, name, *cas)
             }
             Command::Restore(step) => self.restore(&mut change, step),
             Command::Transaction(operations) => Response::Transaction(self.transact(&mut change, operations)),
@@ -258,6 +267,12 @@ impl Store {
     #[must_use]
     pub fn format(&self) -> Format {
         self.system.format
+    }
+
+    /// A configuration entry, without regard to the letter case of its name.
+    #[must_use]
+    pub fn config_entry(&self, kind: Kind, name: &str) -> Option<&Arc<ConfigEntry>> {
+        self.config.get(kind, name)
     }
 
     /// Raft index of the oldest deletion that is remembered.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::model::Health;
 use super::transaction::Lookup;
 use crate::Text;
+use crate::config_entry::Kind;
 use crate::ids::Uuid;
 
 /// A read of the replicated state. Equal queries are evaluated and rendered once.
@@ -72,6 +73,15 @@ pub enum Query {
     Transaction(Vec<Lookup>),
     /// The whole state, to be saved (`/v1/snapshot`); its rows are walked apart from the answer.
     State,
+    /// One configuration entry (`/v1/config/:kind/:name`).
+    ConfigEntry {
+        /// What it is about.
+        kind: Kind,
+        /// Its name, without regard to letter case.
+        name: Text,
+    },
+    /// The configuration entries of a kind; `None`: all (`/v1/config/:kind`).
+    ConfigEntries(Option<Kind>),
 }
 
 /// Which instances of a service.
@@ -116,6 +126,12 @@ pub enum WatchKey {
     Coordinates,
     /// The coordinate of one node (lower-case name).
     NodeCoordinates(Text),
+    /// One configuration entry (its name in lower case).
+    ConfigEntry(Kind, Text),
+    /// Any configuration entry of a kind.
+    ConfigKind(Kind),
+    /// Any configuration entry.
+    ConfigEntries,
     /// Everything: a snapshot was restored.
     All,
 }

@@ -13,6 +13,7 @@ use super::services::GroupKey;
 use super::sessions::folded;
 use super::transaction::Outcome;
 use crate::Text;
+use crate::config_entry::ConfigEntry;
 
 /// The answer to a [`Query`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub enum Rows {
     Coordinates(Vec<Arc<NodeCoordinate>>),
     /// [`Query::Transaction`]
     Transaction(Outcome),
+    /// [`Query::ConfigEntry`], [`Query::ConfigEntries`], by kind and name.
+    ConfigEntries(Vec<Arc<ConfigEntry>>),
 }
 
 impl Rows {
@@ -69,6 +72,7 @@ impl Rows {
             Rows::Checks(rows) => !rows.is_empty(),
             Rows::Coordinates(rows) => !rows.is_empty(),
             Rows::Transaction(outcome) => outcome.is_ok(),
+            Rows::ConfigEntries(rows) => !rows.is_empty(),
         }
     }
 }
@@ -111,6 +115,11 @@ impl Store {
             }
             Query::Transaction(_) => 0,
             Query::State => self.newest_index(),
+            // What is absent has the index of the table, which its removal has moved.
+            Query::ConfigEntry { kind, name } => {
+                self.config.get(*kind, name).map_or(indexes.config_entries, |row| row.modify_index)
+            }
+            Query::ConfigEntries(_) => indexes.config_entries,
         };
         index.max(indexes.restored).max(1)
     }
@@ -176,6 +185,13 @@ impl Store {
             }
             Query::Transaction(lookups) => Rows::Transaction(self.look_up(lookups)),
             Query::State => Rows::KvKeys(Vec::new()),
+            Query::ConfigEntry { kind, name } => {
+                Rows::ConfigEntries(self.config.get(*kind, name).cloned().into_iter().collect())
+            }
+            Query::ConfigEntries(None) => Rows::ConfigEntries(self.config.all().cloned().collect()),
+            Query::ConfigEntries(Some(kind)) => {
+                Rows::ConfigEntries(self.config.of_kind(*kind).map(|(row, _)| Arc::clone(row)).collect())
+            }
         }
     }
 
@@ -238,5 +254,8 @@ fn watch(query: &Query) -> Vec<WatchKey> {
         Query::NodeCoordinates(name) => vec![WatchKey::NodeCoordinates(folded(name))],
         // It never waits.
         Query::Transaction(_) | Query::State => Vec::new(),
+        Query::ConfigEntry { kind, name } => vec![WatchKey::ConfigEntry(*kind, folded(name))],
+        Query::ConfigEntries(None) => vec![WatchKey::ConfigEntries],
+        Query::ConfigEntries(Some(kind)) => vec![WatchKey::ConfigKind(*kind)],
     }
 }

@@ -13,6 +13,7 @@ use thiserror::Error;
 use super::Store;
 use super::catalog::assemble;
 use super::checks::OnNode;
+use super::config::EntryKey;
 use super::coordinates::NodeCoordinate;
 use super::indexes::TableIndex;
 use super::instances::Instance;
@@ -24,6 +25,7 @@ use super::services::GroupKey;
 use super::sessions::LockDelay;
 use super::system::{Autopilot, SystemRow};
 use crate::Text;
+use crate::config_entry::{ConfigEntry, Kind};
 use crate::format::Format;
 use crate::ids::Uuid;
 
@@ -43,11 +45,12 @@ enum Table {
     System = 10,
     Coordinate = 11,
     Staged = 12,
+    ConfigEntry = 13,
 }
 
 impl Table {
     /// All tables in the order of their numbers, which is the order of their rows.
-    const ALL: [Table; 12] = [
+    const ALL: [Table; 13] = [
         Table::Kv,
         Table::Tombstone,
         Table::Node,
@@ -60,6 +63,7 @@ impl Table {
         Table::System,
         Table::Coordinate,
         Table::Staged,
+        Table::ConfigEntry,
     ];
 
     fn of(tag: u8) -> Option<Table> {
@@ -145,6 +149,11 @@ impl RowKey {
         RowKey::new(Table::Staged, &[&number.to_be_bytes()])
     }
 
+    pub(super) fn config_entry((kind, name): &EntryKey) -> RowKey {
+        let kind = postcard::to_allocvec(kind).expect("memory is the only sink");
+        RowKey::new(Table::ConfigEntry, &[&kind, name.as_bytes()])
+    }
+
     /// The bytes, as they are kept.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -176,6 +185,7 @@ enum Primary {
     System(SystemRow),
     Coordinate(Text),
     Staged(u64),
+    ConfigEntry(EntryKey),
 }
 
 impl Primary {
@@ -193,6 +203,7 @@ impl Primary {
             Primary::System(_) => Table::System,
             Primary::Coordinate(_) => Table::Coordinate,
             Primary::Staged(_) => Table::Staged,
+            Primary::ConfigEntry(_) => Table::ConfigEntry,
         }
     }
 
@@ -213,6 +224,10 @@ impl Primary {
             Table::Staged => {
                 let bytes: [u8; 8] = rest.try_into().map_err(|_| BadRow::Key)?;
                 Primary::Staged(u64::from_be_bytes(bytes))
+            }
+            Table::ConfigEntry => {
+                let (kind, name) = postcard::take_from_bytes(rest).map_err(|_| BadRow::Key)?;
+                Primary::ConfigEntry((kind, text(name)?))
             }
             Table::Group => {
                 let (name, rest) = unescape(rest)?;
@@ -300,6 +315,7 @@ enum RowRef<'a> {
     IndexOffset(u64),
     Restore(Uuid),
     Staged(u64, &'a [u8]),
+    ConfigEntry(&'a EntryKey, &'a ConfigEntry),
 }
 
 impl RowRef<'_> {
@@ -321,6 +337,7 @@ impl RowRef<'_> {
             RowRef::IndexOffset(_) => RowKey::system(SystemRow::IndexOffset),
             RowRef::Restore(_) => RowKey::system(SystemRow::Restore),
             RowRef::Staged(number, _) => RowKey::staged(*number),
+            RowRef::ConfigEntry(key, _) => RowKey::config_entry(key),
         }
     }
 
@@ -339,6 +356,7 @@ impl RowRef<'_> {
             RowRef::Staged(_, rows) => rows.to_vec(),
             RowRef::Format(format) => encode(format),
             RowRef::Coordinate(_, row) => encode(row),
+            RowRef::ConfigEntry(_, row) => encode(row),
         }
     }
 }
@@ -380,6 +398,7 @@ impl Store {
             Primary::System(row) => self.system_row(*row)?,
             Primary::Coordinate(node) => RowRef::Coordinate(node, self.coordinates.get(node)?),
             Primary::Staged(number) => RowRef::Staged(*number, self.staging.as_ref()?.pieces.get(number)?),
+            Primary::ConfigEntry(key) => RowRef::ConfigEntry(key, self.config.row(key)?),
         };
         Some(row.value())
     }
@@ -500,6 +519,13 @@ impl Store {
             Table::Coordinate => {
                 Box::new(self.coordinates.from(&from_text).map(|(key, row)| RowRef::Coordinate(key, row)))
             }
+            Table::ConfigEntry => {
+                let from = match from {
+                    Some(Primary::ConfigEntry(key)) => key.clone(),
+                    _ => (Kind::ALL[0], Text::default()),
+                };
+                Box::new(self.config.from(from).map(|(key, row)| RowRef::ConfigEntry(key, row)))
+            }
             Table::Staged => {
                 let from = match from {
                     Some(Primary::Staged(number)) => *number,
@@ -567,6 +593,10 @@ impl StoreBuilder {
             Primary::System(SystemRow::Restore) => self.restoring = Some(decode(value)?),
             Primary::Staged(number) => {
                 self.staged.insert(number, bytes::Bytes::copy_from_slice(value));
+            }
+            Primary::ConfigEntry(_) => {
+                let row = Arc::new(decode::<ConfigEntry>(value)?);
+                self.store.config.put(row).ok_or(BadRow::Value)?;
             }
             Primary::Coordinate(key) => {
                 self.store.coordinates.put(key, Arc::new(decode::<NodeCoordinate>(value)?));

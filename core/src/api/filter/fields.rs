@@ -140,6 +140,17 @@ const UPSTREAMS: Type = List(&[
 const PATHS: Type =
     List(&[("ListenerPort", Number), ("Path", Text), ("LocalPathPort", Number), ("Protocol", Text)]);
 
+/// A configuration entry: what entries of most kinds have.
+const CONFIG_ENTRY: Fields = &[
+    ("Kind", Text),
+    ("Name", Text),
+    ("Protocol", Text),
+    ("ExternalSNI", Text),
+    ("DefaultSubset", Text),
+    ("MeshGateway", MESH_GATEWAY),
+    ("Meta", TextMap),
+];
+
 /// The fields of what a query finds; `None` when it cannot be filtered.
 pub(crate) fn of_query(query: &Query) -> Option<Fields> {
     match query {
@@ -151,8 +162,10 @@ pub(crate) fn of_query(query: &Query) -> Option<Fields> {
         | Query::Sessions
         | Query::Services { .. }
         | Query::Transaction(_)
+        | Query::ConfigEntry { .. }
         | Query::State => None,
         Query::Coordinates | Query::NodeCoordinates(_) => Some(COORDINATE),
+        Query::ConfigEntries(_) => Some(CONFIG_ENTRY),
         Query::Nodes { .. } => Some(NODE),
         Query::ServiceNodes(_) => Some(SERVICE_NODE),
         Query::Node(_) => Some(SERVICE),

@@ -33,7 +33,7 @@ pub fn render_rows(_about: &About, read: &Read, found: &Found, meta: QueryMeta) 
         return reply;
     }
     let mut reply = if is_missing(read, found) {
-        HttpReply::empty(404)
+        missing(&read.query)
     } else if let (true, Rows::Kv(Some(entry))) = (read.shape.raw, &found.rows) {
         raw_value(entry.value.clone())
     } else if read.filter.is_empty() {
@@ -62,8 +62,19 @@ fn is_missing(read: &Read, found: &Found) -> bool {
     match &read.query {
         Query::Kv(_) | Query::KvTree(_) => !found.exists,
         Query::KvKeys { prefix, .. } => !found.exists && !prefix.is_empty(),
-        Query::NodeCoordinates(_) => !found.exists,
+        Query::NodeCoordinates(_) | Query::ConfigEntry { .. } => !found.exists,
         _ => false,
+    }
+}
+
+/// The reply to a read of something that is not there.
+fn missing(query: &Query) -> HttpReply {
+    match query {
+        Query::ConfigEntry { kind, name } => HttpReply::text(
+            404,
+            format!("Config entry not found for {:?} / {:?}", kind.as_str(), name.as_str()),
+        ),
+        _ => HttpReply::empty(404),
     }
 }
 
@@ -78,6 +89,8 @@ fn is_catalog(query: &Query) -> bool {
         | Query::Coordinates
         | Query::NodeCoordinates(_)
         | Query::Transaction(_)
+        | Query::ConfigEntry { .. }
+        | Query::ConfigEntries(_)
         | Query::State => false,
         Query::Nodes { .. }
         | Query::Services { .. }
@@ -115,6 +128,9 @@ fn filtered(read: &Read, rows: &Rows) -> Result<Rows, FilterError> {
         | Rows::Sessions(_)
         | Rows::Services(_)
         | Rows::Transaction(_) => rows.clone(),
+        Rows::ConfigEntries(entries) => {
+            Rows::ConfigEntries(kept(entries, |entry| filter.keeps(&written(|json| entry.write(json)))))
+        }
         Rows::Coordinates(located) => Rows::Coordinates(kept(located, |row| {
             filter.keeps(&written(|json| node_coordinate(json, &row.node, &row.coordinate)))
         })),
@@ -210,6 +226,14 @@ fn compact(read: &Read, found: &Rows) -> Vec<u8> {
             json = Json::with_capacity(located.len() * 250 + 2);
             list(&mut json, located, |json, row| node_coordinate(json, &row.node, &row.coordinate));
         }
+        Rows::ConfigEntries(entries) => {
+            json =
+                Json::with_capacity(entries.iter().map(|entry| entry.fields.len() + 100).sum::<usize>() + 2);
+            match (&read.query, entries.as_slice()) {
+                (Query::ConfigEntry { .. }, [entry]) => entry.write(&mut json),
+                _ => list(&mut json, entries, |json, entry| entry.write(json)),
+            }
+        }
         Rows::Transaction(_) => unreachable!("rendered with what the answer's headers tell"),
     }
     json.into_bytes()
@@ -287,6 +311,10 @@ fn entry(instance: &Instance, health: bool) -> &Bytes {
 #[must_use]
 pub fn render_response(write: &Write, response: &Response) -> HttpReply {
     match response {
+        // Whether there was anything to delete is not told.
+        Response::Held(_) if matches!(write, Write::ConfigDelete { cas: None, .. }) => {
+            HttpReply::json(200, &b"{}"[..])
+        }
         Response::Done => HttpReply::json(200, &b"true"[..]),
         Response::Held(held) => HttpReply::json(200, if *held { &b"true"[..] } else { b"false" }),
         Response::RestoreBegun(id) => HttpReply::text(200, id.to_string()),

@@ -114,6 +114,8 @@ impl Reconcile {
             | Command::FormatRaised { .. }
             | Command::Coordinates(_)
             | Command::Transaction(_)
+            | Command::ConfigSet { .. }
+            | Command::ConfigDelete { .. }
             | Command::Restore(_) => return,
         };
         let key = folded(node);

@@ -3,6 +3,7 @@
 use super::super::command::BadCommand;
 use super::super::{BadRow, Lookup, Operation, RowKey, StoreBuilder};
 use super::*;
+use crate::config_entry::{Draft, Kind};
 use crate::coordinate::Coordinate;
 use crate::format::{Format, Formats};
 
@@ -202,6 +203,26 @@ fn rows_keep_their_bytes() {
         .map(|key| format!("{} {}", hex(key.as_bytes()), hex(&world.store.row(&key).expect("listed"))))
         .collect();
     assert_eq!(rows, golden);
+}
+
+#[test]
+fn configuration_entries_keep_their_bytes() {
+    let entry = serde_json::json!({"Kind": "service-defaults", "Name": "Web"});
+    let entry = Box::new(Draft::parse(&entry).expect("it makes sense"));
+    let fields = hex(entry.fields.as_bytes());
+    let length = format!("{:02x}", entry.fields.len());
+    let set = Command::ConfigSet { entry, cas: Some(0) };
+    assert_eq!(hex(&set.encode(Format::FIRST)), format!("010d0003576562{length}{fields}0100"));
+    let delete = Command::ConfigDelete { kind: Kind::JwtProvider, name: Text::new("a"), cas: None };
+    assert_eq!(hex(&delete.encode(Format::FIRST)), "010e10016100");
+    let mut world = World::default();
+    world.apply(set);
+    let rows: Vec<String> = world
+        .store
+        .rows()
+        .map(|key| format!("{} {}", hex(key.as_bytes()), hex(&world.store.row(&key).expect("listed"))))
+        .collect();
+    assert_eq!(rows, ["0909 01".to_owned(), format!("0d00776562 0003576562{length}{fields}0101")]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod catalog;
 mod codec;
+mod config;
 mod coordinates;
 mod kv;
 mod model;
@@ -136,6 +137,7 @@ fn ids(found: &Found) -> Vec<String> {
         }
         Rows::Coordinates(rows) => rows.iter().map(|row| row.node.to_string()).collect(),
         Rows::Transaction(outcome) => panic!("{outcome:?} is no list"),
+        Rows::ConfigEntries(rows) => rows.iter().map(|row| row.name.to_string()).collect(),
         Rows::Checks(checks) => checks.iter().map(|check| format!("{}/{}", check.node, check.id)).collect(),
     }
 }

@@ -95,6 +95,8 @@ impl Model {
             | Command::GroupNamed { .. }
             | Command::FormatRaised { .. }
             | Command::Transaction(_)
+            | Command::ConfigSet { .. }
+            | Command::ConfigDelete { .. }
             | Command::Restore(_) => {
                 unreachable!("not part of the model")
             }

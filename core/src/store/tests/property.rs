@@ -10,6 +10,7 @@ use proptest::sample::select;
 use super::super::model::{ServiceCheck, ServiceKind};
 use super::super::{Lookup, Operation, RowKey, StoreBuilder};
 use super::*;
+use crate::config_entry::{Draft, Kind};
 use crate::coordinate::Coordinate;
 use crate::testing::frugal;
 use crate::testing::fuzz::hostile;
@@ -177,13 +178,41 @@ fn any_change() -> impl Strategy<Value = Command> {
     prop_oneof![
         4 => any_command(true),
         1 => vec(any_operation(), 0..5).prop_map(Command::Transaction),
+        1 => any_entry(),
     ]
+}
+
+/// A configuration entry that comes or goes.
+fn any_entry() -> impl Strategy<Value = Command> {
+    const KINDS: &[Kind] = &[Kind::ServiceDefaults, Kind::ServiceResolver, Kind::ServiceSplitter];
+    let entry = (select(KINDS), text(&NAMES), any::<bool>(), any::<bool>(), option::of(0..20u64));
+    entry.prop_map(|(kind, name, gone, other, cas)| {
+        if gone {
+            return Command::ConfigDelete { kind, name, cas };
+        }
+        let fields = match kind {
+            Kind::ServiceDefaults => serde_json::json!({"Protocol": if other { "tcp" } else { "http" }}),
+            Kind::ServiceResolver => {
+                serde_json::json!({"Redirect": {"Service": if other { "db" } else { "web" }}})
+            }
+            _ => serde_json::json!({"Splits": [{"Weight": 50}, {"Weight": 50, "Service": "none"}]}),
+        };
+        let mut entry = serde_json::json!({"Kind": kind.as_str(), "Name": name.as_str()});
+        entry.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+        Command::ConfigSet { entry: Box::new(Draft::parse(&entry).expect("it makes sense by itself")), cas }
+    })
 }
 
 /// Every query that could find something, and some that could not.
 pub(super) fn queries() -> Vec<Query> {
     let metas = [Vec::new(), vec![(Text::new("rack"), Text::new("1"))]];
-    let mut queries = vec![Query::Sessions, Query::Coordinates];
+    let mut queries = vec![Query::Sessions, Query::Coordinates, Query::ConfigEntries(None)];
+    for kind in [Kind::ServiceDefaults, Kind::ServiceResolver, Kind::Mesh] {
+        queries.push(Query::ConfigEntries(Some(kind)));
+        for name in ["web", "DB", "none"] {
+            queries.push(Query::ConfigEntry { kind, name: Text::new(name) });
+        }
+    }
     for key in KEYS.iter().chain(&["none"]) {
         queries.push(Query::Kv(Text::new(key)));
     }
