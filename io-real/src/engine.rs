@@ -14,7 +14,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::bulk;
-use crate::checkpoints::FjallCheckpoints;
+use crate::checkpoints::{FjallCheckpoints, reading};
 use crate::clock::{RealClock, TokioSpawn};
 use crate::driver::{self, End, Lanes};
 use crate::files::{DataDir, DataDirError, FileDisk, spawn_log_thread};
@@ -212,10 +212,20 @@ fn recover_client(data_dir: &DataDir) -> Result<Kept, StartError> {
 
 fn load(data_dir: &DataDir) -> Result<(FjallCheckpoints, Loaded), StartError> {
     let directory = data_dir.path().join("raft").join("state");
-    let bad = |error| StartError::Checkpoint { error, data_dir: data_dir.path().to_owned() };
-    let mut checkpoints = FjallCheckpoints::open(&directory).map_err(bad)?;
-    let loaded = block_on(checkpoints.load()).map_err(bad)?;
-    Ok((checkpoints, loaded))
+    let place = data_dir.path().display().to_string();
+    let load = || {
+        let mut checkpoints = FjallCheckpoints::open(&directory)?;
+        let loaded = block_on(checkpoints.load())?;
+        Ok((checkpoints, loaded))
+    };
+    let loaded: io::Result<_> = reading(place, in_panic, load);
+    loaded.map_err(|error| StartError::Checkpoint { error, data_dir: data_dir.path().to_owned() })
+}
+
+/// What an agent says when the database panics over what it finds.
+fn in_panic(data_dir: &str, words: &str) -> String {
+    let error = io::Error::other(format!("it is damaged: {words}"));
+    format!("==> {}", StartError::Checkpoint { error, data_dir: data_dir.into() })
 }
 
 /// Fills a buffer with random bytes of the operating system.

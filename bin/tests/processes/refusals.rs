@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::support::Agent;
 
@@ -140,6 +140,36 @@ fn a_damaged_log_is_put_aside_by_the_command_that_the_refusal_names() {
         says(&err, &[reason]);
     }
     assert!(!agent.dir().join("nowhere").exists());
+}
+
+/// The files of a directory and of those below it that have anything in them.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn damage_of_what_the_agent_keeps_is_refused_with_the_remedy() {
+    let mut agent = Agent::server();
+    let service = r#"{"Name":"web","Port":80,"Tags":["first"]}"#;
+    agent.http().ok("PUT", "/v1/agent/service/register", service);
+    agent.kill();
+    let state = agent.dir().join("data/raft/state");
+    let (file, at) = files(&state)
+        .into_iter()
+        .find_map(|file| {
+            let bytes = fs::read(&file).expect("readable");
+            bytes.windows(5).position(|window| window == b"first").map(|at| (file, at))
+        })
+        .expect("the registration is in one of them");
+    overwrite(&file, at + 1, b"o");
+    says(
+        agent.refusal().line(),
+        &["the state that was kept cannot be used", "run `proconsul operator raft repair -data-dir "],
+    );
+    overwrite(&file, at + 1, b"i");
+    agent.start();
+    assert_eq!(agent.http().get("/v1/agent/services")["web"]["Tags"][0], "first", "nothing was changed");
 }
 
 #[test]

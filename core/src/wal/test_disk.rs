@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{BadLog, DiskOp, Opened, Options, Recovery, Write};
+use super::{BadLog, DiskOp, Opened, Options, Recovery};
 use crate::rng::Rng;
 
 #[derive(Clone, Debug, Default)]
@@ -65,7 +65,7 @@ impl TestDisk {
     }
 
     #[cfg(test)]
-    pub(crate) fn perform_all(&mut self, write: &Write) {
+    pub(crate) fn perform_all(&mut self, write: &super::Write) {
         write.ops.iter().for_each(|op| self.perform(op));
     }
 
