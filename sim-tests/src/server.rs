@@ -130,7 +130,7 @@ async fn serve(mut listener: Listener, gate: Gate) {
         let (stream, gate) = (listener.accept().await, gate.clone());
         drop(madsim::task::spawn(async move {
             // A client that goes away in the middle is no error of ours.
-            let _ = http::serve(TokioIo::new(stream), gate).await;
+            let _ = http::serve(TokioIo::new(stream), gate, None).await;
         }));
     }
 }

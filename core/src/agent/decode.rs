@@ -77,6 +77,11 @@ impl Object {
         if self.path.is_empty() { key.into() } else { format!("{}.{key}", self.path) }
     }
 
+    /// Whether there is a field; null is absent.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.fields.get(&canonical(self.source, key)).is_some_and(|(_, value)| !value.is_null())
+    }
+
     /// Takes a field by its `snake_case` name; null is absent.
     pub(crate) fn take(&mut self, key: &str) -> Option<Value> {
         let (_, value) = self.fields.remove(&canonical(self.source, key))?;

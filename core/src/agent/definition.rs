@@ -340,7 +340,7 @@ impl ServiceDefinition {
         }
         service.port = u16::try_from(port).map_err(|_| DefinitionError::ServicePort(port))?;
         service.weights = weights.map_or(Ok(Weights::default()), check_weights)?;
-        check_meta(&service.meta)?;
+        check_meta(&service.meta).map_err(DefinitionError::Meta)?;
         definition.checks = checks.into_iter().collect::<Result<_, _>>()?;
         if !(tenancy.0.is_empty() && tenancy.1.is_empty()) {
             return Err(DefinitionError::Check(
@@ -444,11 +444,13 @@ fn complete_addresses(service: &mut Service) {
     }
 }
 
-fn check_meta(meta: &BTreeMap<Text, Text>) -> Result<(), DefinitionError> {
+/// Whether pairs may be metadata of a node or a service.
+///
+/// # Errors
+/// What is wrong with them, as Consul says it.
+pub(crate) fn check_meta(meta: &BTreeMap<Text, Text>) -> Result<(), String> {
     if meta.len() > META_PAIRS_MAX {
-        return Err(DefinitionError::Meta(format!(
-            "Node metadata cannot contain more than {META_PAIRS_MAX} key/value pairs"
-        )));
+        return Err(format!("Node metadata cannot contain more than {META_PAIRS_MAX} key/value pairs"));
     }
     for (key, value) in meta {
         let trouble = if key.is_empty() {
@@ -462,9 +464,7 @@ fn check_meta(meta: &BTreeMap<Text, Text>) -> Result<(), DefinitionError> {
         } else {
             continue;
         };
-        return Err(DefinitionError::Meta(format!(
-            "Couldn't load metadata pair ('{key}', '{value}'): {trouble}"
-        )));
+        return Err(format!("Couldn't load metadata pair ('{key}', '{value}'): {trouble}"));
     }
     Ok(())
 }

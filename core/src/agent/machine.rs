@@ -319,7 +319,8 @@ impl Agent {
                 | Response::Held(_)
                 | Response::SessionCreated(_)
                 | Response::Transaction(_)
-                | Response::RestoreBegun(_),
+                | Response::RestoreBegun(_)
+                | Response::PreparedQueryCreated(_),
             ) => {
                 self.sync.finished(ticket, true);
                 self.sync.succeeded();

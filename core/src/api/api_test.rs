@@ -60,7 +60,7 @@ impl World {
     pub(super) fn route(&self, method: &str, target: &str, body: &str) -> Routed {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let body = Bytes::from(body.to_owned());
-        let request = HttpRequest { method, path, query, headers: Headers::default(), body };
+        let request = HttpRequest { method, path, query, client: None, headers: Headers::default(), body };
         route(&self.published, &request, Now { mono: Mono(5), wall: Wall(0) })
     }
 
@@ -439,6 +439,7 @@ fn bodies() -> impl Strategy<Value = String> {
             json!({"Node": word, "Coord": {"Vec": [0.1, f64::from(number)], "Error": 1.5, "Height": 1e-5}}),
             json!({"CleanupDeadServers": true, "MaxTrailingLogs": number, "LastContactThreshold": "200ms"}),
             json!({"Key": word}),
+            json!({"Name": word, "Service": {"Service": format!("${{{word}}}"), "Tags": [word, "!${match(1)}"], "Failover": {"NearestN": number}}, "Template": {"Type": "name_prefix_match", "Regexp": format!("({word}")}}),
         ]
     });
     (words, any::<prop::sample::Index>()).prop_map(|(documents, which)| which.get(&documents).to_string())
@@ -449,11 +450,12 @@ proptest! {
 
     #[test]
     fn nothing_that_arrives_makes_the_router_panic(
-        method in prop_oneof![Just("GET".to_owned()), Just("PUT".to_owned()), Just("DELETE".to_owned()), "[A-Z]{0,6}"],
+        method in prop_oneof![Just("GET".to_owned()), Just("PUT".to_owned()), Just("POST".to_owned()), Just("DELETE".to_owned()), "[A-Z]{0,6}"],
         path in prop_oneof![
-            "/v1/(kv|session|catalog|health|agent|status|event|operator)/[a-z]{0,10}(/.{0,12})?",
+            "/v1/(kv|session|catalog|health|agent|status|event|operator|query)/[a-z]{0,10}(/.{0,12})?",
             "/v1/(kv|catalog/register|agent/service/register|session/create|agent/check/update/x)(/)?",
             "/v1/(event/(fire/.{0,4}|list)|operator/(keyring|raft/(peer|configuration|transfer-leader)|autopilot/configuration))",
+            "/v1/query(/[a-f0-9-]{0,8}(/(execute|explain))?)?",
             "/?.{0,24}",
         ],
         query in "(((index|wait|dc|filter|cas|flags|tag|passing|node-meta|enable|separator|keys|recurse|raw|pretty|stale|max_stale|%zz|.{0,3})(=.{0,8})?&?){0,4})",

@@ -18,6 +18,9 @@ mod membership;
 mod near;
 mod operator;
 mod params;
+mod prepared;
+#[cfg(test)]
+mod prepared_test;
 pub mod render;
 mod route;
 mod session;
@@ -38,7 +41,7 @@ use crate::ids::Uuid;
 use crate::store::command::{Deregistration, KvCommand, Registration};
 use crate::store::model::SessionBehavior;
 use crate::store::query::Query;
-use crate::store::{AutopilotSettings, Operation, Restore};
+use crate::store::{AutopilotSettings, Operation, PreparedCommand, Restore};
 use crate::time::{Mono, Now};
 
 pub use answer::{Answer, answer, query_meta};
@@ -96,6 +99,8 @@ pub enum Resource {
     Event,
     /// The keys of gossip.
     Keyring,
+    /// Prepared queries.
+    Query,
     /// The group of servers.
     Operator,
     /// Configuration entries; which right that is depends on the kind.
@@ -265,6 +270,8 @@ pub enum Write {
         /// Only if the entry was last changed at this index.
         cas: Option<u64>,
     },
+    /// `/v1/query`. The identity of a new query is drawn by the node.
+    Prepared(PreparedCommand),
 }
 
 /// What a client wants of a new session; validated.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::Read;
-use crate::coordinate::Coordinate;
 use crate::store::{Found, InstanceList, Memo, Rows, Store};
 
 impl Read {
@@ -21,13 +20,14 @@ impl Read {
 /// Sorts rows by the distance of their nodes from a node. Those whose distance is unknown come last; rows that are
 /// equally near keep their order, and all do if nobody knows where the node is.
 fn sort(store: &Store, near: &str, rows: &mut Rows) {
-    let Some(from) = store.coordinate(near) else { return };
-    let from = &from.coordinate;
+    if store.coordinate(near).is_none() {
+        return;
+    }
     match rows {
-        Rows::Nodes(nodes) => *nodes = sorted(store, from, nodes, |node| &node.name),
-        Rows::Checks(checks) => *checks = sorted(store, from, checks, |check| &check.node),
+        Rows::Nodes(nodes) => *nodes = store.nearest_first(near, nodes, |node| &node.name),
+        Rows::Checks(checks) => *checks = store.nearest_first(near, checks, |check| &check.node),
         Rows::Instances(list) => {
-            let items = sorted(store, from, &list.items, |instance| &instance.node.name);
+            let items = store.nearest_first(near, &list.items, |instance| &instance.node.name);
             *list = Arc::new(InstanceList { index: list.index, items, rendered: Memo::new() });
         }
         // No list of what is on nodes.
@@ -39,22 +39,18 @@ fn sort(store: &Store, near: &str, rows: &mut Rows) {
         | Rows::Node(_)
         | Rows::Coordinates(_)
         | Rows::ConfigEntries(_)
-        | Rows::Transaction(_) => {}
+        | Rows::Transaction(_)
+        | Rows::Prepared(_)
+        | Rows::Explained(_)
+        | Rows::Executed(_) => {}
     }
-}
-
-fn sorted<T>(store: &Store, from: &Coordinate, rows: &[Arc<T>], node: impl Fn(&T) -> &str) -> Vec<Arc<T>> {
-    let distance =
-        |row: &T| store.coordinate(node(row)).map_or(f64::INFINITY, |to| from.distance(&to.coordinate));
-    let mut far: Vec<(f64, &Arc<T>)> = rows.iter().map(|row| (distance(row), row)).collect();
-    far.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-    far.into_iter().map(|(_, row)| Arc::clone(row)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Text;
+    use crate::coordinate::Coordinate;
     use crate::store::command::{Command, Registration};
     use crate::store::model::{Check, Service};
     use crate::store::query::{Query, ServiceSelector};

@@ -1,6 +1,7 @@
 //! From a request to what is to be done about it: one table of all endpoints.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use bytes::Bytes;
 
@@ -9,7 +10,7 @@ use super::filter::{self, Fields, Filter, FilterError};
 use super::params::{self, Params};
 use super::{
     Authorizer, Call, ContentType, HttpReply, Permission, Read, Request, Resource, agent, catalog, config,
-    coordinate, event, health, kv, membership, operator, session, snapshot, status, txn,
+    coordinate, event, health, kv, membership, operator, prepared, session, snapshot, status, txn,
 };
 use crate::Text;
 use crate::node::{About, Published};
@@ -27,6 +28,8 @@ pub struct HttpRequest<'a> {
     pub path: &'a str,
     /// What follows the question mark, as it was sent; empty when there is none.
     pub query: &'a str,
+    /// The client's address, where it has one.
+    pub client: Option<IpAddr>,
     /// The headers that matter.
     pub headers: Headers<'a>,
     /// Body; empty for methods that have none.
@@ -42,6 +45,8 @@ pub struct Headers<'a> {
     pub namespace: &'a str,
     /// `X-Consul-Partition`
     pub partition: &'a str,
+    /// `X-Forwarded-For`
+    pub forwarded_for: &'a str,
 }
 
 /// What is to be done about a request.
@@ -182,7 +187,7 @@ fn unfilterable(path: &str) -> HttpReply {
 
 /// One endpoint.
 struct Endpoint {
-    /// The path; one that ends with a slash stands for everything below it.
+    /// The path; one that ends with a slash stands for everything below it, an asterisk for anything.
     pattern: &'static str,
     /// In the order of the `Allow` header.
     methods: &'static [&'static str],
@@ -232,6 +237,10 @@ static ENDPOINTS: &[Endpoint] = &[
     endpoint("/v1/session/info/", GET, Resource::Session, session::info),
     endpoint("/v1/session/node/", GET, Resource::Session, session::node),
     endpoint("/v1/session/list", GET, Resource::Session, session::list),
+    endpoint("/v1/query/*/execute", GET, Resource::Query, prepared::execute),
+    endpoint("/v1/query/*/explain", GET, Resource::Query, prepared::explain),
+    endpoint("/v1/query/", &["GET", "PUT", "DELETE"], Resource::Query, prepared::one),
+    endpoint("/v1/query", &["GET", "POST"], Resource::Query, prepared::all),
     endpoint("/v1/agent/check/pass/", PUT, Resource::Service, agent::check_pass),
     endpoint("/v1/agent/check/warn/", PUT, Resource::Service, agent::check_warn),
     endpoint("/v1/agent/check/fail/", PUT, Resource::Service, agent::check_fail),
@@ -275,6 +284,9 @@ const DELETE: &[&str] = &["DELETE"];
 /// Transactions, whose bodies have a limit of their own.
 const TXN: &str = "/v1/txn";
 
+/// A prepared query.
+const ONE_QUERY: &str = "/v1/query/";
+
 /// The whole state, as an archive.
 const SNAPSHOT: &str = "/v1/snapshot";
 
@@ -304,7 +316,7 @@ fn dispatch(published: &Published, request: &HttpRequest<'_>, now: Now) -> Handl
     }
     let params = Params::parse(request.query)?;
     refuse_tenancy(&params, &request.headers)?;
-    let rest = path.get(endpoint.pattern.len()..).unwrap_or("");
+    let rest = endpoint.rest(&path).unwrap_or("");
     if !Authorizer.allows(Permission::of(endpoint.resource, request.method != "GET"), rest) {
         return Err(HttpReply::text(403, "Permission denied"));
     }
@@ -312,13 +324,18 @@ fn dispatch(published: &Published, request: &HttpRequest<'_>, now: Now) -> Handl
 }
 
 fn find(path: &str) -> Option<&'static Endpoint> {
-    ENDPOINTS.iter().find(|endpoint| {
-        if endpoint.pattern.ends_with('/') {
-            path.starts_with(endpoint.pattern)
-        } else {
-            path == endpoint.pattern
+    ENDPOINTS.iter().find(|endpoint| endpoint.rest(path).is_some())
+}
+
+impl Endpoint {
+    /// What stands in a path where the pattern does not say; `None` for a path that does not fit.
+    fn rest<'p>(&self, path: &'p str) -> Option<&'p str> {
+        if let Some((before, behind)) = self.pattern.split_once('*') {
+            return path.strip_prefix(before)?.strip_suffix(behind);
         }
-    })
+        let rest = path.strip_prefix(self.pattern)?;
+        (rest.is_empty() || self.pattern.ends_with('/')).then_some(rest)
+    }
 }
 
 /// The reply to OPTIONS and to methods that an endpoint does not have.
@@ -331,7 +348,12 @@ fn refuse_method(endpoint: &Endpoint, method: &str) -> Option<HttpReply> {
     } else {
         HttpReply::text(405, format!("method {method} not allowed"))
     };
-    reply.headers.push(("Allow".into(), format!("OPTIONS,{}", endpoint.methods.join(",")).into()));
+    let mut allowed = endpoint.methods.join(",");
+    // Consul refuses methods here in another place than everywhere else.
+    if method == "OPTIONS" || !endpoint.pattern.starts_with(ONE_QUERY) {
+        allowed.insert_str(0, "OPTIONS,");
+    }
+    reply.headers.push(("Allow".into(), allowed.into()));
     Some(reply)
 }
 

@@ -115,7 +115,7 @@ impl Draft<'_> {
         ] {
             flags |= if is_set { bit } else { 0 };
         }
-        let edns = self.asked.edns.map(|edns| opt(edns, self.reply.code));
+        let edns = self.asked.edns.map(|edns| opt(edns, self.reply));
         let counts = [
             1,
             answers.len(),
@@ -152,12 +152,15 @@ pub(super) fn bare(id: u16, flags: u16, code: ResponseCode, out: &mut Vec<u8>) {
     }
 }
 
-/// The OPT record of an answer: the asking side's size, and its subnet with an answer that holds for everybody.
-fn opt(asked: AskedEdns, code: ResponseCode) -> Edns {
+/// The OPT record of an answer: the asking side's size, and its subnet with whether the answer holds for that
+/// or for everybody (RFC 7871).
+fn opt(asked: AskedEdns, reply: &Reply) -> Edns {
     let mut edns = Edns::new();
+    let code = reply.code;
     edns.set_max_payload(asked.max_payload.max(UDP_SIZE_MIN)).set_rcode_high(code.high()).set_version(0);
     if let Some(subnet) = asked.subnet {
-        let subnet = ClientSubnet::new(subnet.addr(), subnet.source_prefix(), 0);
+        let scope = if reply.for_client { subnet.source_prefix() } else { 0 };
+        let subnet = ClientSubnet::new(subnet.addr(), subnet.source_prefix(), scope);
         edns.options_mut().insert(EdnsOption::Subnet(subnet));
     }
     edns

@@ -15,10 +15,10 @@ use super::encode::Budget;
 use super::name::{self, Target};
 use super::question::Asked;
 use super::{DnsConfig, Served};
-use crate::Text;
 use crate::rng::Rng;
 use crate::store::model::{Health, Node};
-use crate::store::{Instance, View};
+use crate::store::{Execute, Instance, Unresolved, View};
+use crate::{Text, duration};
 
 /// Name servers that an answer names.
 const NAME_SERVERS_MAX: usize = 3;
@@ -42,6 +42,8 @@ pub(super) struct Reply {
     pub(super) additionals: Vec<Record>,
     /// Whether there was more than the budget allowed.
     pub(super) left_out: bool,
+    /// Whether another client might have been given another answer.
+    pub(super) for_client: bool,
 }
 
 /// A record of the answer section and the additional records that go with it.
@@ -61,6 +63,7 @@ impl Reply {
             authorities: Vec::new(),
             additionals: Vec::new(),
             left_out: false,
+            for_client: false,
         }
     }
 
@@ -120,6 +123,7 @@ impl<'a> Zone<'a> {
             _ if !self.is_own(parsed.datacenter.as_deref()) => None,
             Target::Service { .. } => self.service(asked, &parsed.target, budget, rng),
             Target::Node(name) => self.node(asked, name, rng),
+            Target::Query(name) => self.prepared(asked, name, budget, rng),
             Target::Nothing => None,
         }
         .unwrap_or_else(|| Reply { code: ResponseCode::NXDomain, ..Reply::authoritative() });
@@ -250,18 +254,54 @@ impl<'a> Zone<'a> {
     fn service(&self, asked: &Asked, target: &Target, budget: Budget, rng: &mut Rng) -> Option<Reply> {
         let Target::Service { service, .. } = target else { unreachable!("the caller has looked") };
         let ttl = seconds(self.service_ttl(service));
-        let instances = self.instances(target, rng);
+        self.of_instances(asked, ttl, &self.instances(target, rng), budget, rng)
+    }
+
+    /// What a prepared query finds. Its answers are for the one who asked.
+    fn prepared(&self, asked: &Asked, name: &str, budget: Budget, rng: &mut Rng) -> Option<Reply> {
+        let client = asked.edns.and_then(|edns| edns.subnet).map(|subnet| subnet.addr().to_string());
+        let run = Execute {
+            query: name.into(),
+            agent: self.served.published.about.node.clone(),
+            client: client.unwrap_or_default().into(),
+            seed: rng.next_u64(),
+            ..Execute::default()
+        };
+        let done = match self.view().execute_prepared(&run) {
+            Ok(done) => done,
+            Err(Unresolved::Unknown) => return None,
+            Err(Unresolved::TemplateById | Unresolved::Template(_)) => {
+                return Some(Reply::code(ResponseCode::ServFail));
+            }
+        };
+        let ttl = match duration::parse(&done.dns_ttl) {
+            Some(nanos) => Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)),
+            None => self.service_ttl(&done.service),
+        };
+        let instances: Vec<&Instance> = done.instances.iter().map(|instance| &**instance).collect();
+        let reply = self.of_instances(asked, seconds(ttl), &instances, budget, rng);
+        reply.map(|reply| Reply { for_client: true, ..reply })
+    }
+
+    fn of_instances(
+        &self,
+        asked: &Asked,
+        ttl: u32,
+        instances: &[&Instance],
+        budget: Budget,
+        rng: &mut Rng,
+    ) -> Option<Reply> {
         if instances.is_empty() {
             return None;
         }
         let mut reply = Reply::authoritative();
         match asked.query.query_type {
             RecordType::SRV => {
-                self.service_records(&mut reply, &asked.query.name, ttl, &instances, budget, rng)
+                self.service_records(&mut reply, &asked.query.name, ttl, instances, budget, rng)
             }
             kind if follows_aliases(kind) => {
                 let owner = &asked.query.name;
-                self.service_addresses(&mut reply, owner, kind, ttl, &instances, budget, rng);
+                self.service_addresses(&mut reply, owner, kind, ttl, instances, budget, rng);
             }
             _ => {}
         }
@@ -417,7 +457,7 @@ impl<'a> Zone<'a> {
             Target::Service { .. } => {
                 zone.instances(&parsed.target, rng).into_iter().map(instance_address).collect()
             }
-            Target::Nothing => Vec::new(),
+            Target::Query(_) | Target::Nothing => Vec::new(),
         };
         let mut records = Vec::new();
         let mut host = None;

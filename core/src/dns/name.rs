@@ -18,6 +18,8 @@ pub(super) enum Target {
     },
     /// A node, in lower case.
     Node(String),
+    /// A prepared query, in lower case.
+    Query(String),
     /// An address that the name spells.
     Address(IpAddr),
     /// The domain itself, or nothing that exists.
@@ -46,7 +48,8 @@ pub(super) fn below<'a>(labels: &'a [String], zone: &str) -> Option<&'a [String]
 }
 
 /// Reads the labels before the domain:
-/// `[tag.]<service>.service`, `_<service>._<tag>[.service]`, `<service>.connect`, `<node>.node`, `<hex>.addr`, each
+/// `[tag.]<service>.service`, `_<service>._<tag>[.service]`, `<service>.connect`, `<node>.node`, `<query>.query`,
+/// `<hex>.addr`, each
 /// followed by nothing, by `<datacenter>` or by `<datacenter>.dc`.
 pub(super) fn parse(labels: &[String]) -> Parsed {
     let nothing = Parsed { target: Target::Nothing, datacenter: None };
@@ -74,6 +77,7 @@ pub(super) fn parse(labels: &[String]) -> Parsed {
             _ => Target::Nothing,
         },
         "node" if !parts.is_empty() => Target::Node(parts.join(".")),
+        "query" if !parts.is_empty() => Target::Query(parts.join(".")),
         "addr" => match parts {
             [hex] => address(hex).map_or(Target::Nothing, Target::Address),
             _ => Target::Nothing,
@@ -179,6 +183,9 @@ mod tests {
             ("n.node", Target::Node("n".into()), None),
             ("dot.ted.node.dc1", Target::Node("dot.ted".into()), Some("dc1")),
             ("n.node.dc1.dc1", Target::Nothing, None),
+            ("q.query.dc1", Target::Query("q".into()), Some("dc1")),
+            ("dot.ted.query", Target::Query("dot.ted".into()), None),
+            ("query", Target::Nothing, None),
             ("0a000001.addr", Target::Address([10, 0, 0, 1].into()), None),
             ("x.0a000001.addr", Target::Nothing, None),
             ("+a000001.addr", Target::Nothing, None),

@@ -7,11 +7,12 @@ use hickory_proto::rr::{DNSClass, Name, RecordType};
 use proptest::prelude::*;
 
 use super::*;
+use crate::ids::Uuid;
 use crate::node::{About, Lease};
 use crate::rng::Rng;
-use crate::store::Store;
 use crate::store::command::{Command, Registration};
 use crate::store::model::{Check, Health, Service, Weights};
+use crate::store::{PreparedCommand, PreparedQuery, ServiceQuery, Store, Template};
 use crate::testing::frugal;
 use crate::testing::fuzz::{cases, hostile};
 use crate::time::{Mono, Wall};
@@ -455,6 +456,50 @@ fn a_client_subnet_comes_back_with_an_answer_for_everybody() {
 }
 
 #[test]
+fn prepared_queries_are_answered_by_what_they_find_for_the_one_who_asks() {
+    let mut world = example();
+    let kept = |id: u128, name: &str, service: &str, dns_ttl: &str, by_prefix: bool| PreparedQuery {
+        id: Uuid(id),
+        name: name.into(),
+        service: ServiceQuery { service: service.into(), ..ServiceQuery::default() },
+        dns_ttl: dns_ttl.into(),
+        template: Template { by_prefix, ..Template::default() },
+        ..PreparedQuery::default()
+    };
+    for query in [
+        kept(1, "q", "db", "7s", false),
+        kept(2, "of-", "${name.suffix}", "", true),
+        kept(3, "bad-", "${match(name.suffix)}", "", true),
+        kept(4, "dot.ted", "none", "", false),
+    ] {
+        world.index += 1;
+        let command = Command::Prepared(PreparedCommand::Create(Box::new(query)));
+        world.store.apply(world.index, &command);
+    }
+    let mut by_service = world.answers("db.service.consul.", RecordType::A);
+    by_service.sort();
+    for (name, ttl) in [("q", 7), ("OF-db", 0)] {
+        let mut answers = world.answers(&format!("{name}.query.dc1.consul."), RecordType::A);
+        answers.sort();
+        let renamed: Vec<String> = by_service
+            .iter()
+            .map(|record| record.replace("db.service.consul. 0", &format!("{name}.query.dc1.consul. {ttl}")))
+            .collect();
+        assert_eq!(answers, renamed, "{name}");
+    }
+    assert_eq!(world.answers("q.query.consul.", RecordType::SRV).len(), by_service.len());
+    for name in ["dot.ted.query.consul.", "none.query.consul.", "query.consul.", "q.query.dc2.consul."] {
+        assert_eq!(world.dig(name, RecordType::A).code, "NXDomain", "{name}");
+    }
+    assert_eq!(world.dig("bad-x.query.consul.", RecordType::A).code, "ServFail");
+    let mut message = with_edns(question("q.query.consul.", RecordType::A), 4096);
+    let subnet = |scope| ClientSubnet::new("192.0.2.0".parse().unwrap(), 24, scope);
+    message.edns.as_mut().unwrap().options_mut().insert(EdnsOption::Subnet(subnet(0)));
+    let edns = world.ask(&message, Transport::Udp).0.edns.unwrap();
+    assert_eq!(edns.option(EdnsCode::Subnet), Some(&EdnsOption::Subnet(subnet(24))));
+}
+
+#[test]
 fn what_is_no_question_is_not_answered_or_answered_with_a_code() {
     let mut world = example();
     let packet = question("db.service.consul.", RecordType::A).to_vec().unwrap();
@@ -514,7 +559,7 @@ proptest! {
     #[test]
     fn no_packet_makes_it_panic_and_every_answer_can_be_read(
         packet in hostile(
-            ("[a-z0-9_.-]{0,40}(node|service|addr|arpa|consul)?[.]?(consul)?", any::<u16>(), any::<u16>())
+            ("[a-z0-9_.-]{0,40}(node|service|addr|arpa|query|consul)?[.]?(consul)?", any::<u16>(), any::<u16>())
                 .prop_map(|(name, kind, size)| {
                     let name = Name::from_ascii(&name).unwrap_or_default();
                     with_edns(question(&name.to_ascii(), RecordType::from(kind)), size).to_vec().unwrap_or_default()

@@ -14,10 +14,10 @@ use crate::api::{
 use crate::format::Format;
 use crate::ids::{LogIndex, RequestId, ServerId, Uuid};
 use crate::planted::{Bug, planted};
-use crate::store::Restore;
 use crate::store::command::{Command, Response};
 use crate::store::model::{ServiceCheck, Session};
 use crate::store::query::Query;
+use crate::store::{PreparedCommand, PreparedQuery, Restore};
 use crate::time::{Mono, Now};
 
 /// A blocking query waits up to so much of its wait longer, so that many do not give up at once.
@@ -84,6 +84,11 @@ impl Node {
             }
             Write::Restore(step) => Command::Restore(step.clone()),
             Write::Transaction(operations) => Command::Transaction(operations.clone()),
+            Write::Prepared(PreparedCommand::Create(query)) => {
+                let query = PreparedQuery { id: Uuid::random(&mut self.rng), ..PreparedQuery::clone(query) };
+                Command::Prepared(PreparedCommand::Create(Box::new(query)))
+            }
+            Write::Prepared(command) => Command::Prepared(command.clone()),
             Write::SessionRenew(_) => unreachable!("renewals are not replicated"),
         }
     }

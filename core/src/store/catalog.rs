@@ -361,11 +361,15 @@ impl Store {
         }
     }
 
-    /// Ends a session: its locks are released or their keys deleted, and cannot be taken again during the lock-delay.
+    /// Ends a session: its locks are released or their keys deleted, and cannot be taken again during the lock-delay; its
+    /// prepared queries go with it.
     pub(super) fn end_session(&mut self, change: &mut Change, id: Uuid) {
         let Some(session) = self.sessions.remove(&mut self.indexes, change, id) else { return };
         if planted(Bug::SessionSurvivesNode) {
             return;
+        }
+        for query in self.prepared.of_session(id) {
+            self.prepared.remove(&mut self.indexes, change, query);
         }
         for key in self.kv.held_by(id) {
             if !session.lock_delay.is_zero() && !planted(Bug::LockDelaySkipped) {

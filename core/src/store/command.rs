@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::model::{Check, Service, Session};
+use super::prepared::PreparedCommand;
 use super::restore::Restore;
 use super::system::AutopilotSettings;
 use super::transaction::{Operation, Outcome};
@@ -86,6 +87,8 @@ pub enum Command {
         /// Only if the entry was last changed at this index.
         cas: Option<u64>,
     },
+    /// Creates, changes or removes a prepared query.
+    Prepared(PreparedCommand),
 }
 
 /// One operation on one key. Value and flags are ignored where they make no sense.
@@ -169,6 +172,8 @@ pub enum Response {
     Transaction(Outcome),
     /// A restore has begun under this name.
     RestoreBegun(Uuid),
+    /// The prepared query exists.
+    PreparedQueryCreated(Uuid),
 }
 
 /// Why the store refused a command. The display texts are those of Consul's HTTP API.

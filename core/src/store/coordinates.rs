@@ -6,6 +6,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
+use super::Store;
 use super::change::Change;
 use super::indexes::{Indexes, TableIndex};
 use super::query::WatchKey;
@@ -86,5 +87,18 @@ impl Coordinates {
 
     pub(super) fn len(&self) -> usize {
         self.by_node.len()
+    }
+}
+
+impl Store {
+    /// Rows by the distance of their nodes from a node. Those whose distance is unknown come last; rows that are equally
+    /// near keep their order, and all do if nobody knows where the node is.
+    pub fn nearest_first<T>(&self, near: &str, rows: &[Arc<T>], node: impl Fn(&T) -> &str) -> Vec<Arc<T>> {
+        let Some(from) = self.coordinate(near).map(|row| &row.coordinate) else { return rows.to_vec() };
+        let distance =
+            |row: &T| self.coordinate(node(row)).map_or(f64::INFINITY, |to| from.distance(&to.coordinate));
+        let mut far: Vec<(f64, &Arc<T>)> = rows.iter().map(|row| (distance(row), row)).collect();
+        far.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        far.into_iter().map(|(_, row)| Arc::clone(row)).collect()
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Indexes {
     pub(super) restored: u64,
     /// Configuration entries: rows that came, changed or went.
     pub(super) config_entries: u64,
+    /// Prepared queries: rows that came, changed or went.
+    pub(super) prepared: u64,
 }
 
 /// Names one of the [`Indexes`] in checkpoints. The numbers are format.
@@ -49,11 +51,13 @@ pub(super) enum TableIndex {
     Restored = 8,
     /// [`Indexes::config_entries`]
     ConfigEntries = 9,
+    /// [`Indexes::prepared`]
+    Prepared = 10,
 }
 
 impl TableIndex {
     /// All of them, in the order of their numbers.
-    pub(super) const ALL: [TableIndex; 9] = [
+    pub(super) const ALL: [TableIndex; 10] = [
         TableIndex::Kv,
         TableIndex::Nodes,
         TableIndex::Services,
@@ -63,6 +67,7 @@ impl TableIndex {
         TableIndex::Coordinates,
         TableIndex::Restored,
         TableIndex::ConfigEntries,
+        TableIndex::Prepared,
     ];
 }
 
@@ -80,6 +85,7 @@ impl Indexes {
             TableIndex::Coordinates => self.coordinates,
             TableIndex::Restored => self.restored,
             TableIndex::ConfigEntries => self.config_entries,
+            TableIndex::Prepared => self.prepared,
         }
     }
 
@@ -95,6 +101,7 @@ impl Indexes {
             TableIndex::Coordinates => &mut self.coordinates,
             TableIndex::Restored => &mut self.restored,
             TableIndex::ConfigEntries => &mut self.config_entries,
+            TableIndex::Prepared => &mut self.prepared,
         };
         *slot = index.max(*slot);
     }

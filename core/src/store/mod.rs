@@ -16,6 +16,7 @@ mod kv;
 pub mod model;
 mod nodes;
 mod pieces;
+mod prepared;
 pub mod query;
 mod read;
 mod restore;
@@ -41,6 +42,7 @@ use indexes::Indexes;
 use kv::Keys;
 use model::{Check, KvEntry, Node, Service, Session};
 use nodes::Nodes;
+use prepared::Prepared;
 use query::WatchKey;
 use restore::Staging;
 use services::{GroupKey, Services};
@@ -50,6 +52,9 @@ use system::System;
 pub use coordinates::NodeCoordinate;
 pub use instances::{Instance, InstanceList, Memo, Rendering, ServiceNames};
 pub use pieces::Pieces;
+pub use prepared::{
+    Execute, Executed, Failover, PreparedCommand, PreparedQuery, ServiceQuery, Template, Unresolved,
+};
 pub use read::{Found, Rows};
 pub use restore::{Restore, encode_rows};
 pub use rows::{BadRow, RowKey, StoreBuilder};
@@ -72,6 +77,7 @@ pub struct Store {
     checks: Checks,
     sessions: Sessions,
     coordinates: Coordinates,
+    prepared: Prepared,
     system: System,
     config: ConfigEntries,
     indexes: Indexes,
@@ -106,6 +112,7 @@ impl std::fmt::Debug for Store {
             .field("sessions", &self.sessions.len())
             .field("coordinates", &self.coordinates.len())
             .field("config_entries", &self.config.len())
+            .field("prepared queries", &self.prepared.len())
             .field("indexes", &self.indexes)
             .finish()
     }
@@ -158,6 +165,7 @@ impl Store {
             }
             Command::Restore(step) => self.restore(&mut change, step),
             Command::Transaction(operations) => Response::Transaction(self.transact(&mut change, operations)),
+            Command::Prepared(command) => self.prepare(&mut change, command),
         };
         let replaced = change.replaced;
         let (touched, dirty) = change.finish();

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::model::Health;
+use super::prepared::Execute;
 use super::transaction::Lookup;
 use crate::Text;
 use crate::config_entry::Kind;
@@ -82,6 +83,15 @@ pub enum Query {
     },
     /// The configuration entries of a kind; `None`: all (`/v1/config/:kind`).
     ConfigEntries(Option<Kind>),
+    /// All prepared queries (`/v1/query`).
+    PreparedQueries,
+    /// One prepared query.
+    PreparedQuery(Uuid),
+    /// The prepared query that a name stands for, filled in if it is a template (`/v1/query/:name/explain`); has no
+    /// index.
+    Explain(Text),
+    /// What a prepared query finds (`/v1/query/:name/execute`); has no index.
+    Execute(Box<Execute>),
 }
 
 /// Which instances of a service.
@@ -132,6 +142,10 @@ pub enum WatchKey {
     ConfigKind(Kind),
     /// Any configuration entry.
     ConfigEntries,
+    /// Any prepared query.
+    PreparedQueries,
+    /// One prepared query.
+    PreparedQuery(Uuid),
     /// Everything: a snapshot was restored.
     All,
 }

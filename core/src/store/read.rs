@@ -8,6 +8,7 @@ use super::coordinates::NodeCoordinate;
 use super::instances::{InstanceList, ServiceNames};
 use super::model::{Check, KvEntry, Node, Service, Session};
 use super::nodes::has_meta;
+use super::prepared::{Executed, PreparedQuery, Unresolved};
 use super::query::{Query, ServiceSelector, WatchKey};
 use super::services::GroupKey;
 use super::sessions::folded;
@@ -56,6 +57,12 @@ pub enum Rows {
     Transaction(Outcome),
     /// [`Query::ConfigEntry`], [`Query::ConfigEntries`], by kind and name.
     ConfigEntries(Vec<Arc<ConfigEntry>>),
+    /// [`Query::PreparedQueries`], [`Query::PreparedQuery`], in the order of their ids.
+    Prepared(Vec<Arc<PreparedQuery>>),
+    /// [`Query::Explain`]
+    Explained(Result<Arc<PreparedQuery>, Unresolved>),
+    /// [`Query::Execute`]
+    Executed(Result<Executed, Unresolved>),
 }
 
 impl Rows {
@@ -73,6 +80,9 @@ impl Rows {
             Rows::Coordinates(rows) => !rows.is_empty(),
             Rows::Transaction(outcome) => outcome.is_ok(),
             Rows::ConfigEntries(rows) => !rows.is_empty(),
+            Rows::Prepared(rows) => !rows.is_empty(),
+            Rows::Explained(outcome) => outcome.is_ok(),
+            Rows::Executed(outcome) => outcome.is_ok(),
         }
     }
 }
@@ -113,7 +123,12 @@ impl Store {
             Query::NodeCoordinates(name) => {
                 self.coordinates.get(&folded(name)).map_or(indexes.coordinates, |row| row.modify_index)
             }
-            Query::Transaction(_) => 0,
+            Query::PreparedQueries => indexes.prepared,
+            Query::PreparedQuery(id) => {
+                self.prepared.get(*id).map_or(indexes.prepared, |query| query.modify_index)
+            }
+            // They tell no index, and have none that could be waited for.
+            Query::Transaction(_) | Query::Explain(_) | Query::Execute(_) => return 1,
             Query::State => self.newest_index(),
             // What is absent has the index of the table, which its removal has moved.
             Query::ConfigEntry { kind, name } => {
@@ -192,6 +207,10 @@ impl Store {
             Query::ConfigEntries(Some(kind)) => {
                 Rows::ConfigEntries(self.config.of_kind(*kind).map(|(row, _)| Arc::clone(row)).collect())
             }
+            Query::PreparedQueries => Rows::Prepared(self.prepared.all().cloned().collect()),
+            Query::PreparedQuery(id) => Rows::Prepared(self.prepared.get(*id).cloned().into_iter().collect()),
+            Query::Explain(name) => Rows::Explained(self.resolve_prepared(name)),
+            Query::Execute(run) => Rows::Executed(self.execute_prepared(run)),
         }
     }
 
@@ -252,10 +271,12 @@ fn watch(query: &Query) -> Vec<WatchKey> {
         Query::ChecksInState { meta, .. } => with_nodes(WatchKey::Checks, meta),
         Query::Coordinates => vec![WatchKey::Coordinates],
         Query::NodeCoordinates(name) => vec![WatchKey::NodeCoordinates(folded(name))],
-        // It never waits.
-        Query::Transaction(_) | Query::State => Vec::new(),
         Query::ConfigEntry { kind, name } => vec![WatchKey::ConfigEntry(*kind, folded(name))],
         Query::ConfigEntries(None) => vec![WatchKey::ConfigEntries],
         Query::ConfigEntries(Some(kind)) => vec![WatchKey::ConfigKind(*kind)],
+        Query::PreparedQueries => vec![WatchKey::PreparedQueries],
+        Query::PreparedQuery(id) => vec![WatchKey::PreparedQuery(*id)],
+        // They never wait.
+        Query::Transaction(_) | Query::State | Query::Explain(_) | Query::Execute(_) => Vec::new(),
     }
 }

@@ -20,6 +20,7 @@ use super::instances::Instance;
 use super::kv::KeysBuilder;
 use super::model::{Check, Node, Service, Session};
 use super::nodes::NodeEntry;
+use super::prepared::PreparedQuery;
 use super::restore::Staging;
 use super::services::GroupKey;
 use super::sessions::LockDelay;
@@ -46,11 +47,12 @@ enum Table {
     Coordinate = 11,
     Staged = 12,
     ConfigEntry = 13,
+    Prepared = 14,
 }
 
 impl Table {
     /// All tables in the order of their numbers, which is the order of their rows.
-    const ALL: [Table; 13] = [
+    const ALL: [Table; 14] = [
         Table::Kv,
         Table::Tombstone,
         Table::Node,
@@ -64,6 +66,7 @@ impl Table {
         Table::Coordinate,
         Table::Staged,
         Table::ConfigEntry,
+        Table::Prepared,
     ];
 
     fn of(tag: u8) -> Option<Table> {
@@ -145,6 +148,10 @@ impl RowKey {
         RowKey::new(Table::Coordinate, &[node.as_bytes()])
     }
 
+    pub(super) fn prepared(id: Uuid) -> RowKey {
+        RowKey::new(Table::Prepared, &[&id.0.to_be_bytes()])
+    }
+
     pub(super) fn staged(number: u64) -> RowKey {
         RowKey::new(Table::Staged, &[&number.to_be_bytes()])
     }
@@ -186,6 +193,7 @@ enum Primary {
     Coordinate(Text),
     Staged(u64),
     ConfigEntry(EntryKey),
+    Prepared(Uuid),
 }
 
 impl Primary {
@@ -204,6 +212,7 @@ impl Primary {
             Primary::Coordinate(_) => Table::Coordinate,
             Primary::Staged(_) => Table::Staged,
             Primary::ConfigEntry(_) => Table::ConfigEntry,
+            Primary::Prepared(_) => Table::Prepared,
         }
     }
 
@@ -215,10 +224,8 @@ impl Primary {
             Table::Node => Primary::Node(text(rest)?),
             Table::Service => Primary::Service(on_node(rest)?),
             Table::Check => Primary::Check(on_node(rest)?),
-            Table::Session => {
-                let bytes: [u8; 16] = rest.try_into().map_err(|_| BadRow::Key)?;
-                Primary::Session(Uuid(u128::from_be_bytes(bytes)))
-            }
+            Table::Session => Primary::Session(uuid(rest)?),
+            Table::Prepared => Primary::Prepared(uuid(rest)?),
             Table::LockDelay => Primary::LockDelay(text(rest)?),
             Table::Coordinate => Primary::Coordinate(text(rest)?),
             Table::Staged => {
@@ -256,6 +263,11 @@ impl Primary {
 
 fn text(bytes: &[u8]) -> Result<Text, BadRow> {
     std::str::from_utf8(bytes).map(Text::new).map_err(|_| BadRow::Key)
+}
+
+fn uuid(bytes: &[u8]) -> Result<Uuid, BadRow> {
+    let bytes: [u8; 16] = bytes.try_into().map_err(|_| BadRow::Key)?;
+    Ok(Uuid(u128::from_be_bytes(bytes)))
 }
 
 /// Reads the first part of a pair and gives what follows it.
@@ -316,6 +328,7 @@ enum RowRef<'a> {
     Restore(Uuid),
     Staged(u64, &'a [u8]),
     ConfigEntry(&'a EntryKey, &'a ConfigEntry),
+    Prepared(&'a PreparedQuery),
 }
 
 impl RowRef<'_> {
@@ -338,6 +351,7 @@ impl RowRef<'_> {
             RowRef::Restore(_) => RowKey::system(SystemRow::Restore),
             RowRef::Staged(number, _) => RowKey::staged(*number),
             RowRef::ConfigEntry(key, _) => RowKey::config_entry(key),
+            RowRef::Prepared(query) => RowKey::prepared(query.id),
         }
     }
 
@@ -357,6 +371,7 @@ impl RowRef<'_> {
             RowRef::Format(format) => encode(format),
             RowRef::Coordinate(_, row) => encode(row),
             RowRef::ConfigEntry(_, row) => encode(row),
+            RowRef::Prepared(query) => encode(query),
         }
     }
 }
@@ -399,6 +414,7 @@ impl Store {
             Primary::Coordinate(node) => RowRef::Coordinate(node, self.coordinates.get(node)?),
             Primary::Staged(number) => RowRef::Staged(*number, self.staging.as_ref()?.pieces.get(number)?),
             Primary::ConfigEntry(key) => RowRef::ConfigEntry(key, self.config.row(key)?),
+            Primary::Prepared(id) => RowRef::Prepared(self.prepared.get(*id)?),
         };
         Some(row.value())
     }
@@ -526,6 +542,13 @@ impl Store {
                 };
                 Box::new(self.config.from(from).map(|(key, row)| RowRef::ConfigEntry(key, row)))
             }
+            Table::Prepared => {
+                let from = match from {
+                    Some(Primary::Prepared(id)) => *id,
+                    _ => Uuid::default(),
+                };
+                Box::new(self.prepared.all_from(from).map(|query| RowRef::Prepared(query)))
+            }
             Table::Staged => {
                 let from = match from {
                     Some(Primary::Staged(number)) => *number,
@@ -577,6 +600,7 @@ impl StoreBuilder {
             }
             Primary::Check(key) => self.store.checks.put(key, Arc::new(decode::<Check>(value)?)),
             Primary::Session(_) => self.store.sessions.put(Arc::new(decode::<Session>(value)?)),
+            Primary::Prepared(_) => self.store.prepared.put(Arc::new(decode::<PreparedQuery>(value)?)),
             Primary::LockDelay(key) => {
                 self.store.sessions.put_delay(key, decode::<LockDelay>(value)?);
             }

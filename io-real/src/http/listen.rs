@@ -103,7 +103,7 @@ async fn listen_tcp(listener: TcpListener, gate: Gate, per_client: usize) {
         let gate = gate.clone();
         tokio::spawn(async move {
             let _place = place;
-            if let Err(error) = super::serve(TokioIo::new(stream), gate).await {
+            if let Err(error) = super::serve(TokioIo::new(stream), gate, Some(peer.ip())).await {
                 tracing::debug!(client = %peer, %error, "HTTP connection ended");
             }
         });
@@ -116,7 +116,7 @@ async fn listen_unix(listener: UnixListener, gate: Gate) {
             Ok((stream, _)) => {
                 let gate = gate.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = super::serve(TokioIo::new(stream), gate).await {
+                    if let Err(error) = super::serve(TokioIo::new(stream), gate, None).await {
                         tracing::debug!(%error, "HTTP connection ended");
                     }
                 });

@@ -8,6 +8,7 @@ mod listen;
 mod snapshot;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
@@ -29,16 +30,18 @@ const HEADERS_BYTES_MAX: usize = 64 << 10;
 /// and a connection that is closed on them before that loses the reply, too.
 const DISCARDED_BYTES_MAX: u64 = 1 << 20;
 
-/// Serves one connection until either side ends it. Requests on it are answered in order.
+/// Serves one connection until either side ends it. Requests on it are answered in order. `client` is the address it
+/// comes from, where it has one.
 ///
 /// # Errors
 /// The stream's, or a peer that does not speak HTTP.
-pub async fn serve<S>(stream: S, gate: Gate) -> Result<(), hyper::Error>
+pub async fn serve<S>(stream: S, gate: Gate, client: Option<IpAddr>) -> Result<(), hyper::Error>
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
     let gate = &gate;
-    let service = service_fn(move |request| async move { Ok::<_, Infallible>(respond(gate, request).await) });
+    let service =
+        service_fn(move |request| async move { Ok::<_, Infallible>(respond(gate, client, request).await) });
     http1::Builder::new()
         .half_close(false)
         .title_case_headers(true)
@@ -48,11 +51,15 @@ where
         .await
 }
 
-async fn respond(gate: &Gate, request: hyper::Request<Incoming>) -> hyper::Response<body::Body> {
+async fn respond(
+    gate: &Gate,
+    client: Option<IpAddr>,
+    request: hyper::Request<Incoming>,
+) -> hyper::Response<body::Body> {
     let (head, mut body) = request.into_parts();
     let gzip = encode::accepts_gzip(&head.headers);
     if streams_body(head.method.as_str(), head.uri.path()) {
-        let reply = match routed(gate, &head, Bytes::new()) {
+        let reply = match routed(gate, client, &head, Bytes::new()) {
             Routed::Restore => snapshot::restore(gate, &mut body).await,
             Routed::Reply(reply) => {
                 discard(&mut body).await;
@@ -66,7 +73,7 @@ async fn respond(gate: &Gate, request: hyper::Request<Incoming>) -> hyper::Respo
         Ok(body) => body,
         Err(refusal) => return encode::response(refusal, gzip),
     };
-    let reply = match routed(gate, &head, body.clone()) {
+    let reply = match routed(gate, client, &head, body.clone()) {
         Routed::Reply(reply) => reply,
         Routed::Call { request, indent } => {
             let reply = ask(gate, request).await;
@@ -137,18 +144,20 @@ async fn discard(body: &mut (impl Body<Data = Bytes> + Unpin)) {
 }
 
 /// What is to be done about a request.
-fn routed(gate: &Gate, head: &hyper::http::request::Parts, body: Bytes) -> Routed {
+fn routed(gate: &Gate, client: Option<IpAddr>, head: &hyper::http::request::Parts, body: Bytes) -> Routed {
     let text = |name: header::HeaderName| value(&head.headers, &name);
     let headers = Headers {
         accept: text(header::ACCEPT),
         namespace: value(&head.headers, &NAMESPACE),
         partition: value(&head.headers, &PARTITION),
+        forwarded_for: value(&head.headers, &FORWARDED_FOR),
     };
     let published = gate.published();
     let request = HttpRequest {
         method: head.method.as_str(),
         path: head.uri.path(),
         query: head.uri.query().unwrap_or(""),
+        client,
         headers,
         body,
     };
@@ -165,6 +174,7 @@ async fn ask(gate: &Gate, request: Request) -> HttpReply {
 
 static NAMESPACE: header::HeaderName = header::HeaderName::from_static("x-consul-namespace");
 static PARTITION: header::HeaderName = header::HeaderName::from_static("x-consul-partition");
+static FORWARDED_FOR: header::HeaderName = header::HeaderName::from_static("x-forwarded-for");
 
 /// A header's value as text; empty when it is absent or no text.
 fn value<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> &'a str {
@@ -200,7 +210,7 @@ mod tests {
         let (gate, _queue) =
             Gate::new(Arc::new(ArcSwap::from_pointee(published)), Arc::new(RealClock::new()));
         let (mut client, server) = tokio::io::duplex(256);
-        let server = tokio::spawn(serve(TokioIo::new(server), gate));
+        let server = tokio::spawn(serve(TokioIo::new(server), gate, None));
         let head = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {body}\r\n\r\n");
         client.write_all(head.as_bytes()).await.unwrap();
         client.write_all(&vec![b'x'; body]).await.unwrap();

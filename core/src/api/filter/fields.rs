@@ -163,7 +163,11 @@ pub(crate) fn of_query(query: &Query) -> Option<Fields> {
         | Query::Services { .. }
         | Query::Transaction(_)
         | Query::ConfigEntry { .. }
-        | Query::State => None,
+        | Query::State
+        | Query::PreparedQueries
+        | Query::PreparedQuery(_)
+        | Query::Explain(_)
+        | Query::Execute(_) => None,
         Query::Coordinates | Query::NodeCoordinates(_) => Some(COORDINATE),
         Query::ConfigEntries(_) => Some(CONFIG_ENTRY),
         Query::Nodes { .. } => Some(NODE),

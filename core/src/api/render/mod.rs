@@ -1,6 +1,7 @@
 //! Replies: rows and responses as JSON with the statuses and headers that clients of Consul expect.
 
 pub(crate) mod json;
+mod prepared;
 pub(crate) mod rows;
 pub(crate) mod timestamp;
 pub(crate) mod transaction;
@@ -13,7 +14,7 @@ use json::Json;
 pub(crate) use json::indent;
 
 use super::filter::{self, Filter, FilterError};
-use super::{Consistency, ContentType, HttpReply, LocalServiceRead, QueryMeta, Read, Write};
+use super::{ContentType, HttpReply, LocalServiceRead, QueryMeta, Read, Write};
 use crate::Text;
 use crate::agent::{AgentView, CallError};
 use crate::coordinate::Coordinate;
@@ -22,39 +23,49 @@ use crate::node::About;
 use crate::store::command::Response;
 use crate::store::model::{Service, Session};
 use crate::store::query::Query;
-use crate::store::{Found, Instance, InstanceList, Memo, Rendering, Rows};
+use crate::store::{Found, Instance, InstanceList, Memo, Rendering, Rows, Unresolved};
 
 /// The reply to a read of the replicated state.
 #[must_use]
-pub fn render_rows(_about: &About, read: &Read, found: &Found, meta: QueryMeta) -> HttpReply {
+pub fn render_rows(about: &About, read: &Read, found: &Found, meta: QueryMeta) -> HttpReply {
     if let Rows::Transaction(outcome) = &found.rows {
         let mut reply = transaction::read(outcome, &meta, read.shape.pretty);
         reply.meta = Some(QueryMeta { index: 0, ..meta });
         return reply;
+    }
+    if let Some(refusal) = no_such_query(read, found) {
+        return refusal;
     }
     let mut reply = if is_missing(read, found) {
         missing(&read.query)
     } else if let (true, Rows::Kv(Some(entry))) = (read.shape.raw, &found.rows) {
         raw_value(entry.value.clone())
     } else if read.filter.is_empty() {
-        HttpReply::json(200, body(read, &found.rows))
+        HttpReply::json(200, body(about, read, &found.rows, &meta))
     } else {
         match filtered(read, &found.rows) {
-            Ok(rows) => HttpReply::json(200, body(read, &rows)),
+            Ok(rows) => HttpReply::json(200, body(about, read, &rows, &meta)),
             Err(error) => return error.into(),
         }
     };
     reply.meta = Some(meta);
     if is_catalog(&read.query) {
-        let mode = match read.consistency {
-            Consistency::Default => "leader",
-            Consistency::Consistent => "consistent",
-            Consistency::Stale => "stale",
-        };
         let name = Text::new_static("X-Consul-Effective-Consistency");
-        reply.headers.push((name, Text::new_static(mode)));
+        reply.headers.push((name, Text::new_static(prepared::mode(read.consistency))));
     }
     reply
+}
+
+/// The reply when there is no prepared query as it is asked for. It has no index.
+fn no_such_query(read: &Read, found: &Found) -> Option<HttpReply> {
+    let why = match &found.rows {
+        Rows::Explained(Err(why)) | Rows::Executed(Err(why)) => why,
+        Rows::Prepared(_) if !found.exists && matches!(read.query, Query::PreparedQuery(_)) => {
+            &Unresolved::Unknown
+        }
+        _ => return None,
+    };
+    Some(HttpReply::text(if *why == Unresolved::Unknown { 404 } else { 500 }, why.to_string()))
 }
 
 /// Keys and prefixes without rows are not found; lists of anything else are empty.
@@ -99,7 +110,11 @@ fn is_catalog(query: &Query) -> bool {
         | Query::NodeChecks(_)
         | Query::ServiceChecks { .. }
         | Query::ServiceHealth { .. }
-        | Query::ChecksInState { .. } => true,
+        | Query::ChecksInState { .. }
+        | Query::PreparedQueries
+        | Query::PreparedQuery(_)
+        | Query::Explain(_)
+        | Query::Execute(_) => true,
     }
 }
 
@@ -127,7 +142,10 @@ fn filtered(read: &Read, rows: &Rows) -> Result<Rows, FilterError> {
         | Rows::KvKeys(_)
         | Rows::Sessions(_)
         | Rows::Services(_)
-        | Rows::Transaction(_) => rows.clone(),
+        | Rows::Transaction(_)
+        | Rows::Prepared(_)
+        | Rows::Explained(_)
+        | Rows::Executed(_) => rows.clone(),
         Rows::ConfigEntries(entries) => {
             Rows::ConfigEntries(kept(entries, |entry| filter.keeps(&written(|json| entry.write(json)))))
         }
@@ -164,16 +182,16 @@ pub(crate) fn written(write: impl FnOnce(&mut Json)) -> Vec<u8> {
     json.into_bytes()
 }
 
-fn body(read: &Read, rows: &Rows) -> Bytes {
+fn body(about: &About, read: &Read, rows: &Rows, meta: &QueryMeta) -> Bytes {
     if let Rows::Instances(list) = rows {
         let health = matches!(read.query, Query::ServiceHealth { .. });
         return instances(list, Rendering { health, pretty: read.shape.pretty });
     }
-    let compact = compact(read, rows);
+    let compact = compact(about, read, rows, meta);
     if read.shape.pretty { indent(&compact).into() } else { compact.into() }
 }
 
-fn compact(read: &Read, found: &Rows) -> Vec<u8> {
+fn compact(about: &About, read: &Read, found: &Rows, meta: &QueryMeta) -> Vec<u8> {
     let mut json;
     match found {
         Rows::Kv(entry) => {
@@ -234,6 +252,19 @@ fn compact(read: &Read, found: &Rows) -> Vec<u8> {
                 _ => list(&mut json, entries, |json, entry| entry.write(json)),
             }
         }
+        Rows::Prepared(queries) => {
+            json = Json::with_capacity(queries.len() * 500 + 2);
+            list(&mut json, queries, |json, query| prepared::query(json, query));
+        }
+        Rows::Explained(Ok(query)) => {
+            json = Json::with_capacity(600);
+            prepared::explained(&mut json, query, read, meta);
+        }
+        Rows::Executed(Ok(done)) => {
+            json = Json::with_capacity(done.instances.len() * 800 + 200);
+            prepared::executed(&mut json, done, about, read, meta);
+        }
+        Rows::Explained(Err(_)) | Rows::Executed(Err(_)) => unreachable!("rendered as an error"),
         Rows::Transaction(_) => unreachable!("rendered with what the answer's headers tell"),
     }
     json.into_bytes()
@@ -315,11 +346,14 @@ pub fn render_response(write: &Write, response: &Response) -> HttpReply {
         Response::Held(_) if matches!(write, Write::ConfigDelete { cas: None, .. }) => {
             HttpReply::json(200, &b"{}"[..])
         }
+        Response::Done if matches!(write, Write::Prepared(_)) => HttpReply::empty(200),
         Response::Done => HttpReply::json(200, &b"true"[..]),
         Response::Held(held) => HttpReply::json(200, if *held { &b"true"[..] } else { b"false" }),
         Response::RestoreBegun(id) => HttpReply::text(200, id.to_string()),
         Response::Transaction(outcome) => transaction::written(outcome),
-        Response::SessionCreated(id) => HttpReply::json(200, format!("{{\"ID\":\"{id}\"}}")),
+        Response::SessionCreated(id) | Response::PreparedQueryCreated(id) => {
+            HttpReply::json(200, format!("{{\"ID\":\"{id}\"}}"))
+        }
         Response::Refused(refusal) => {
             debug_assert!(!matches!(write, Write::SessionRenew(_)), "a renewal is no command");
             HttpReply::text(500, refusal.to_string())

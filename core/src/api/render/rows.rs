@@ -108,8 +108,8 @@ pub(crate) fn service(json: &mut Json, service: &Service) {
     service_or(json, service, b"[]");
 }
 
-/// An instance as a transaction shows it: without tags it has none, not an empty list of them.
-pub(crate) fn service_in_transaction(json: &mut Json, service: &Service) {
+/// An instance as transactions and prepared queries show it: without tags it has none, not an empty list of them.
+pub(crate) fn service_with_nulls(json: &mut Json, service: &Service) {
     service_or(json, service, b"null");
 }
 
@@ -224,8 +224,8 @@ pub(crate) fn check(json: &mut Json, check: &Check) {
     check_or(json, check, b"[]");
 }
 
-/// A check as a transaction shows it: without tags it has none, not an empty list of them.
-pub(crate) fn check_in_transaction(json: &mut Json, check: &Check) {
+/// A check as transactions and prepared queries show it: without tags it has none, not an empty list of them.
+pub(crate) fn check_with_nulls(json: &mut Json, check: &Check) {
     check_or(json, check, b"null");
 }
 
@@ -311,7 +311,7 @@ fn text_unless_empty(json: &mut Json, key: &'static str, text: &str) {
 }
 
 /// `CreateIndex` and `ModifyIndex`, which end every row.
-fn indexes(json: &mut Json, create: u64, modify: u64) {
+pub(crate) fn indexes(json: &mut Json, create: u64, modify: u64) {
     json.key("CreateIndex");
     json.number(create);
     json.key("ModifyIndex");

@@ -67,11 +67,11 @@ fn row(json: &mut Json, row: &TransactionRow) {
         }
         TransactionRow::Service(service) => {
             json.key("Service");
-            rows::service_in_transaction(json, service);
+            rows::service_with_nulls(json, service);
         }
         TransactionRow::Check(check) => {
             json.key("Check");
-            rows::check_in_transaction(json, check);
+            rows::check_with_nulls(json, check);
         }
     }
     json.close(b'}');

@@ -116,7 +116,8 @@ impl Reconcile {
             | Command::Transaction(_)
             | Command::ConfigSet { .. }
             | Command::ConfigDelete { .. }
-            | Command::Restore(_) => return,
+            | Command::Restore(_)
+            | Command::Prepared(_) => return,
         };
         let key = folded(node);
         let Some(under_way) = self.under_way.get_mut(&key) else { return };

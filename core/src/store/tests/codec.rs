@@ -1,7 +1,10 @@
 //! Formats: what was written once can be read for ever, and what is foreign is refused by name.
 
 use super::super::command::BadCommand;
-use super::super::{BadRow, Lookup, Operation, RowKey, StoreBuilder};
+use super::super::{
+    BadRow, Failover, Lookup, Operation, PreparedCommand, PreparedQuery, RowKey, ServiceQuery, StoreBuilder,
+    Template,
+};
 use super::*;
 use crate::config_entry::{Draft, Kind};
 use crate::coordinate::Coordinate;
@@ -69,7 +72,35 @@ fn commands() -> Vec<Command> {
                 cas: None,
             },
         ]),
+        Command::Prepared(PreparedCommand::Create(Box::new(prepared_query()))),
+        Command::Prepared(PreparedCommand::Delete(Uuid(8))),
     ]
+}
+
+fn prepared_query() -> PreparedQuery {
+    let list = |item: &str| Some(vec![Text::new(item)]);
+    let pair = |value: &str| Some([(Text::new("k"), Text::new(value))].into());
+    PreparedQuery {
+        id: Uuid(7),
+        name: Text::new("q-"),
+        session: None,
+        token: Text::new("t"),
+        service: ServiceQuery {
+            service: Text::new("web"),
+            failover: Failover { nearest_n: 3, datacenters: list("dc2"), targets: Some(Vec::new()) },
+            only_passing: true,
+            ignore_check_ids: list("c"),
+            near: Text::new("_agent"),
+            tags: list("!v1"),
+            node_meta: pair("n"),
+            service_meta: pair("s"),
+            connect: true,
+        },
+        dns_ttl: Text::new("10s"),
+        template: Template { by_prefix: true, regexp: Text::new("^q"), remove_empty_tags: true },
+        create_index: 0,
+        modify_index: 0,
+    }
 }
 
 #[test]
@@ -93,6 +124,8 @@ fn commands_read_back_and_keep_their_bytes() {
         "010901026e3100000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000f83f0000000000000000000000000000d03f",
         "010a02",
         "010b04000303612f62ac020101ac0203612f620176070200026e310831302e302e302e3100000364633100000001ac0203026e310001016300",
+        "010f000702712d000174037765620301010364633201000101010163065f6167656e740101032176310101016b016e0101016b0173010331307301025e71010000",
+        "010f0208",
     ];
     let commands = commands();
     let encoded: Vec<String> = commands.iter().map(|command| hex(&command.encode(Format::FIRST))).collect();
@@ -156,6 +189,8 @@ fn a_foreign_or_damaged_command_is_refused() {
 fn rows_keep_their_bytes() {
     let mut world = World::default();
     let mut commands = commands();
+    commands.pop().expect("a deletion of what is not there");
+    let prepared = commands.pop().expect("the one before");
     commands.pop().expect("the transaction, which makes rows of other kinds");
     let raised = commands.pop().expect("the one before");
     let coordinates = commands.pop().expect("and the one before that");
@@ -175,6 +210,7 @@ fn rows_keep_their_bytes() {
     world.kv(KvVerb::Delete, "z", "");
     world.apply(coordinates);
     world.apply(raised);
+    world.apply(prepared);
     let golden = [
         "01612f6c 000100131576",
         "01612f6d 0001010a141476",
@@ -192,10 +228,12 @@ fn rows_keep_their_bytes() {
         "0905 15",
         "0906 05",
         "0907 18",
+        "090a 1a",
         "0a01 01008084af5ffa010a00000000000e0e",
         "0a02 09",
         "0a03 02",
         "0b6e31 026e3100000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000f83f0000000000000000000000000000d03f18",
+        "0e00000000000000000000000000000007 0702712d000174037765620301010364633201000101010163065f6167656e740101032176310101016b016e0101016b0173010331307301025e71011a1a",
     ];
     let rows: Vec<String> = world
         .store

@@ -8,6 +8,7 @@ mod kv;
 mod model;
 #[cfg(feature = "planted")]
 mod planted;
+mod prepared;
 mod property;
 mod restore;
 mod sessions;
@@ -136,6 +137,8 @@ fn ids(found: &Found) -> Vec<String> {
             node.iter().flat_map(|(_, services)| services).map(|row| row.id.to_string()).collect()
         }
         Rows::Coordinates(rows) => rows.iter().map(|row| row.node.to_string()).collect(),
+        Rows::Prepared(rows) => rows.iter().map(|query| query.id.0.to_string()).collect(),
+        Rows::Explained(_) | Rows::Executed(_) => panic!("no list"),
         Rows::Transaction(outcome) => panic!("{outcome:?} is no list"),
         Rows::ConfigEntries(rows) => rows.iter().map(|row| row.name.to_string()).collect(),
         Rows::Checks(checks) => checks.iter().map(|check| format!("{}/{}", check.node, check.id)).collect(),

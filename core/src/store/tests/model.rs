@@ -97,7 +97,8 @@ impl Model {
             | Command::Transaction(_)
             | Command::ConfigSet { .. }
             | Command::ConfigDelete { .. }
-            | Command::Restore(_) => {
+            | Command::Restore(_)
+            | Command::Prepared(_) => {
                 unreachable!("not part of the model")
             }
         };

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::model::{ServiceCheck, ServiceKind};
-use super::super::{Lookup, Operation, RowKey, StoreBuilder};
+use super::super::{Lookup, Operation, PreparedCommand, PreparedQuery, RowKey, StoreBuilder};
 use super::*;
 use crate::config_entry::{Draft, Kind};
 use crate::coordinate::Coordinate;
@@ -121,6 +121,22 @@ fn any_coordinate() -> impl Strategy<Value = Coordinate> {
     (0..3u8).prop_map(|height| Coordinate { height: f64::from(height), ..Coordinate::default() })
 }
 
+/// Any change of a prepared query; names, sessions and templates meet and miss.
+fn any_prepared() -> impl Strategy<Value = Command> {
+    let query =
+        (1..4u128, select(&["", "a", "A", "ab"][..]), text(&NAMES), option::of(session_id()), any::<bool>());
+    (query, 0..4u8).prop_map(|((id, name, service, session, by_prefix), verb)| {
+        let mut query = PreparedQuery { session, ..super::prepared::prepared(id, name, &service) };
+        query.template.by_prefix = by_prefix;
+        Command::Prepared(match verb {
+            0 => PreparedCommand::Delete(query.id),
+            1 => PreparedCommand::Update(Box::new(query)),
+            // The proposer draws an identity that nobody has.
+            _ => PreparedCommand::Create(Box::new(query)),
+        })
+    })
+}
+
 pub(super) fn any_command(ids: bool) -> impl Strategy<Value = Command> {
     prop_oneof![
         6 => any_kv(),
@@ -173,12 +189,13 @@ pub(super) fn any_operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// Any command, transactions included.
+/// Any command, transactions and prepared queries included.
 fn any_change() -> impl Strategy<Value = Command> {
     prop_oneof![
         4 => any_command(true),
         1 => vec(any_operation(), 0..5).prop_map(Command::Transaction),
         1 => any_entry(),
+        1 => any_prepared(),
     ]
 }
 
@@ -213,6 +230,8 @@ pub(super) fn queries() -> Vec<Query> {
             queries.push(Query::ConfigEntry { kind, name: Text::new(name) });
         }
     }
+    queries.push(Query::PreparedQueries);
+    queries.extend((1..4).map(|id| Query::PreparedQuery(Uuid(id))));
     for key in KEYS.iter().chain(&["none"]) {
         queries.push(Query::Kv(Text::new(key)));
     }
@@ -344,7 +363,7 @@ proptest! {
 
     #[test]
     fn hostile_rows_are_refused_or_make_a_store(
-        commands in vec(any_command(true), 1..12),
+        commands in vec(any_change(), 1..12),
         which in any::<prop::sample::Index>(),
         (of_key, of_value) in (any::<bool>(), any::<bool>()),
         seed in hostile(vec(any::<u8>(), 0..60), 60),
