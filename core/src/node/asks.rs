@@ -111,7 +111,9 @@ impl Node {
 
     /// Whom this agent asked answers, or somebody pretends to.
     fn on_answer(&mut self, now: Now, peer: ServerId, id: AskId, answer: PeerAnswer) {
-        self.servers.on_answer(peer);
+        if self.servers.on_answer(peer) && !self.about.server {
+            self.retry_held(now);
+        }
         if id.life != self.life {
             return marks::hit(Mark::AnswerToFormerLife);
         }

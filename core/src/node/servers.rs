@@ -171,9 +171,9 @@ impl Servers {
         self.silent.insert(id, Silence { since: now, until, failures: failures.saturating_add(1) });
     }
 
-    /// A server answered.
-    pub fn on_answer(&mut self, id: ServerId) {
-        self.silent.remove(&id);
+    /// A server answered. True if it had not before: what waited for a server that is well may be asked of it.
+    pub fn on_answer(&mut self, id: ServerId) -> bool {
+        self.silent.remove(&id).is_some()
     }
 
     /// When the next of the avoided servers may be asked again.

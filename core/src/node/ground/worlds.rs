@@ -244,7 +244,7 @@ impl Run {
                     self.world.cut(a, b);
                 }
             }
-            _ => self.world.cut.clear(),
+            _ => self.world.mend(),
         }
         let pause = Duration::from_millis(200) + self.rng.duration_below(Duration::from_secs(5));
         self.pass(pause);
@@ -271,7 +271,7 @@ impl Run {
     }
 
     fn heal(&mut self) {
-        self.world.cut.clear();
+        self.world.mend();
         self.world.lose(0, 0.0);
         for server in (0..SERVERS).filter(|server| !self.world.is_alive(*server)).collect::<Vec<_>>() {
             self.world.restart(&self.plan, server);

@@ -231,6 +231,26 @@ fn regression_a_write_that_reached_nobody_is_asked_of_the_next_leader_at_once() 
     assert_eq!(&world.reply(write).expect("just seen").body[..], b"true");
 }
 
+/// Whatever was held back waited for the end of the server's penalty, which never came because it had answered meanwhile.
+#[test]
+fn regression_what_was_held_back_is_asked_of_a_server_that_answers_again() {
+    let mut world = formed(1, 1);
+    world.ask(1, put("a", "1"));
+    let index = world.ask(1, get("a")).meta.expect("a read").index;
+    let blocking = Some(Blocking { index, wait: Duration::from_secs(300) });
+    let parked = world.begin(1, Call::Read(Read { blocking, ..Read::new(Query::Kv("a".into())) }));
+    world.pass(Duration::from_secs(1));
+    world.isolate(0);
+    let lost = world.begin(1, put("b", "1"));
+    world.until("it is given up", MINUTE, |world| world.reply(lost).is_some());
+    world.mend();
+    let held = world.begin(1, get("c"));
+    world.ask(0, put("a", "2"));
+    world.until("the server is heard", Duration::from_secs(1), |world| world.reply(parked).is_some());
+    world.until("the reply", Duration::from_millis(500), |world| world.reply(held).is_some());
+    assert_eq!(world.reply(held).expect("just seen").status, 404);
+}
+
 /// Gossip alone tries each failed member about once in thirty seconds, and never one that left.
 #[test]
 fn client_agents_without_a_server_find_the_first_that_is_back_within_seconds() {
