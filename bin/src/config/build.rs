@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use proconsul_core::api::Network;
 use proconsul_core::duration;
 use proconsul_core::ids::Uuid;
 use serde_json::{Map, Value};
@@ -13,7 +14,8 @@ use super::definitions::Rules;
 use super::load::Merged;
 use super::schema::{Fate, Kind};
 use super::{
-    Config, ConfigError, DnsConfig, Limits, Listen, LogConfig, Ports, RaftConfig, definitions, gossip, keys,
+    Config, ConfigError, DnsConfig, Limits, Listen, LogConfig, Ports, RaftConfig, definitions, gossip, http,
+    keys,
 };
 use crate::log::Level;
 
@@ -62,7 +64,7 @@ impl Settings {
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     }
 
-    fn map(&self, path: &str) -> BTreeMap<String, String> {
+    pub(super) fn map(&self, path: &str) -> BTreeMap<String, String> {
         let value = self.value(path);
         let pairs = value.as_object().into_iter().flatten();
         pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
@@ -74,7 +76,7 @@ fn unsigned(nanos: i64) -> std::time::Duration {
     std::time::Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }
 
-fn refuse<T>(message: impl Into<String>) -> Result<T, ConfigError> {
+pub(super) fn refuse<T>(message: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError::new(message))
 }
 
@@ -152,6 +154,7 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
         serf_wan_bind: ports.serf_wan.map(|port| SocketAddr::new(serf_wan, port)),
         client_addrs,
         unix_socket_mode: socket_mode(&settings)?,
+        unix_socket_owner: http::owner(&settings)?,
         dns_listen: dns_listen
             .into_iter()
             .filter_map(|listen| match listen {
@@ -186,6 +189,7 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
             kv_max_value_size: number("limits.kv_max_value_size"),
             txn_max_req_len: number("limits.txn_max_req_len"),
             http_max_conns_per_client: size("limits.http_max_conns_per_client"),
+            max_header_bytes: Some(size("http_config.max_header_bytes")).filter(|bytes| *bytes > 0),
         },
         gossip,
         join_lan,
@@ -200,9 +204,7 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
             snapshot_interval: settings.duration("raft_snapshot_interval"),
             trailing_logs: number("raft_trailing_logs"),
         },
-        response_headers: settings.map("http_config.response_headers"),
-        default_query_time: settings.duration("default_query_time"),
-        max_query_time: settings.duration("max_query_time"),
+        front: http::front(&settings)?,
         session_ttl_min: settings.duration("session_ttl_min"),
         check_update_interval: settings.duration("check_update_interval"),
         check_output_max_size: size("check_output_max_size"),
@@ -567,7 +569,7 @@ fn rules(settings: &Settings, server: bool, datacenter: &str) -> Result<(), Conf
             .hint("acl.default_policy is allow or deny."));
     }
     for path in ["serf_lan_allowed_cidrs", "serf_wan_allowed_cidrs", "http_config.allow_write_http_from"] {
-        if let Some(bad) = settings.texts(path).into_iter().find(|cidr| !is_cidr(cidr)) {
+        if let Some(bad) = settings.texts(path).into_iter().find(|cidr| Network::parse(cidr).is_none()) {
             return Err(ConfigError::listed(&format!("{path}: "), vec![format!("invalid cidr: {bad}")]));
         }
     }
@@ -594,17 +596,6 @@ fn rules(settings: &Settings, server: bool, datacenter: &str) -> Result<(), Conf
         return refuse(format!("Protocol version '{protocol}' too low. (range: [2, 3])"));
     }
     Ok(())
-}
-
-fn is_cidr(text: &str) -> bool {
-    text.split_once('/').is_some_and(|(ip, bits)| {
-        let most = match ip.parse::<IpAddr>() {
-            Ok(IpAddr::V4(_)) => 32,
-            Ok(IpAddr::V6(_)) => 128,
-            Err(_) => return false,
-        };
-        bits.parse::<u8>().is_ok_and(|bits| bits <= most)
-    })
 }
 
 /// The cluster's listeners must not share an address that is told to others.
@@ -679,8 +670,6 @@ fn idle(settings: &Settings, dev: bool) -> Vec<String> {
     };
     let protects = |path: &str| {
         path == "acl.enabled"
-            || path == "http_config.allow_write_http_from"
-            || path == "http_config.block_endpoints"
             || path.ends_with("_allowed_cidrs")
             || path.ends_with("verify_incoming")
             || path.ends_with("verify_outgoing")

@@ -8,6 +8,7 @@ pub mod build;
 mod definitions;
 pub mod gossip;
 pub mod hcl;
+mod http;
 pub mod join;
 pub mod keys;
 pub mod load;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use proconsul_core::Text;
 use proconsul_core::agent::{self, CheckDefinition, ServiceDefinition};
+use proconsul_core::api::Front;
 use proconsul_core::ids::Uuid;
 use proconsul_core::store::AutopilotSettings;
 use serde_json::{Map, Value};
@@ -156,6 +158,8 @@ pub struct Limits {
     pub txn_max_req_len: u64,
     /// Most HTTP connections from one address.
     pub http_max_conns_per_client: usize,
+    /// Most bytes of a request's headers, if it is set.
+    pub max_header_bytes: Option<usize>,
 }
 
 /// Raft's settings.
@@ -216,6 +220,8 @@ pub struct Config {
     pub https: Vec<Listen>,
     /// gRPC listeners that are asked for.
     pub grpc: Vec<Listen>,
+    /// User and group of Unix sockets, where they are set.
+    pub unix_socket_owner: (Option<u32>, Option<u32>),
     /// Mode of Unix sockets, if it is set.
     pub unix_socket_mode: Option<u32>,
     /// DNS listeners, each for UDP and TCP.
@@ -244,12 +250,8 @@ pub struct Config {
     pub leave_drain_time: Duration,
     /// Raft.
     pub raft: RaftConfig,
-    /// Headers added to every HTTP response.
-    pub response_headers: BTreeMap<String, String>,
-    /// How long a blocking query waits if it does not say.
-    pub default_query_time: Duration,
-    /// The longest that it may ask for.
-    pub max_query_time: Duration,
+    /// Rules of the HTTP interface.
+    pub front: Front,
     /// The shortest TTL of a session.
     pub session_ttl_min: Duration,
     /// How long changes of a check's output alone may wait before they are told to the catalog.

@@ -261,6 +261,19 @@ fn every_rule_has_its_refusal() {
             json!({"ports": {"sidecar_min_port": 2, "sidecar_max_port": 1}}),
             "sidecar_min_port must be less than sidecar_max_port.",
         ),
+        (
+            json!({"limits": {"request_limits": {"mode": "maybe"}}}),
+            "limits.request_limits.mode \"maybe\" is unknown",
+        ),
+        (
+            json!({"http_config": {"response_headers": {"a b": "c"}}}),
+            "http_config.response_headers: \"a b\": \"c\" is no header",
+        ),
+        (
+            json!({"http_config": {"allow_write_http_from": ["127.0.0.1"]}}),
+            "http_config.allow_write_http_from: 1 error occurred: * invalid cidr: 127.0.0.1",
+        ),
+        (json!({"unix_sockets": {"user": "no such user"}}), "unix_sockets.user \"no such user\" is not in"),
         (json!({"unix_sockets": {"mode": "rwx"}}), "unix_sockets.mode \"rwx\" is no file mode"),
         (
             json!({"service": {"port": 1}}),
@@ -300,7 +313,12 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(config.raft.multiplier, 5);
     assert_eq!(
         config.limits,
-        Limits { kv_max_value_size: 524_288, txn_max_req_len: 524_288, http_max_conns_per_client: 200 }
+        Limits {
+            kv_max_value_size: 524_288,
+            txn_max_req_len: 524_288,
+            http_max_conns_per_client: 200,
+            max_header_bytes: None
+        }
     );
     assert_eq!(config.session_ttl_min, Duration::from_secs(10));
     assert!(config.leave_on_terminate && !config.skip_leave_on_interrupt && !config.server);

@@ -33,6 +33,8 @@ use crate::config::{Config, Listen};
 /// How long a leave may take (Consul's documentation, «consul leave»).
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// For how long a client may leave its connection unused, or take to send the headers of a request.
+const IDLE_MAX: Duration = Duration::from_secs(120);
 /// For how long connections are kept after a leave.
 const FAREWELL: Duration = Duration::from_millis(250);
 /// How often it is looked whether a recovery has had its effect.
@@ -57,6 +59,16 @@ pub enum DaemonError {
     /// The mode of a Unix socket cannot be set.
     #[error("cannot set the mode of {path}: {error}; correct unix_sockets.mode or move the socket")]
     SocketMode {
+        /// The socket.
+        path: PathBuf,
+        /// The system's words.
+        error: std::io::Error,
+    },
+    /// The owner of a Unix socket cannot be set.
+    #[error(
+        "cannot give {path} to its owner: {error}; correct unix_sockets.user and unix_sockets.group, or run as root"
+    )]
+    SocketOwner {
         /// The socket.
         path: PathBuf,
         /// The system's words.
@@ -159,8 +171,13 @@ impl Daemon {
                 Listen::Unix(path) => {
                     sockets.push(path.clone());
                     let listener = http::Listener::unix(path)?;
+                    // Nothing is accepted before owner and mode are right.
+                    let (user, group) = config.unix_socket_owner;
+                    if user.is_some() || group.is_some() {
+                        std::os::unix::fs::chown(path, user, group)
+                            .map_err(|error| DaemonError::SocketOwner { path: path.clone(), error })?;
+                    }
                     if let Some(mode) = config.unix_socket_mode {
-                        // Nothing is accepted before the mode is right.
                         std::fs::set_permissions(path, Permissions::from_mode(mode))
                             .map_err(|error| DaemonError::SocketMode { path: path.clone(), error })?;
                     }
@@ -196,9 +213,14 @@ impl Daemon {
         }
         // Before anybody can know that the agent is up, and not before: a long recovery can be interrupted.
         let signals = Signals::catch()?;
+        let bounds = http::Bounds {
+            per_client: config.limits.http_max_conns_per_client,
+            header_bytes: config.limits.max_header_bytes.unwrap_or(http::HEADERS_BYTES_DEFAULT),
+            idle: Some(IDLE_MAX),
+        };
+        let site = http::Site::new(engine.gate.clone(), bounds);
         for listener in listeners {
-            let per_client = config.limits.http_max_conns_per_client;
-            runtime.spawn(http::listen(listener, engine.gate.clone(), per_client));
+            runtime.spawn(http::listen(listener, site.clone()));
         }
         dns::serve(&runtime, dns, config, &engine.gate)?;
         drop(entered);

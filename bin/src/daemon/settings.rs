@@ -169,6 +169,7 @@ fn about(config: &Config, id: Uuid, address: Text, agent: &agent::Config) -> Abo
         node_meta: agent.node_meta.clone(),
         tagged_addresses: agent.tagged_addresses.clone(),
         disable_coordinates: !config.gossip.coordinates,
+        front: config.front.clone(),
         formats: Formats::KNOWN,
     }
 }

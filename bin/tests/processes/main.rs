@@ -9,6 +9,7 @@ mod cli;
 mod discovery;
 mod events;
 mod failover;
+mod front;
 mod full;
 mod hostile;
 mod kills;

@@ -163,7 +163,7 @@ pub(super) fn service(context: &Context<'_>) -> Handled {
     let read = LocalServiceRead {
         id: context.rest.into(),
         hash: context.params.get("hash").unwrap_or("").into(),
-        wait: context.params.wait()?,
+        wait: context.params.wait(context.about().front.waits)?,
         shape: Shape { pretty: context.params.pretty(context.about()), ..Shape::default() },
     };
     let agent = &context.published.agent;

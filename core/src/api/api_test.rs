@@ -469,3 +469,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn discovery_settles_for_stale_answers_if_the_configuration_says_so() {
+    let mut world = World::new();
+    let front = Front { discovery_max_stale: Duration::from_secs(1), ..Front::default() };
+    world.published.about = Arc::new(About { front, ..(*world.published.about).clone() });
+    let mode = |target| {
+        let reply = world.get(target);
+        let name = Text::from("X-Consul-Effective-Consistency");
+        reply.headers.iter().find(|(header, _)| *header == name).map(|(_, value)| value.clone())
+    };
+    assert_eq!(mode("/v1/catalog/nodes"), Some("stale".into()));
+    assert_eq!(mode("/v1/health/state/any"), Some("stale".into()));
+    assert_eq!(mode("/v1/catalog/nodes?leader"), Some("leader".into()));
+}
+
+#[test]
+fn a_blocked_path_is_shut_however_it_is_written() {
+    let mut world = World::new();
+    let front = Front { block_endpoints: vec!["/v1/kv/shut".into()], ..Front::default() };
+    world.published.about = Arc::new(About { front, ..(*world.published.about).clone() });
+    for target in ["/v1/kv/shut", "/v1/kv/shut/a", "/v1/kv/%73hut", "/v1/%6bv/shut"] {
+        let reply = world.get(target);
+        assert_eq!((reply.status, text(&reply)), (403, "Endpoint is blocked by agent configuration"));
+    }
+    assert_eq!(world.get("/v1/kv//shut").status, 301);
+    assert_eq!(world.get("/v1/kv/open").status, 404);
+}

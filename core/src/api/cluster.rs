@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::operator::{autopilot, raft, usage};
-use super::params::WAIT_MAX;
+use super::params::WAIT_LIMIT;
 use super::render::indented;
 use super::route::{Context, Handled};
 use super::{Call, HttpReply, Read, Write, coordinate, status};
@@ -236,7 +236,7 @@ impl Forwarded {
     #[must_use]
     pub fn is_allowed(&self) -> bool {
         let is_own = matches!(self, Forwarded::Cluster(call) if call.place() == Place::Agent);
-        !is_own && self.wait() <= WAIT_MAX
+        !is_own && self.wait() <= WAIT_LIMIT
     }
 
     /// For how long the answer may keep waiting for a change.

@@ -52,7 +52,7 @@ fn validate(event: &UserEvent) -> Result<(), String> {
 }
 
 pub(super) fn list(context: &Context<'_>) -> Handled {
-    let blocking = context.params.blocking()?;
+    let blocking = context.params.blocking(context.about().front.waits)?;
     let read = EventsRead {
         name: context.params.get("name").unwrap_or("").into(),
         index: blocking.map_or(0, |blocking| blocking.index),

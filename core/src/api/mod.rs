@@ -12,6 +12,7 @@ mod config;
 mod coordinate;
 mod event;
 mod filter;
+mod front;
 mod health;
 mod kv;
 mod membership;
@@ -21,6 +22,7 @@ mod params;
 mod prepared;
 #[cfg(test)]
 mod prepared_test;
+mod probes;
 pub mod render;
 mod route;
 mod session;
@@ -47,16 +49,17 @@ use crate::time::{Mono, Now};
 pub use answer::{Answer, answer, query_meta};
 pub use cluster::{ClusterCall, EventsRead, Forwarded, Place, render_cluster};
 pub use event::{render_event, render_events};
+pub use front::{Admission, Front, LimitMode, Network, RequestLimiter, RequestLimits, Waits, Work};
 pub use operator::autopilot::{render_autopilot_health, render_autopilot_state};
 pub use operator::keyring::render_keys;
 pub use operator::raft::render_raft_configuration;
 pub(crate) use params::parse_bool;
-pub use params::{WAIT_DEFAULT, WAIT_MAX};
+pub use params::{WAIT_DEFAULT, WAIT_LIMIT, WAIT_MAX};
 pub use render::{
     content_hash, indented, render_agent_call, render_local_service, render_renewed, render_response,
     render_rows,
 };
-pub use route::{BODY_MAX, BodyLimit, Headers, HttpRequest, Routed, body_limit, route, streams_body};
+pub use route::{BODY_MAX, BodyLimit, Headers, HttpRequest, Routed, body_limit, route, streams_body, work};
 pub use snapshot::SavedState;
 
 /// What a client asks of the node, with the right that it has to ask.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use super::{Blocking, Consistency, HttpReply, Read, Shape};
+use super::{Blocking, Consistency, HttpReply, Read, Shape, Waits};
 use crate::node::About;
 use crate::store::query::Query;
 use crate::{Text, duration};
@@ -14,6 +14,8 @@ use crate::{Text, duration};
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(300);
 /// How long a blocking query waits at most (Consul: `max_query_time`).
 pub const WAIT_MAX: Duration = Duration::from_secs(600);
+/// No configuration lets queries wait longer.
+pub const WAIT_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Stands for the node of the agent that was asked (`?near=`).
 const OWN_NODE: &str = "_agent";
@@ -103,7 +105,7 @@ impl<'a> Params<'a> {
         }
         self.consistency(&mut read)?;
         self.check_datacenter(about)?;
-        read.blocking = self.blocking()?;
+        read.blocking = self.blocking(about.front.waits)?;
         read.filter = self.get("filter").unwrap_or("").trim().into();
         read.near = match self.get("near") {
             None => Text::default(),
@@ -152,8 +154,8 @@ impl<'a> Params<'a> {
     ///
     /// # Errors
     /// 400 for an index or a time that cannot be read.
-    pub(super) fn blocking(&self) -> Result<Option<Blocking>, HttpReply> {
-        let wait = self.wait()?;
+    pub(super) fn blocking(&self, waits: Waits) -> Result<Option<Blocking>, HttpReply> {
+        let wait = self.wait(waits)?;
         let index = match self.filled("index") {
             None => 0,
             Some(text) => text.parse::<u64>().map_err(|_| HttpReply::text(400, "Invalid index"))?,
@@ -165,12 +167,12 @@ impl<'a> Params<'a> {
     ///
     /// # Errors
     /// 400 for what is no duration.
-    pub(super) fn wait(&self) -> Result<Duration, HttpReply> {
-        let Some(text) = self.filled("wait") else { return Ok(WAIT_DEFAULT) };
+    pub(super) fn wait(&self, waits: Waits) -> Result<Duration, HttpReply> {
+        let Some(text) = self.filled("wait") else { return Ok(waits.default.min(waits.max)) };
         let nanos = duration::parse(text).ok_or_else(|| HttpReply::text(400, "Invalid wait time"))?;
         Ok(match u64::try_from(nanos) {
-            Ok(0) | Err(_) => WAIT_DEFAULT,
-            Ok(nanos) => Duration::from_nanos(nanos).min(WAIT_MAX),
+            Ok(0) | Err(_) => waits.default.min(waits.max),
+            Ok(nanos) => Duration::from_nanos(nanos).min(waits.max),
         })
     }
 
@@ -319,6 +321,13 @@ mod tests {
         assert_eq!(read("max_stale=1m").unwrap().max_stale, Some(Duration::from_secs(60)));
         assert_eq!(read("pretty").unwrap().shape, Shape { pretty: true, ..Shape::default() });
         assert_eq!(read("filter=%20a+%3D%3D%20b%20").unwrap().filter, "a == b");
+    }
+
+    #[test]
+    fn waits_are_those_of_the_configuration() {
+        let waits = Waits { default: Duration::from_secs(5), max: Duration::from_secs(9) };
+        let wait = |query: &str| Params::parse(query).unwrap().wait(waits).unwrap().as_secs();
+        assert_eq!([wait(""), wait("wait=0s"), wait("wait=7s"), wait("wait=1m")], [5, 5, 7, 9]);
     }
 
     #[test]

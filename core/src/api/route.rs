@@ -9,8 +9,9 @@ use super::answer::{Answer, answer};
 use super::filter::{self, Fields, Filter, FilterError};
 use super::params::{self, Params};
 use super::{
-    Authorizer, Call, ContentType, HttpReply, Permission, Read, Request, Resource, agent, catalog, config,
-    coordinate, event, health, kv, membership, operator, prepared, session, snapshot, status, txn,
+    Authorizer, Call, Consistency, ContentType, HttpReply, Permission, Read, Request, Resource, Work, agent,
+    catalog, config, coordinate, event, health, kv, membership, operator, prepared, probes, session,
+    snapshot, status, txn,
 };
 use crate::Text;
 use crate::node::{About, Published};
@@ -119,6 +120,20 @@ pub fn body_limit(method: &str, path: &str, about: &About) -> BodyLimit {
     }
 }
 
+/// Which of a server's limits a request counts for; none for what an agent answers out of itself.
+#[must_use]
+pub fn work(method: &str, path: &str) -> Option<Work> {
+    let path = params::decode_path(path).ok()?;
+    let pattern = find(&path)?.pattern;
+    let own = ["/v1/agent/", "/v1/status/", "/livez", "/readyz"];
+    match method {
+        _ if own.iter().any(|own| pattern.starts_with(own)) => None,
+        "GET" => Some(Work::Read),
+        "PUT" | "POST" | "DELETE" => Some(Work::Write),
+        _ => None,
+    }
+}
+
 /// Everything that a handler may look at.
 pub(super) struct Context<'a> {
     pub(super) published: &'a Published,
@@ -146,7 +161,8 @@ impl Context<'_> {
     ///
     /// # Errors
     /// For a filter that makes no sense for these rows.
-    pub(super) fn read(&self, read: Read) -> Handled {
+    pub(super) fn read(&self, mut read: Read) -> Handled {
+        self.settle_for_stale(&mut read);
         if !read.filter.is_empty() {
             let fields = filter::of_query(&read.query).ok_or_else(|| unfilterable(self.request.path))?;
             Filter::parse(&read.filter, fields)?;
@@ -155,6 +171,20 @@ impl Context<'_> {
             Answer::Reply(reply) => Routed::Reply(reply),
             Answer::Enter => self.ask(Call::Read(read)),
         })
+    }
+
+    /// Discovery may be a little old, if the configuration says so and the client says nothing.
+    fn settle_for_stale(&self, read: &mut Read) {
+        let bound = self.about().front.discovery_max_stale;
+        let path = self.request.path;
+        if !bound.is_zero()
+            && read.consistency == Consistency::Default
+            && !self.params.has("leader")
+            && (path.starts_with("/v1/catalog/") || path.starts_with("/v1/health/"))
+        {
+            read.consistency = Consistency::Stale;
+            read.max_stale = Some(bound);
+        }
     }
 
     /// The filter that the parameters ask for, of rows with these fields.
@@ -274,6 +304,8 @@ static ENDPOINTS: &[Endpoint] = &[
     endpoint("/v1/operator/autopilot/health", GET, Resource::Operator, operator::autopilot::health),
     endpoint("/v1/operator/autopilot/state", GET, Resource::Operator, operator::autopilot::state),
     endpoint("/v1/operator/usage", GET, Resource::Operator, operator::usage::handle),
+    endpoint("/livez", GET, Resource::None, probes::livez),
+    endpoint("/readyz", GET, Resource::None, probes::readyz),
     endpoint(KEYRING, &["GET", "POST", "PUT", "DELETE"], Resource::Keyring, operator::keyring::handle),
 ];
 
@@ -309,6 +341,9 @@ fn dispatch(published: &Published, request: &HttpRequest<'_>, now: Now) -> Handl
     }
     if let Some(clean) = cleaned(&path) {
         return Ok(redirect(request, &clean).into());
+    }
+    if let Some(reply) = published.about.front.refuse(request.client, request.method, &path) {
+        return Ok(reply.into());
     }
     let Some(endpoint) = find(&path) else { return Ok(unknown(request, &path).into()) };
     if let Some(reply) = refuse_method(endpoint, request.method) {
@@ -476,6 +511,17 @@ mod tests {
         for (at, endpoint) in ENDPOINTS.iter().enumerate() {
             let found = find(endpoint.pattern).expect("its own pattern fits");
             assert_eq!(found.pattern, ENDPOINTS[at].pattern, "an earlier pattern hides {}", endpoint.pattern);
+        }
+    }
+
+    #[test]
+    fn what_an_agent_answers_out_of_itself_is_not_limited() {
+        assert_eq!(work("GET", "/v1/kv/a"), Some(Work::Read));
+        assert_eq!(work("GET", "/v1/%6bv/a"), Some(Work::Read));
+        assert_eq!(work("PUT", "/v1/txn"), Some(Work::Write));
+        assert_eq!(work("DELETE", "/v1/kv/a"), Some(Work::Write));
+        for path in ["/v1/agent/self", "/v1/status/leader", "/readyz", "/none"] {
+            assert_eq!(work("GET", path), None, "{path}");
         }
     }
 

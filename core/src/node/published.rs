@@ -83,6 +83,8 @@ pub struct About {
     pub tagged_addresses: std::collections::BTreeMap<Text, Text>,
     /// Whether clients are refused network coordinates.
     pub disable_coordinates: bool,
+    /// Rules of its HTTP interface.
+    pub front: crate::api::Front,
     /// The formats that this agent reads and writes. All that the program knows, unless it plays an older one.
     pub formats: Formats,
 }

@@ -17,6 +17,8 @@ static INDEX: HeaderName = HeaderName::from_static("x-consul-index");
 static KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader");
 static LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-lastcontact");
 
+/// Shorter bodies are not worth compressing (as in Consul: what fits into one packet).
+const GZIP_BYTES_MIN: usize = 1_400;
 /// So many headers are in nearly every response.
 const HEADERS_USUAL: usize = 8;
 
@@ -35,7 +37,7 @@ pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
 /// The response to send.
 pub(super) fn response(reply: HttpReply, gzip: bool) -> Response<Body> {
     let HttpReply { status, content_type, meta, headers, body } = reply;
-    let compressed = (gzip && !body.is_empty()).then(|| compress(&body));
+    let compressed = (gzip && body.len() >= GZIP_BYTES_MIN).then(|| compress(&body));
     let mut response = Response::new(Body::Whole(Full::new(match &compressed {
         Some(compressed) => compressed.clone(),
         None => body,

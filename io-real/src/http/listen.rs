@@ -1,17 +1,15 @@
 //! Listeners of the HTTP front-end on a tokio runtime.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
-use crate::gate::Gate;
+use super::site::Site;
 
 /// Waiting connections that the system keeps.
 const BACKLOG: u32 = 1024;
@@ -74,16 +72,15 @@ impl Listener {
     }
 }
 
-/// Accepts connections until the runtime ends. At most `per_client` at a time from one address, zero for no limit.
-pub async fn listen(listener: Listener, gate: Gate, per_client: usize) {
+/// Accepts connections until the runtime ends.
+pub async fn listen(listener: Listener, site: Site) {
     match listener {
-        Listener::Tcp(listener) => listen_tcp(listener, gate, per_client).await,
-        Listener::Unix(listener) => listen_unix(listener, gate).await,
+        Listener::Tcp(listener) => listen_tcp(listener, site).await,
+        Listener::Unix(listener) => listen_unix(listener, site).await,
     }
 }
 
-async fn listen_tcp(listener: TcpListener, gate: Gate, per_client: usize) {
-    let clients = Arc::new(Clients { limit: per_client, open: Mutex::default() });
+async fn listen_tcp(listener: TcpListener, site: Site) {
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -93,30 +90,30 @@ async fn listen_tcp(listener: TcpListener, gate: Gate, per_client: usize) {
                 continue;
             }
         };
-        let Some(place) = Clients::enter(&clients, peer.ip()) else {
-            tracing::warn!(client = %peer.ip(), limit = per_client, "too many HTTP connections from one address");
+        let Some(place) = site.enter(peer.ip()) else {
+            tracing::warn!(client = %peer.ip(), "more HTTP connections from one address than limits.http_max_conns_per_client");
             tokio::spawn(refuse(stream));
             continue;
         };
         // Without it only answers come a little later.
         let _ = stream.set_nodelay(true);
-        let gate = gate.clone();
+        let site = site.clone();
         tokio::spawn(async move {
             let _place = place;
-            if let Err(error) = super::serve(TokioIo::new(stream), gate, Some(peer.ip())).await {
+            if let Err(error) = super::serve_at(TokioIo::new(stream), &site, Some(peer.ip())).await {
                 tracing::debug!(client = %peer, %error, "HTTP connection ended");
             }
         });
     }
 }
 
-async fn listen_unix(listener: UnixListener, gate: Gate) {
+async fn listen_unix(listener: UnixListener, site: Site) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let gate = gate.clone();
+                let site = site.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = super::serve(TokioIo::new(stream), gate, None).await {
+                    if let Err(error) = super::serve_at(TokioIo::new(stream), &site, None).await {
                         tracing::debug!(%error, "HTTP connection ended");
                     }
                 });
@@ -138,40 +135,4 @@ async fn refuse(mut stream: tokio::net::TcpStream) {
     // A client that does not listen learns it from the closed connection.
     let _ = stream.write_all(TEXT).await;
     let _ = stream.shutdown().await;
-}
-
-/// Open connections by client.
-struct Clients {
-    limit: usize,
-    open: Mutex<BTreeMap<IpAddr, usize>>,
-}
-
-/// One open connection; given back when dropped.
-struct Place {
-    clients: Arc<Clients>,
-    address: IpAddr,
-}
-
-impl Clients {
-    fn enter(clients: &Arc<Clients>, address: IpAddr) -> Option<Place> {
-        let mut open = clients.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(address).or_default();
-        if clients.limit > 0 && *count >= clients.limit {
-            return None;
-        }
-        *count += 1;
-        Some(Place { clients: Arc::clone(clients), address })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.clients.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.address);
-            }
-        }
-    }
 }

@@ -5,6 +5,7 @@
 mod body;
 mod encode;
 mod listen;
+mod site;
 mod snapshot;
 
 use std::convert::Infallible;
@@ -16,16 +17,16 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper_util::rt::TokioTimer;
 use proconsul_core::api::{
     Headers, HttpReply, HttpRequest, Request, Routed, body_limit, indented, route, streams_body,
 };
 
 pub use listen::{ListenError, Listener, listen};
+pub use site::{Bounds, HEADERS_BYTES_DEFAULT, Site};
 
 use crate::gate::{Gate, Refused};
 
-/// Limit of one header block, in bytes.
-const HEADERS_BYTES_MAX: usize = 64 << 10;
 /// So much of a body that nobody takes is read all the same: most clients send all of it before they look for a reply,
 /// and a connection that is closed on them before that loses the reply, too.
 const DISCARDED_BYTES_MAX: u64 = 1 << 20;
@@ -39,25 +40,44 @@ pub async fn serve<S>(stream: S, gate: Gate, client: Option<IpAddr>) -> Result<(
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
-    let gate = &gate;
-    let service =
-        service_fn(move |request| async move { Ok::<_, Infallible>(respond(gate, client, request).await) });
-    http1::Builder::new()
+    serve_at(stream, &Site::new(gate, Bounds::default()), client).await
+}
+
+/// Serves one connection of an interface.
+async fn serve_at<S>(stream: S, site: &Site, client: Option<IpAddr>) -> Result<(), hyper::Error>
+where
+    S: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
+    let service = service_fn(move |request| async move {
+        let mut response = respond(site, client, request).await;
+        site.decorate(response.headers_mut());
+        Ok::<_, Infallible>(response)
+    });
+    let bounds = site.bounds();
+    let mut builder = http1::Builder::new();
+    builder
         .half_close(false)
         .title_case_headers(true)
-        .header_read_timeout(None)
-        .max_buf_size(HEADERS_BYTES_MAX)
-        .serve_connection(stream, service)
-        .await
+        .header_read_timeout(bounds.idle)
+        .max_buf_size(bounds.header_bytes);
+    if bounds.idle.is_some() {
+        builder.timer(TokioTimer::new());
+    }
+    builder.serve_connection(stream, service).await
 }
 
 async fn respond(
-    gate: &Gate,
+    site: &Site,
     client: Option<IpAddr>,
     request: hyper::Request<Incoming>,
 ) -> hyper::Response<body::Body> {
+    let gate = site.gate();
     let (head, mut body) = request.into_parts();
     let gzip = encode::accepts_gzip(&head.headers);
+    if let Some(refusal) = site.limit(head.method.as_str(), head.uri.path()) {
+        discard(&mut body).await;
+        return encode::response(refusal, gzip);
+    }
     if streams_body(head.method.as_str(), head.uri.path()) {
         let reply = match routed(gate, client, &head, Bytes::new()) {
             Routed::Restore => snapshot::restore(gate, &mut body).await,
@@ -172,9 +192,9 @@ async fn ask(gate: &Gate, request: Request) -> HttpReply {
     }
 }
 
+static FORWARDED_FOR: header::HeaderName = header::HeaderName::from_static("x-forwarded-for");
 static NAMESPACE: header::HeaderName = header::HeaderName::from_static("x-consul-namespace");
 static PARTITION: header::HeaderName = header::HeaderName::from_static("x-consul-partition");
-static FORWARDED_FOR: header::HeaderName = header::HeaderName::from_static("x-forwarded-for");
 
 /// A header's value as text; empty when it is absent or no text.
 fn value<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> &'a str {
