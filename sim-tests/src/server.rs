@@ -237,6 +237,7 @@ fn config(at: &Surroundings) -> Config {
             server_stabilization_time: Duration::from_millis(at.tuning.stabilization_ms),
             ..AutopilotSettings::default()
         },
+        config_entries: Vec::new(),
         keeps_local: true,
         keeps_keys: true,
         agent: agent::Config {

@@ -5,8 +5,8 @@ use clap::{ArgMatches, Command};
 use super::command::Run;
 use super::{Terminal, command_of, typed};
 use crate::commands::{
-    agent, autopilot, catalog, event, info, keygen, keyring, kv, kv_tree, maint, members, membership, raft,
-    repair, rtt, services, snapshot, usage, validate, version,
+    agent, autopilot, catalog, config, event, info, keygen, keyring, kv, kv_tree, maint, members, membership,
+    raft, repair, rtt, services, snapshot, usage, validate, version,
 };
 
 /// What a command does.
@@ -214,6 +214,36 @@ static AVAILABLE: &[Entry] = &[
         about: "Prints the members of the cluster as the agent sees them by gossip, with their state.\n\n    $ PROGRAM members -status=failed\n",
         action: Action::of::<members::Options>(),
     },
+    group("config", "Manages config entries"),
+    Entry {
+        path: "config delete",
+        arguments: "[options] -kind KIND -name NAME",
+        summary: "Deletes a config entry",
+        about: "Removes a configuration entry.\n\n    $ PROGRAM config delete -kind=service-defaults -name=web\n",
+        action: Action::of::<config::DeleteOptions>(),
+    },
+    Entry {
+        path: "config list",
+        arguments: "[options] -kind KIND",
+        summary: "Lists config entries",
+        about: "Prints the names of all configuration entries of a kind.\n\n    $ PROGRAM config list -kind=service-defaults\n",
+        action: Action::of::<config::ListOptions>(),
+    },
+    Entry {
+        path: "config read",
+        arguments: "[options] -kind KIND -name NAME",
+        summary: "Shows a config entry",
+        about: "Prints a configuration entry as JSON.\n\n    $ PROGRAM config read -kind=proxy-defaults -name=global\n",
+        action: Action::of::<config::ReadOptions>(),
+    },
+    Entry {
+        path: "config write",
+        arguments: "[options] FILE",
+        summary: "Writes a config entry",
+        about: "Creates or replaces a configuration entry, which a file defines in HCL or JSON; - is standard\n\
+                input.\n\n    $ PROGRAM config write web.hcl\n",
+        action: Action::of::<config::WriteOptions>(),
+    },
     Entry {
         path: "event",
         arguments: "[options] [PAYLOAD]",
@@ -414,11 +444,6 @@ static LATER: &[Entry] = &[
     later("acl token list", "Lists tokens"),
     later("acl token read", "Shows a token"),
     later("acl token update", "Changes a token"),
-    group("config", "Manages config entries"),
-    later("config delete", "Deletes a config entry"),
-    later("config list", "Lists config entries"),
-    later("config read", "Shows a config entry"),
-    later("config write", "Writes a config entry"),
     group("connect", "Works with the service mesh"),
     group("connect ca", "Manages the mesh's certificate authority"),
     later("connect ca get-config", "Shows its configuration"),

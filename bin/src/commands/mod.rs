@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod autopilot;
 pub mod catalog;
+pub mod config;
 pub mod event;
 pub mod info;
 pub mod keygen;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use proconsul_core::api::Network;
+use proconsul_core::config_entry::Draft;
 use proconsul_core::duration;
 use proconsul_core::ids::Uuid;
 use serde_json::{Map, Value};
@@ -111,6 +112,7 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
     let gossip = gossip::gossip(&settings, &mut warnings)?;
     let [join_lan, join_wan] = gossip::joins(&settings, server, &ports, &mut warnings)?;
     let autopilot = gossip::autopilot(&settings)?;
+    let config_entries = config_entries(&settings)?;
     let read_replica = settings.bool("read_replica");
     if read_replica && bootstrap && !dev {
         return refuse(
@@ -195,6 +197,7 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
         join_lan,
         join_wan,
         autopilot,
+        config_entries,
         read_replica,
         rpc_hold_timeout: settings.duration("performance.rpc_hold_timeout"),
         leave_drain_time: settings.duration("performance.leave_drain_time"),
@@ -345,6 +348,18 @@ fn client_addrs(settings: &Settings, errors: &mut Vec<String>) -> Vec<IpAddr> {
 }
 
 /// The listeners of one protocol: its own addresses, or those of all clients.
+/// The entries that leaders write unless there are such.
+fn config_entries(settings: &Settings) -> Result<Vec<Draft>, ConfigError> {
+    let entries = settings.value("config_entries.bootstrap");
+    let read = |(at, value): (usize, &Value)| {
+        Draft::parse(value).map_err(|bad| {
+            let why = bad.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+            ConfigError::new(format!("config_entries.bootstrap[{at}]: {why}"))
+        })
+    };
+    entries.as_array().into_iter().flatten().enumerate().map(read).collect()
+}
+
 fn listeners(
     settings: &Settings,
     path: &str,

@@ -124,7 +124,7 @@ pub const AGENT: &[Row] = &[
     row("cloud.hostname", Str, Later, "", ""),
     row("cloud.resource_id", Str, Later, "", ""),
     row("cloud.scada_address", Str, Later, "", ""),
-    row("config_entries.bootstrap", Objects, Later, "ConfigEntryBootstrap", "[]"),
+    row("config_entries.bootstrap", Objects, Used, "ConfigEntryBootstrap", "[]"),
     row("connect.ca_config", Any, Later, "ConnectCAConfig", "{}"),
     row("connect.ca_provider", Str, Later, "ConnectCAProvider", r#""consul""#),
     row("connect.enable_mesh_gateway_wan_federation", Bool, Later, "ConnectMeshGatewayWANFederationEnabled", "false"),

@@ -24,6 +24,7 @@ use std::time::Duration;
 use proconsul_core::Text;
 use proconsul_core::agent::{self, CheckDefinition, ServiceDefinition};
 use proconsul_core::api::Front;
+use proconsul_core::config_entry::Draft;
 use proconsul_core::ids::Uuid;
 use proconsul_core::store::AutopilotSettings;
 use serde_json::{Map, Value};
@@ -242,6 +243,8 @@ pub struct Config {
     pub join_wan: join::Join,
     /// How the leader looks after the servers.
     pub autopilot: AutopilotSettings,
+    /// Configuration entries that a leader writes unless there are such.
+    pub config_entries: Vec<Draft>,
     /// Whether this server never votes.
     pub read_replica: bool,
     /// For how long a request waits for a leader.

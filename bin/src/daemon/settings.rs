@@ -55,6 +55,7 @@ pub(super) fn node(config: &Config, id: Uuid, recover: Option<Membership>) -> no
             ..CheckpointPolicy::default()
         },
         autopilot: config.autopilot.clone(),
+        config_entries: config.config_entries.clone(),
         tombstone_ttl: TOMBSTONE_TTL,
     }
 }

@@ -10,6 +10,7 @@ mod cluster;
 mod cluster_test;
 mod config;
 mod coordinate;
+mod discovery;
 mod event;
 mod filter;
 mod front;
@@ -23,6 +24,7 @@ mod prepared;
 #[cfg(test)]
 mod prepared_test;
 mod probes;
+mod refused;
 pub mod render;
 mod route;
 mod session;
@@ -31,6 +33,7 @@ mod status;
 mod txn;
 #[cfg(test)]
 mod txn_test;
+mod ui;
 
 use std::time::Duration;
 
@@ -106,6 +109,8 @@ pub enum Resource {
     Query,
     /// The group of servers.
     Operator,
+    /// Access rules.
+    Acl,
     /// Configuration entries; which right that is depends on the kind.
     Config,
 }

@@ -10,8 +10,8 @@ use super::filter::{self, Fields, Filter, FilterError};
 use super::params::{self, Params};
 use super::{
     Authorizer, Call, Consistency, ContentType, HttpReply, Permission, Read, Request, Resource, Work, agent,
-    catalog, config, coordinate, event, health, kv, membership, operator, prepared, probes, session,
-    snapshot, status, txn,
+    catalog, config, coordinate, discovery, event, health, kv, membership, operator, prepared, probes,
+    refused, session, snapshot, status, txn, ui,
 };
 use crate::Text;
 use crate::node::{About, Published};
@@ -255,6 +255,9 @@ static ENDPOINTS: &[Endpoint] = &[
     endpoint("/v1/catalog/datacenters", GET, Resource::None, catalog::datacenters),
     endpoint("/v1/catalog/register", PUT, Resource::Node, catalog::register),
     endpoint("/v1/catalog/deregister", PUT, Resource::Node, catalog::deregister),
+    endpoint("/v1/catalog/gateway-services/", GET, Resource::Service, discovery::gateway_services),
+    endpoint("/v1/health/ingress/", GET, Resource::Service, discovery::ingress),
+    endpoint("/v1/discovery-chain/", &["GET", "POST"], Resource::Service, discovery::chain),
     endpoint("/v1/config", PUT, Resource::Config, config::write),
     endpoint("/v1/config/", &["GET", "DELETE"], Resource::Config, config::handle),
     endpoint("/v1/coordinate/datacenters", GET, Resource::None, coordinate::datacenters),
@@ -309,6 +312,62 @@ static ENDPOINTS: &[Endpoint] = &[
     endpoint(KEYRING, &["GET", "POST", "PUT", "DELETE"], Resource::Keyring, operator::keyring::handle),
 ];
 
+/// Endpoints of Consul that nobody asks often: the user interface's, and those of what does not exist here.
+#[rustfmt::skip]
+static RARE: &[Endpoint] = &[
+    endpoint("/v1/internal/ui/nodes", GET, Resource::Node, ui::nodes),
+    endpoint("/v1/internal/ui/node/", GET, Resource::Node, ui::node),
+    endpoint("/v1/internal/ui/services", GET, Resource::Service, ui::services),
+    endpoint("/v1/internal/ui/exported-services", GET, Resource::Service, ui::nothing),
+    endpoint("/v1/internal/ui/catalog-overview", GET, Resource::Node, ui::catalog_overview),
+    endpoint("/v1/internal/ui/service-topology/", GET, Resource::Service, ui::topology),
+    endpoint("/v1/internal/ui/gateway-services-nodes/", GET, Resource::Service, ui::gateway_services),
+    endpoint("/v1/internal/ui/metrics-proxy/", GET, Resource::None, ui::metrics_proxy),
+    endpoint("/v1/internal/federation-states/mesh-gateways", GET, Resource::Operator, ui::federation_gateways),
+    endpoint("/v1/internal/federation-states", GET, Resource::Operator, ui::nothing),
+    endpoint("/v1/internal/federation-state/", GET, Resource::Operator, ui::federation_state),
+    endpoint("/v1/internal/acl/authorize", POST, Resource::None, refused::acl),
+    endpoint("/v1/acl/bootstrap", PUT, Resource::None, refused::acl),
+    endpoint("/v1/acl/replication", GET, Resource::None, refused::acl),
+    endpoint("/v1/acl/login", POST, Resource::None, refused::acl),
+    endpoint("/v1/acl/logout", POST, Resource::None, refused::acl),
+    endpoint("/v1/acl/policies", GET, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/policy", PUT, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/policy/name/", GET, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/policy/", GET_PUT_DELETE, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/roles", GET, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/role", PUT, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/role/name/", GET, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/role/", GET_PUT_DELETE, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/tokens", GET, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/token", PUT, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/token/self", GET, Resource::None, refused::acl),
+    endpoint("/v1/acl/token/", GET_PUT_DELETE, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/auth-methods", GET, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/auth-method", PUT, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/auth-method/", GET_PUT_DELETE, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/binding-rules", GET, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/binding-rule", PUT, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/binding-rule/", GET_PUT_DELETE, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/templated-policies", GET, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/templated-policy/name/", GET, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/templated-policy/preview/", POST, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/rules/translate/", GET, Resource::Acl, refused::acl),
+    endpoint("/v1/acl/rules/translate", POST, Resource::Acl, refused::acl),
+    endpoint("/v1/connect/ca/roots", GET, Resource::None, refused::connect),
+    endpoint("/v1/connect/ca/configuration", &["GET", "PUT"], Resource::Operator, refused::connect),
+    endpoint("/v1/agent/connect/ca/roots", GET, Resource::None, refused::connect),
+    endpoint("/v1/agent/connect/ca/leaf/", GET, Resource::Service, refused::connect),
+    endpoint("/v1/agent/connect/authorize", POST, Resource::Service, refused::connect),
+    endpoint("/v1/internal/service-virtual-ip", PUT, Resource::Service, refused::connect),
+    endpoint("/v1/peering/token", POST, Resource::Operator, refused::peering),
+    endpoint("/v1/peering/establish", POST, Resource::Operator, refused::peering),
+    endpoint("/v1/peering/", &["GET", "DELETE"], Resource::Operator, refused::peering),
+    endpoint("/v1/peerings", GET, Resource::Operator, refused::peering),
+];
+
+const GET_PUT_DELETE: &[&str] = &["GET", "PUT", "DELETE"];
+const POST: &[&str] = &["POST"];
 const GET: &[&str] = &["GET"];
 const PUT: &[&str] = &["PUT"];
 const DELETE: &[&str] = &["DELETE"];
@@ -358,8 +417,13 @@ fn dispatch(published: &Published, request: &HttpRequest<'_>, now: Now) -> Handl
     (endpoint.handler)(&Context { published, request, rest, params, now })
 }
 
+/// All of them, in their order.
+fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
+    ENDPOINTS.iter().chain(RARE)
+}
+
 fn find(path: &str) -> Option<&'static Endpoint> {
-    ENDPOINTS.iter().find(|endpoint| endpoint.rest(path).is_some())
+    endpoints().find(|endpoint| endpoint.rest(path).is_some())
 }
 
 impl Endpoint {
@@ -422,7 +486,7 @@ fn unknown(request: &HttpRequest<'_>, path: &str) -> HttpReply {
         );
     }
     let below = format!("{path}/");
-    if ENDPOINTS.iter().any(|endpoint| endpoint.pattern == below) {
+    if endpoints().any(|endpoint| endpoint.pattern == below) {
         return redirect(request, &below);
     }
     HttpReply::text(
@@ -508,9 +572,9 @@ mod tests {
 
     #[test]
     fn no_pattern_hides_behind_an_earlier_one() {
-        for (at, endpoint) in ENDPOINTS.iter().enumerate() {
+        for endpoint in endpoints() {
             let found = find(endpoint.pattern).expect("its own pattern fits");
-            assert_eq!(found.pattern, ENDPOINTS[at].pattern, "an earlier pattern hides {}", endpoint.pattern);
+            assert_eq!(found.pattern, endpoint.pattern, "an earlier pattern hides {}", endpoint.pattern);
         }
     }
 

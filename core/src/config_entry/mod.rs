@@ -18,7 +18,7 @@ use thiserror::Error;
 use crate::Text;
 use crate::api::render::json::Json;
 
-pub use chain::Overrides;
+pub use chain::{Chain, Overrides};
 pub(crate) use doc::Doc;
 pub use kinds::Kind;
 pub(crate) use schema::free;

@@ -70,15 +70,23 @@ pub(super) const fn always(name: &'static str, of: Type) -> Field {
 pub(super) fn read(fields: &'static [Field], value: &Value) -> Result<Map<String, Value>, String> {
     let mut reader = Reader::default();
     let read = reader.object(fields, "", value);
-    if !reader.errors.is_empty() {
-        let list: Vec<String> = reader.errors.iter().map(|error| format!("* {error}")).collect();
-        return Err(format!("{} error(s) decoding:\n\n{}", list.len(), list.join("\n")));
-    }
+    reader.refuse()?;
     if reader.unknown.is_empty() {
         return Ok(read);
     }
     let list: Vec<String> = reader.unknown.iter().map(|path| unknown(path)).collect();
     Err(crate::api::render::errors(&list))
+}
+
+/// Like [`read`], but what is in no table is passed over.
+///
+/// # Errors
+/// What cannot be read, in Consul's words.
+pub(super) fn read_known(fields: &'static [Field], value: &Value) -> Result<Map<String, Value>, String> {
+    let mut reader = Reader::default();
+    let read = reader.object(fields, "", value);
+    reader.refuse()?;
+    Ok(read)
 }
 
 fn unknown(path: &str) -> String {
@@ -118,6 +126,15 @@ fn join(path: &str, name: &str) -> String {
 }
 
 impl Reader {
+    /// Fails if anything could not be read.
+    fn refuse(&self) -> Result<(), String> {
+        if self.errors.is_empty() {
+            return Ok(());
+        }
+        let list: Vec<String> = self.errors.iter().map(|error| format!("* {error}")).collect();
+        Err(format!("{} error(s) decoding:\n\n{}", list.len(), list.join("\n")))
+    }
+
     fn object(&mut self, fields: &'static [Field], path: &str, value: &Value) -> Map<String, Value> {
         let mut read = Map::new();
         let given = match value {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::{About, JoinPolicy, NewerFormat};
 use crate::Text;
 use crate::agent;
+use crate::config_entry::Draft;
 use crate::gossip::{self, Pool};
 use crate::raft::{BadRecovery, BootstrapError, Membership, Recovered, Timing};
 use crate::store::{AutopilotSettings, Store};
@@ -43,6 +44,8 @@ pub struct Config {
     pub checkpoints: CheckpointPolicy,
     /// Settings of autopilot that the first leader of a group writes.
     pub autopilot: AutopilotSettings,
+    /// Configuration entries that a leader writes when it begins, unless there are such.
+    pub config_entries: Vec<Draft>,
     /// For how long deletions are remembered so that an index under a prefix never goes back (Consul: 15 minutes).
     pub tombstone_ttl: Duration,
 }

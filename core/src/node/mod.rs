@@ -244,7 +244,8 @@ impl Node {
             store: restored.store,
             applied,
             agent,
-            duties: Duties::new(config.tombstone_ttl, config.autopilot.clone(), rng.fork(8)),
+            duties: Duties::new(config.tombstone_ttl, config.autopilot.clone(), rng.fork(8))
+                .with_entries(config.config_entries.clone()),
             jobs: Jobs::default(),
             parked: Parked::default(),
             checkpointing: Checkpointing::new(config.checkpoints),

@@ -231,6 +231,11 @@ impl ConfigEntries {
         self.by_name.get(key).map(|held| &held.row)
     }
 
+    /// One entry with its fields.
+    pub(super) fn find(&self, kind: Kind, name: &str) -> Option<(&Arc<ConfigEntry>, Doc<'_>)> {
+        self.by_name.get(&(kind, folded(name))).map(|held| (&held.row, Doc(&held.fields)))
+    }
+
     fn of(&self, kind: Kind) -> impl Iterator<Item = &Arc<Held>> {
         let from = (kind, Text::default());
         self.by_name.range(from..).map(|(_, held)| held).take_while(move |held| held.row.kind == kind)

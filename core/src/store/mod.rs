@@ -10,6 +10,7 @@ mod checks;
 pub mod command;
 mod config;
 mod coordinates;
+mod gateways;
 mod indexes;
 mod instances;
 mod kv;
@@ -28,6 +29,7 @@ mod system;
 mod tests;
 mod tombstones;
 mod transaction;
+mod ui;
 mod watch;
 
 use std::sync::Arc;
@@ -50,6 +52,7 @@ use sessions::{Sessions, folded};
 use system::System;
 
 pub use coordinates::NodeCoordinate;
+pub use gateways::GatewayService;
 pub use instances::{Instance, InstanceList, Memo, Rendering, ServiceNames};
 pub use pieces::Pieces;
 pub use prepared::{
@@ -61,6 +64,7 @@ pub use rows::{BadRow, RowKey, StoreBuilder};
 pub use sessions::LockDelay;
 pub use system::{Autopilot, AutopilotSettings};
 pub use transaction::{Lookup, Operation, OperationError, Outcome, TransactionRow};
+pub use ui::{UiGateway, UiNode, UiTopology};
 pub use watch::Watches;
 
 use crate::Text;

@@ -6,7 +6,7 @@ use super::model::Health;
 use super::prepared::Execute;
 use super::transaction::Lookup;
 use crate::Text;
-use crate::config_entry::Kind;
+use crate::config_entry::{Kind, Overrides};
 use crate::ids::Uuid;
 
 /// A read of the replicated state. Equal queries are evaluated and rendered once.
@@ -92,6 +92,34 @@ pub enum Query {
     Explain(Text),
     /// What a prepared query finds (`/v1/query/:name/execute`); has no index.
     Execute(Box<Execute>),
+    /// Where the traffic for a service goes (`/v1/discovery-chain`).
+    DiscoveryChain {
+        /// The service.
+        service: Text,
+        /// The datacenter that the traffic comes from.
+        datacenter: Text,
+        /// What the client would have instead of what entries say.
+        overrides: Box<Overrides>,
+    },
+    /// The services that a gateway is for (`/v1/catalog/gateway-services`).
+    GatewayServices(Text),
+    /// The instances of gateways that let traffic in for a service (`/v1/health/ingress`).
+    IngressHealth {
+        /// The service.
+        service: Text,
+        /// Only instances all of whose checks, and whose node's checks, pass.
+        passing: bool,
+    },
+    /// All nodes, or one, with everything on them (`/v1/internal/ui/nodes`).
+    UiNodes(Option<Text>),
+    /// A summary of every service (`/v1/internal/ui/services`).
+    UiServices,
+    /// How many nodes, instances and checks are in which state (`/v1/internal/ui/catalog-overview`).
+    UiOverview,
+    /// A summary of every service of a gateway (`/v1/internal/ui/gateway-services-nodes`).
+    UiGateway(Text),
+    /// The services around a service (`/v1/internal/ui/service-topology`).
+    UiTopology(Text),
 }
 
 /// Which instances of a service.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::Store;
 use super::checks::OnNode;
 use super::coordinates::NodeCoordinate;
-use super::instances::{InstanceList, ServiceNames};
+use super::gateways::GatewayService;
+use super::instances::{Instance, InstanceList, ServiceNames};
 use super::model::{Check, KvEntry, Node, Service, Session};
 use super::nodes::has_meta;
 use super::prepared::{Executed, PreparedQuery, Unresolved};
@@ -13,8 +14,9 @@ use super::query::{Query, ServiceSelector, WatchKey};
 use super::services::GroupKey;
 use super::sessions::folded;
 use super::transaction::Outcome;
+use super::ui::{UiGateway, UiNode, UiTopology};
 use crate::Text;
-use crate::config_entry::ConfigEntry;
+use crate::config_entry::{Chain, ConfigEntry};
 
 /// The answer to a [`Query`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +65,20 @@ pub enum Rows {
     Explained(Result<Arc<PreparedQuery>, Unresolved>),
     /// [`Query::Execute`]
     Executed(Result<Executed, Unresolved>),
+    /// [`Query::DiscoveryChain`], or why there is none.
+    Chain(Result<Arc<Chain>, String>),
+    /// [`Query::GatewayServices`], in the order of their names.
+    GatewayServices(Vec<GatewayService>),
+    /// [`Query::UiNodes`], in the order of their names.
+    UiNodes(Vec<UiNode>),
+    /// [`Query::UiServices`]: the instances of all services, service by service.
+    UiServices(Vec<Arc<Instance>>),
+    /// [`Query::UiOverview`]: all nodes, and the instances of all services.
+    UiOverview(Vec<UiNode>, Vec<Arc<Instance>>),
+    /// [`Query::UiGateway`], in the order of their names.
+    UiGateway(Vec<UiGateway>),
+    /// [`Query::UiTopology`]
+    UiTopology(UiTopology),
 }
 
 impl Rows {
@@ -83,6 +99,12 @@ impl Rows {
             Rows::Prepared(rows) => !rows.is_empty(),
             Rows::Explained(outcome) => outcome.is_ok(),
             Rows::Executed(outcome) => outcome.is_ok(),
+            Rows::Chain(chain) => chain.is_ok(),
+            Rows::GatewayServices(rows) => !rows.is_empty(),
+            Rows::UiNodes(rows) => !rows.is_empty(),
+            Rows::UiServices(rows) => !rows.is_empty(),
+            Rows::UiGateway(rows) => !rows.is_empty(),
+            Rows::UiOverview(..) | Rows::UiTopology(_) => true,
         }
     }
 }
@@ -92,7 +114,17 @@ impl Store {
     #[must_use]
     pub fn evaluate(&self, query: &Query) -> Found {
         let rows = self.find(query);
-        Found { index: self.query_index(query), exists: rows.is_some(), rows, watch: watch(query) }
+        Found { index: self.query_index(query), exists: rows.is_some(), rows, watch: self.watch(query) }
+    }
+
+    /// What the answer to a query depends on.
+    fn watch(&self, query: &Query) -> Vec<WatchKey> {
+        let mut keys = watch(query);
+        if is_of_everything(query) {
+            keys.extend([WatchKey::Nodes, WatchKey::ConfigEntries]);
+            keys.extend(self.nodes.all().map(|entry| WatchKey::Node(folded(&entry.row.name))));
+        }
+        keys
     }
 
     /// The index of a query's answer, without collecting rows. Equal to [`Found::index`].
@@ -134,7 +166,14 @@ impl Store {
             Query::ConfigEntry { kind, name } => {
                 self.config.get(*kind, name).map_or(indexes.config_entries, |row| row.modify_index)
             }
-            Query::ConfigEntries(_) => indexes.config_entries,
+            Query::ConfigEntries(_) | Query::DiscoveryChain { .. } => indexes.config_entries,
+            Query::GatewayServices(_)
+            | Query::IngressHealth { .. }
+            | Query::UiNodes(_)
+            | Query::UiServices
+            | Query::UiOverview
+            | Query::UiGateway(_)
+            | Query::UiTopology(_) => self.catalog_index(),
         };
         index.max(indexes.restored).max(1)
     }
@@ -203,6 +242,18 @@ impl Store {
             Query::ConfigEntry { kind, name } => {
                 Rows::ConfigEntries(self.config.get(*kind, name).cloned().into_iter().collect())
             }
+            Query::DiscoveryChain { service, datacenter, overrides } => {
+                Rows::Chain(self.chain(service, datacenter, overrides))
+            }
+            Query::GatewayServices(gateway) => Rows::GatewayServices(self.gateway_services(gateway)),
+            Query::IngressHealth { service, passing } => {
+                Rows::Instances(Arc::new(self.ingress_instances(service, *passing)))
+            }
+            Query::UiNodes(name) => Rows::UiNodes(self.ui_nodes(name.as_deref())),
+            Query::UiServices => Rows::UiServices(self.all_instances()),
+            Query::UiOverview => Rows::UiOverview(self.ui_nodes(None), self.all_instances()),
+            Query::UiGateway(gateway) => Rows::UiGateway(self.ui_gateway(gateway)),
+            Query::UiTopology(service) => Rows::UiTopology(self.ui_topology(service)),
             Query::ConfigEntries(None) => Rows::ConfigEntries(self.config.all().cloned().collect()),
             Query::ConfigEntries(Some(kind)) => {
                 Rows::ConfigEntries(self.config.of_kind(*kind).map(|(row, _)| Arc::clone(row)).collect())
@@ -250,7 +301,21 @@ impl Store {
     }
 }
 
-/// What the answer to a query depends on.
+/// Whether it shows so much that it depends on everything in the catalog.
+fn is_of_everything(query: &Query) -> bool {
+    matches!(
+        query,
+        Query::GatewayServices(_)
+            | Query::IngressHealth { .. }
+            | Query::UiNodes(_)
+            | Query::UiServices
+            | Query::UiOverview
+            | Query::UiGateway(_)
+            | Query::UiTopology(_)
+    )
+}
+
+/// What the answer to a query depends on, whatever the state is.
 fn watch(query: &Query) -> Vec<WatchKey> {
     let with_nodes = |key: WatchKey, meta: &[(Text, Text)]| {
         if meta.is_empty() { vec![key] } else { vec![key, WatchKey::Nodes] }
@@ -272,7 +337,14 @@ fn watch(query: &Query) -> Vec<WatchKey> {
         Query::Coordinates => vec![WatchKey::Coordinates],
         Query::NodeCoordinates(name) => vec![WatchKey::NodeCoordinates(folded(name))],
         Query::ConfigEntry { kind, name } => vec![WatchKey::ConfigEntry(*kind, folded(name))],
-        Query::ConfigEntries(None) => vec![WatchKey::ConfigEntries],
+        Query::ConfigEntries(None) | Query::DiscoveryChain { .. } => vec![WatchKey::ConfigEntries],
+        Query::GatewayServices(_)
+        | Query::IngressHealth { .. }
+        | Query::UiNodes(_)
+        | Query::UiServices
+        | Query::UiOverview
+        | Query::UiGateway(_)
+        | Query::UiTopology(_) => Vec::new(),
         Query::ConfigEntries(Some(kind)) => vec![WatchKey::ConfigKind(*kind)],
         Query::PreparedQueries => vec![WatchKey::PreparedQueries],
         Query::PreparedQuery(id) => vec![WatchKey::PreparedQuery(*id)],

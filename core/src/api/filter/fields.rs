@@ -163,6 +163,11 @@ pub(crate) fn of_query(query: &Query) -> Option<Fields> {
         | Query::Services { .. }
         | Query::Transaction(_)
         | Query::ConfigEntry { .. }
+        | Query::DiscoveryChain { .. }
+        | Query::GatewayServices(_)
+        | Query::UiOverview
+        | Query::UiGateway(_)
+        | Query::UiTopology(_)
         | Query::State
         | Query::PreparedQueries
         | Query::PreparedQuery(_)
@@ -170,10 +175,10 @@ pub(crate) fn of_query(query: &Query) -> Option<Fields> {
         | Query::Execute(_) => None,
         Query::Coordinates | Query::NodeCoordinates(_) => Some(COORDINATE),
         Query::ConfigEntries(_) => Some(CONFIG_ENTRY),
-        Query::Nodes { .. } => Some(NODE),
+        Query::Nodes { .. } | Query::UiNodes(_) => Some(NODE),
         Query::ServiceNodes(_) => Some(SERVICE_NODE),
         Query::Node(_) => Some(SERVICE),
         Query::NodeChecks(_) | Query::ServiceChecks { .. } | Query::ChecksInState { .. } => Some(CHECK),
-        Query::ServiceHealth { .. } => Some(HEALTH),
+        Query::ServiceHealth { .. } | Query::IngressHealth { .. } | Query::UiServices => Some(HEALTH),
     }
 }

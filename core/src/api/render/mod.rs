@@ -1,6 +1,7 @@
 //! Replies: rows and responses as JSON with the statuses and headers that clients of Consul expect.
 
 pub(crate) mod json;
+mod mesh;
 mod prepared;
 pub(crate) mod rows;
 pub(crate) mod timestamp;
@@ -35,6 +36,9 @@ pub fn render_rows(about: &About, read: &Read, found: &Found, meta: QueryMeta) -
     }
     if let Some(refusal) = no_such_query(read, found) {
         return refusal;
+    }
+    if let Rows::Chain(Err(why)) = &found.rows {
+        return HttpReply::text(500, why.clone());
     }
     let mut reply = if is_missing(read, found) {
         missing(&read.query)
@@ -73,9 +77,14 @@ fn is_missing(read: &Read, found: &Found) -> bool {
     match &read.query {
         Query::Kv(_) | Query::KvTree(_) => !found.exists,
         Query::KvKeys { prefix, .. } => !found.exists && !prefix.is_empty(),
-        Query::NodeCoordinates(_) | Query::ConfigEntry { .. } => !found.exists,
+        Query::NodeCoordinates(_) | Query::ConfigEntry { .. } | Query::UiNodes(Some(_)) => !found.exists,
         _ => false,
     }
+}
+
+/// Whether instances are shown with their nodes and checks.
+fn shows_health(query: &Query) -> bool {
+    matches!(query, Query::ServiceHealth { .. } | Query::IngressHealth { .. })
 }
 
 /// The reply to a read of something that is not there.
@@ -102,6 +111,12 @@ fn is_catalog(query: &Query) -> bool {
         | Query::Transaction(_)
         | Query::ConfigEntry { .. }
         | Query::ConfigEntries(_)
+        | Query::GatewayServices(_)
+        | Query::UiNodes(_)
+        | Query::UiServices
+        | Query::UiOverview
+        | Query::UiGateway(_)
+        | Query::UiTopology(_)
         | Query::State => false,
         Query::Nodes { .. }
         | Query::Services { .. }
@@ -110,6 +125,8 @@ fn is_catalog(query: &Query) -> bool {
         | Query::NodeChecks(_)
         | Query::ServiceChecks { .. }
         | Query::ServiceHealth { .. }
+        | Query::DiscoveryChain { .. }
+        | Query::IngressHealth { .. }
         | Query::ChecksInState { .. }
         | Query::PreparedQueries
         | Query::PreparedQuery(_)
@@ -142,10 +159,25 @@ fn filtered(read: &Read, rows: &Rows) -> Result<Rows, FilterError> {
         | Rows::KvKeys(_)
         | Rows::Sessions(_)
         | Rows::Services(_)
+        | Rows::Chain(_)
+        | Rows::GatewayServices(_)
+        | Rows::UiGateway(_)
+        | Rows::UiOverview(..)
+        | Rows::UiTopology(_)
         | Rows::Transaction(_)
         | Rows::Prepared(_)
         | Rows::Explained(_)
         | Rows::Executed(_) => rows.clone(),
+        Rows::UiNodes(nodes) => Rows::UiNodes(
+            nodes
+                .iter()
+                .filter(|node| filter.keeps(&written(|json| mesh::ui_node(json, node))))
+                .cloned()
+                .collect(),
+        ),
+        Rows::UiServices(instances) => {
+            Rows::UiServices(kept(instances, |instance| filter.keeps(entry(instance, true))))
+        }
         Rows::ConfigEntries(entries) => {
             Rows::ConfigEntries(kept(entries, |entry| filter.keeps(&written(|json| entry.write(json)))))
         }
@@ -156,7 +188,7 @@ fn filtered(read: &Read, rows: &Rows) -> Result<Rows, FilterError> {
             Rows::Nodes(kept(nodes, |node| filter.keeps(&written(|json| rows::node(json, node)))))
         }
         Rows::Instances(list) => {
-            let health = matches!(read.query, Query::ServiceHealth { .. });
+            let health = shows_health(&read.query);
             let items = kept(&list.items, |instance| filter.keeps(entry(instance, health)));
             Rows::Instances(InstanceList { index: list.index, items, rendered: Memo::new() }.into())
         }
@@ -184,7 +216,7 @@ pub(crate) fn written(write: impl FnOnce(&mut Json)) -> Vec<u8> {
 
 fn body(about: &About, read: &Read, rows: &Rows, meta: &QueryMeta) -> Bytes {
     if let Rows::Instances(list) = rows {
-        let health = matches!(read.query, Query::ServiceHealth { .. });
+        let health = shows_health(&read.query);
         return instances(list, Rendering { health, pretty: read.shape.pretty });
     }
     let compact = compact(about, read, rows, meta);
@@ -228,7 +260,7 @@ fn compact(about: &About, read: &Read, found: &Rows, meta: &QueryMeta) -> Vec<u8
         }
         Rows::Instances(instances) => {
             json = Json::with_capacity(instances.items.len() * 800 + 2);
-            let health = matches!(read.query, Query::ServiceHealth { .. });
+            let health = shows_health(&read.query);
             list(&mut json, &instances.items, |json, instance| json.raw(entry(instance, health)));
         }
         Rows::Node(found) => {
@@ -243,6 +275,42 @@ fn compact(about: &About, read: &Read, found: &Rows, meta: &QueryMeta) -> Vec<u8
         Rows::Coordinates(located) => {
             json = Json::with_capacity(located.len() * 250 + 2);
             list(&mut json, located, |json, row| node_coordinate(json, &row.node, &row.coordinate));
+        }
+        Rows::Chain(chain) => {
+            json = Json::with_capacity(1_000);
+            json.open(b'{');
+            json.key("Chain");
+            if let Ok(chain) = chain {
+                chain.write(&mut json);
+            }
+            json.close(b'}');
+        }
+        Rows::GatewayServices(services) => {
+            json = Json::with_capacity(services.len() * 200 + 2);
+            mesh::gateway_services(&mut json, services);
+        }
+        Rows::UiNodes(nodes) => {
+            json = Json::with_capacity(nodes.len() * 2_000 + 2);
+            match (&read.query, nodes.as_slice()) {
+                (Query::UiNodes(Some(_)), [node]) => mesh::ui_node(&mut json, node),
+                _ => list(&mut json, nodes, mesh::ui_node),
+            }
+        }
+        Rows::UiServices(instances) => {
+            json = Json::with_capacity(1_000);
+            mesh::ui_services(&mut json, instances);
+        }
+        Rows::UiOverview(nodes, instances) => {
+            json = Json::with_capacity(1_000);
+            mesh::ui_overview(&mut json, nodes, instances);
+        }
+        Rows::UiGateway(services) => {
+            json = Json::with_capacity(services.len() * 200 + 2);
+            mesh::ui_gateway(&mut json, about, services);
+        }
+        Rows::UiTopology(topology) => {
+            json = Json::with_capacity(500);
+            mesh::ui_topology(&mut json, about, topology);
         }
         Rows::ConfigEntries(entries) => {
             json =

@@ -357,7 +357,7 @@ fn connect(json: &mut Json, service: &Service) {
     json.raw(if service.connect_native { br#"{"Native":true}"# } else { b"{}" });
 }
 
-fn kind(kind: &ServiceKind) -> &'static str {
+pub(crate) fn kind(kind: &ServiceKind) -> &'static str {
     match kind {
         ServiceKind::Typical => "",
         ServiceKind::ConnectProxy => "connect-proxy",

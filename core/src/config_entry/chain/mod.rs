@@ -42,6 +42,30 @@ pub struct Overrides {
     pub connect_timeout: Duration,
 }
 
+impl Overrides {
+    /// Reads the body of a request; what it does not know means nothing.
+    ///
+    /// # Errors
+    /// What cannot be read, in Consul's words.
+    pub(crate) fn parse(value: &Value) -> Result<Overrides, String> {
+        let read = schema::read_known(OVERRIDES, value)?;
+        let read = Doc(&read);
+        let nanos = duration::parse(read.text("OverrideConnectTimeout")).unwrap_or(0);
+        let mode = read.object("OverrideMeshGateway").map_or("", |gateway| gateway.text("Mode"));
+        Ok(Overrides {
+            protocol: read.text("OverrideProtocol").into(),
+            mesh_gateway: if mode == "default" { "" } else { mode }.into(),
+            connect_timeout: Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)),
+        })
+    }
+}
+
+const OVERRIDES: &[schema::Field] = &[
+    schema::field("OverrideConnectTimeout", schema::Type::Duration),
+    schema::field("OverrideProtocol", schema::Type::Word),
+    schema::field("OverrideMeshGateway", schema::Type::Option(&[schema::field("Mode", schema::Type::Text)])),
+];
+
 /// For whom a chain is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request<'a> {
@@ -103,6 +127,9 @@ pub(crate) fn protocol_of(entries: &impl Entries, service: &str) -> String {
         .map_or("", |config| config.text("protocol"));
     [own, global].into_iter().find(|protocol| !protocol.is_empty()).unwrap_or(TCP).to_lowercase()
 }
+
+// Weights are finite numbers.
+impl Eq for Chain {}
 
 impl Chain {
     /// What the chain's service speaks.

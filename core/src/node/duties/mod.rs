@@ -6,6 +6,7 @@
 
 pub mod autopilot;
 mod coordinates;
+mod entries;
 mod formats;
 mod lock_delays;
 mod reconcile;
@@ -21,6 +22,7 @@ use imbl::OrdMap;
 
 use self::autopilot::Autopilot;
 use self::coordinates::Coordinates;
+use self::entries::Entries;
 use self::formats::Raising;
 use self::lock_delays::LockDelays;
 use self::reconcile::Reconcile;
@@ -29,6 +31,7 @@ use self::sessions::Sessions;
 use self::tombstones::Tombstones;
 use super::About;
 use crate::Text;
+use crate::config_entry::Draft;
 use crate::coordinate::Coordinate;
 use crate::cx::{Cx, Timer};
 use crate::format::Formats;
@@ -118,6 +121,7 @@ pub struct Duties {
     autopilot: Autopilot,
     coordinates: Coordinates,
     restores: Restores,
+    entries: Entries,
     raising: Raising,
 }
 
@@ -135,8 +139,16 @@ impl Duties {
             autopilot: Autopilot::new(settings),
             coordinates: Coordinates::default(),
             restores: Restores::default(),
+            entries: Entries::default(),
             raising: Raising::default(),
         }
+    }
+
+    /// The same, with configuration entries that are to be there when leadership begins.
+    #[must_use]
+    pub fn with_entries(mut self, wanted: Vec<Draft>) -> Duties {
+        self.entries.wanted = wanted;
+        self
     }
 
     /// Whether this server performs them.
@@ -155,6 +167,7 @@ impl Duties {
         self.restores.follow(cx, facts.store);
         self.reconcile.all(cx, facts);
         self.autopilot.begin(cx, facts, Uuid::random(&mut self.rng));
+        self.entries.begin(cx, facts);
         self.raising.look(cx, facts);
     }
 

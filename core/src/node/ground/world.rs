@@ -137,6 +137,7 @@ pub fn config(plan: &Plan, agent: usize) -> Config {
         wan: None,
         join: [(Pool::Lan, policy)].into(),
         autopilot: AutopilotSettings::default(),
+        config_entries: Vec::new(),
         keeps_local: false,
         keeps_keys: false,
         agent: agent::Config {

@@ -74,6 +74,7 @@ fn config() -> Config {
         hold_timeout: Duration::from_secs(7),
         checkpoints: CheckpointPolicy { entries: 50, ..CheckpointPolicy::default() },
         autopilot: AutopilotSettings::default(),
+        config_entries: Vec::new(),
         tombstone_ttl: Duration::from_secs(900),
     }
 }

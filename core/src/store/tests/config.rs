@@ -115,7 +115,7 @@ fn circles_are_refused() {
     assert_eq!(set(&mut world, &split("a", "b"), None).response, HELD);
     assert_eq!(
         refusal(&set(&mut world, &split("b", "a"), None)),
-        "detected circular reference: [splitter:a.default -> splitter:b.default -> splitter:a.default]"
+        "detected circular reference: [splitter:b.default -> splitter:a.default -> splitter:b.default]"
     );
 }
 

@@ -139,7 +139,13 @@ fn ids(found: &Found) -> Vec<String> {
         Rows::Coordinates(rows) => rows.iter().map(|row| row.node.to_string()).collect(),
         Rows::Prepared(rows) => rows.iter().map(|query| query.id.0.to_string()).collect(),
         Rows::Explained(_) | Rows::Executed(_) => panic!("no list"),
-        Rows::Transaction(outcome) => panic!("{outcome:?} is no list"),
+        Rows::GatewayServices(rows) => rows.iter().map(|row| row.service.to_string()).collect(),
+        Rows::UiNodes(rows) | Rows::UiOverview(rows, _) => {
+            rows.iter().map(|row| row.node.name.to_string()).collect()
+        }
+        Rows::UiServices(rows) => rows.iter().map(|row| row.service.id.to_string()).collect(),
+        Rows::UiGateway(rows) => rows.iter().map(|row| row.service.service.to_string()).collect(),
+        Rows::Chain(_) | Rows::UiTopology(_) | Rows::Transaction(_) => panic!("{found:?} is no list"),
         Rows::ConfigEntries(rows) => rows.iter().map(|row| row.name.to_string()).collect(),
         Rows::Checks(checks) => checks.iter().map(|check| format!("{}/{}", check.node, check.id)).collect(),
     }

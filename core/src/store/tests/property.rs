@@ -224,6 +224,12 @@ fn any_entry() -> impl Strategy<Value = Command> {
 pub(super) fn queries() -> Vec<Query> {
     let metas = [Vec::new(), vec![(Text::new("rack"), Text::new("1"))]];
     let mut queries = vec![Query::Sessions, Query::Coordinates, Query::ConfigEntries(None)];
+    queries.extend([Query::UiServices, Query::UiNodes(None), Query::UiTopology(Text::new("db"))]);
+    queries.push(Query::DiscoveryChain {
+        service: Text::new("web"),
+        datacenter: Text::new("dc1"),
+        overrides: Box::default(),
+    });
     for kind in [Kind::ServiceDefaults, Kind::ServiceResolver, Kind::Mesh] {
         queries.push(Query::ConfigEntries(Some(kind)));
         for name in ["web", "DB", "none"] {
