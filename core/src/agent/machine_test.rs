@@ -14,6 +14,9 @@ use crate::store::model::{Check, Service};
 use crate::time::Mono;
 use crate::timers::Timers;
 
+#[path = "machine/reload_test.rs"]
+mod reload;
+
 /// The catalog, with the picture of it that assertions look at.
 #[derive(Default)]
 struct Catalog {

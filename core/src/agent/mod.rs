@@ -75,6 +75,14 @@ pub enum Call {
         /// What to show.
         output: Text,
     },
+    /// Puts these definitions of configuration files in the place of those that are known. What is defined again keeps
+    /// the state of its checks.
+    Reload {
+        /// Services, in order.
+        services: Vec<ServiceDefinition>,
+        /// Checks.
+        checks: Vec<CheckDefinition>,
+    },
     /// Turns maintenance mode of the node on or off.
     NodeMaintenance {
         /// On or off.

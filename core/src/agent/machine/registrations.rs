@@ -215,6 +215,78 @@ impl Agent {
         self.pending.is_changed = true;
     }
 
+    /// Nothing is changed if anything is refused.
+    pub(super) fn reload(
+        &mut self,
+        services: Vec<ServiceDefinition>,
+        checks: Vec<CheckDefinition>,
+    ) -> Result<(), CallError> {
+        let mut ids = BTreeSet::new();
+        let mut checks_in_all = checks.len();
+        for definition in &services {
+            let sidecar = definition.sidecar.as_deref();
+            for part in std::iter::once(definition).chain(sidecar) {
+                ids.insert(part.service.id.clone());
+                checks_in_all += part.checks.len().max(1) + 1;
+                part.checks.iter().try_for_each(|check| self.is_acceptable(check))?;
+            }
+        }
+        for check in &checks {
+            self.is_acceptable(check)?;
+            let service = &check.service_id;
+            let stays = self.local.origin(service).is_some_and(|origin| !origin.from_file);
+            if !service.is_empty() && !ids.contains(service) && !stays {
+                let text = format!("ServiceID {:?} does not exist", service.as_str());
+                return Err(CallError::new(500, text));
+            }
+            if check.id.is_empty() && check.name.is_empty() {
+                return Err(CallError::new(500, "CheckID missing"));
+            }
+        }
+        self.has_room(ids.len(), checks_in_all)?;
+        // Nothing is refused from here on, but for a sidecar that finds no port.
+        let is_of_file = |id: &Text| self.local.origin(id).is_some_and(|origin| origin.from_file);
+        let gone = |id: &&Text| is_of_file(id) && !ids.contains(*id);
+        let stale = self.local.services().map(|(id, _)| id).filter(gone).cloned().collect::<Vec<_>>();
+        for id in stale {
+            // It may have gone as the sidecar of another one.
+            if self.local.service(&id).is_some() {
+                self.remove_service(&id);
+            }
+        }
+        for id in ids.iter().filter(|id| self.local.origin(id).is_some_and(|origin| !origin.from_file)) {
+            // Files win.
+            self.pending.unsaved.push(persist::remove_service(id));
+        }
+        let (former, requested): (Vec<_>, Vec<_>) = {
+            let all = self.local.checks().map(|(id, _)| id.clone()).collect::<Vec<_>>();
+            all.into_iter().partition(|id| self.local.run(id).is_some_and(|run| run.from_file))
+        };
+        for id in &former {
+            // Until it is defined again.
+            self.local.run_mut(id).expect("just listed").from_file = false;
+        }
+        for definition in services {
+            self.put_service(definition, true, false)?;
+        }
+        for check in checks {
+            self.put_check(check, true)?;
+        }
+        for id in former {
+            let Some(run) = self.local.run_mut(&id).filter(|run| !run.from_file) else { continue };
+            run.from_file = true;
+            self.drop_check(&id);
+            self.sync.mark(Item::Check(id));
+        }
+        for id in requested {
+            if self.local.run(&id).is_some_and(|run| run.from_file) {
+                self.pending.unsaved.push(persist::remove_check(&id));
+            }
+        }
+        self.pending.is_changed = true;
+        Ok(())
+    }
+
     pub(super) fn maintain_node(&mut self, enable: bool, reason: &str) {
         self.maintain(NODE_MAINTENANCE.into(), "Node Maintenance Mode", "", enable, reason, "node");
     }
