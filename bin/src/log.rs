@@ -1,9 +1,15 @@
 //! The agent's log: one line per event, levels as Consul names them, JSON on request.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use bytes::Bytes;
+use proconsul_core::api::LogLevel;
+use tokio::sync::mpsc;
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 /// Levels, from the most talkative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,27 +52,178 @@ impl Level {
     }
 }
 
+impl From<LogLevel> for Level {
+    fn from(level: LogLevel) -> Level {
+        match level {
+            LogLevel::Trace => Level::Trace,
+            LogLevel::Debug => Level::Debug,
+            LogLevel::Info => Level::Info,
+            LogLevel::Warn => Level::Warn,
+            LogLevel::Error => Level::Err,
+        }
+    }
+}
+
+type Handle = reload::Handle<EnvFilter, Registry>;
+
+/// What can be changed about the log of this process.
+struct Control {
+    output: Handle,
+    text: (Handle, &'static Taps),
+    json: (Handle, &'static Taps),
+}
+
+static CONTROL: OnceLock<Control> = OnceLock::new();
+static TEXT: Taps = Taps::new();
+static JSON: Taps = Taps::new();
+
 /// Starts logging to standard output for the rest of the process. A second call changes nothing.
 ///
 /// Events of the libraries underneath appear one level later than ours: their details are rarely wanted.
 pub fn start(config: &crate::config::LogConfig) {
-    let (ours, theirs) = match config.level {
-        Level::Trace => (Level::Trace, Level::Debug),
-        Level::Debug => (Level::Debug, Level::Info),
-        Level::Info => (Level::Info, Level::Warn),
-        other => (other, other),
+    let (output, output_handle) = reload::Layer::new(filter(Some(config.level)));
+    let (text, text_handle) = reload::Layer::new(filter(None));
+    let (json, json_handle) = reload::Layer::new(filter(None));
+    let layer = fmt::layer().with_ansi(false).with_writer(std::io::stdout);
+    let output = if config.json {
+        layer.json().with_filter(output).boxed()
+    } else {
+        layer.with_filter(output).boxed()
     };
-    let filter = EnvFilter::new(format!(
+    let text = fmt::layer().with_ansi(false).with_writer(&TEXT).with_filter(text).boxed();
+    let json = fmt::layer().json().with_ansi(false).with_writer(&JSON).with_filter(json).boxed();
+    // Only a test or an embedding program has a subscriber already; it then decides what is shown.
+    if Registry::default().with(vec![output, text, json]).try_init().is_ok() {
+        let control =
+            Control { output: output_handle, text: (text_handle, &TEXT), json: (json_handle, &JSON) };
+        // Nobody else sets it: there is one subscriber in a process.
+        let _ = CONTROL.set(control);
+    }
+}
+
+/// What is shown at a level; `None` shows nothing.
+fn filter(level: Option<Level>) -> EnvFilter {
+    let (ours, theirs) = match level {
+        None => return EnvFilter::new("off"),
+        Some(Level::Trace) => (Level::Trace, Level::Debug),
+        Some(Level::Debug) => (Level::Debug, Level::Info),
+        Some(Level::Info) => (Level::Info, Level::Warn),
+        Some(other) => (other, other),
+    };
+    EnvFilter::new(format!(
         "{},proconsul={1},proconsul_core={1},proconsul_io_real={1}",
         theirs.directive(),
         ours.directive()
-    ));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(BoxMakeWriter::new(std::io::stdout));
-    let started = if config.json { builder.json().try_init() } else { builder.with_ansi(false).try_init() };
-    if started.is_err() {
-        // Only a test or an embedding program has a subscriber already; it then decides what is shown.
-        let _ = std::io::stderr().flush();
+    ))
+}
+
+/// Logs from another level on.
+pub fn set_level(level: Level) {
+    if let Some(control) = CONTROL.get() {
+        // It fails when the subscriber is gone, and the log with it.
+        let _ = control.output.reload(filter(Some(level)));
+    }
+}
+
+/// The log's lines from this level on, for as long as the receiver lives. Lines that it does not take in time are
+/// dropped, and their number is told.
+pub fn monitor(level: Level, json: bool) -> mpsc::Receiver<Bytes> {
+    let (sender, lines) = mpsc::channel(LINES_MAX);
+    let Some(control) = CONTROL.get() else { return lines };
+    let (handle, taps) = if json { &control.json } else { &control.text };
+    taps.add(Tap { level, sender: sender.clone(), dropped: 0 });
+    // It fails when the subscriber is gone, and the log with it.
+    let _ = handle.reload(filter(taps.lowest()));
+    tokio::spawn(async move {
+        sender.closed().await;
+        taps.remove_closed();
+        let _ = handle.reload(filter(taps.lowest()));
+    });
+    lines
+}
+
+/// Lines that wait for somebody who reads the log from afar.
+const LINES_MAX: usize = 512;
+
+/// Those who read the log from afar, in one format.
+struct Taps(Mutex<Vec<Tap>>);
+
+struct Tap {
+    level: Level,
+    sender: mpsc::Sender<Bytes>,
+    dropped: u64,
+}
+
+impl Taps {
+    const fn new() -> Taps {
+        Taps(Mutex::new(Vec::new()))
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<Tap>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, tap: Tap) {
+        self.all().push(tap);
+    }
+
+    fn lowest(&self) -> Option<Level> {
+        self.all().iter().map(|tap| tap.level).min()
+    }
+
+    fn remove_closed(&self) {
+        self.all().retain(|tap| !tap.sender.is_closed());
+    }
+
+    fn offer(&self, level: Level, line: &[u8]) {
+        let line = Bytes::copy_from_slice(line);
+        for tap in self.all().iter_mut().filter(|tap| tap.level <= level) {
+            if tap.dropped > 0 {
+                let text = format!("[WARN] Monitor dropped {} logs during monitor request\n", tap.dropped);
+                if tap.sender.try_send(text.into()).is_ok() {
+                    tap.dropped = 0;
+                }
+            }
+            if tap.sender.try_send(line.clone()).is_err() {
+                tap.dropped += 1;
+            }
+        }
+    }
+}
+
+/// One line on its way to those who want its level.
+struct Line {
+    taps: &'static Taps,
+    level: Level,
+}
+
+impl Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.taps.offer(self.level, line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for &'static Taps {
+    type Writer = Line;
+
+    fn make_writer(&self) -> Line {
+        Line { taps: self, level: Level::Err }
+    }
+
+    fn make_writer_for(&self, about: &tracing::Metadata<'_>) -> Line {
+        let level = match *about.level() {
+            tracing::Level::TRACE => Level::Trace,
+            tracing::Level::DEBUG => Level::Debug,
+            tracing::Level::INFO => Level::Info,
+            tracing::Level::WARN => Level::Warn,
+            tracing::Level::ERROR => Level::Err,
+        };
+        Line { taps: self, level }
     }
 }
 
@@ -84,5 +241,24 @@ mod tests {
         ] {
             assert_eq!(Level::parse(text), level, "{text}");
         }
+    }
+
+    #[test]
+    fn a_reader_from_afar_gets_its_level_and_learns_what_it_missed() {
+        let taps = Taps::new();
+        let (sender, mut lines) = mpsc::channel(1);
+        taps.add(Tap { level: Level::Info, sender, dropped: 0 });
+        assert_eq!(taps.lowest(), Some(Level::Info));
+        taps.offer(Level::Debug, b"no");
+        for line in [b"1", b"2", b"3"] {
+            taps.offer(Level::Info, line);
+        }
+        assert_eq!(lines.try_recv().expect("the first"), "1");
+        taps.offer(Level::Warn, b"4");
+        let told = lines.try_recv().expect("a line");
+        assert!(told.starts_with(b"[WARN] Monitor dropped 2 logs"), "{told:?}");
+        drop(lines);
+        taps.remove_closed();
+        assert_eq!(taps.lowest(), None);
     }
 }

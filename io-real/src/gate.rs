@@ -11,7 +11,9 @@ use proconsul_core::time::Now;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::metrics::Metrics;
 use crate::ports::Clock;
+use crate::process::{NoProcess, Process};
 
 /// So many requests may be with the node at a time, blocking queries included. Fewer than the node would park, so that
 /// it never stops reading from the gate while all it has are parked queries that wait to be abandoned.
@@ -45,6 +47,8 @@ pub struct Gate {
     clock: Arc<dyn Clock>,
     next_id: Arc<AtomicU64>,
     in_flight: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+    process: Arc<dyn Process>,
 }
 
 /// Why a request was not answered by the node.
@@ -72,8 +76,28 @@ impl Gate {
             clock,
             next_id: Arc::new(AtomicU64::new(1)),
             in_flight: Arc::new(AtomicUsize::new(0)),
+            metrics: Arc::default(),
+            process: Arc::new(NoProcess),
         };
         (gate, queue)
+    }
+
+    /// The same way, of front-ends that may ask something of the process, too.
+    #[must_use]
+    pub fn with_process(self, process: Arc<dyn Process>) -> Gate {
+        Gate { process, ..self }
+    }
+
+    /// What is measured.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The process around the node.
+    #[must_use]
+    pub fn process(&self) -> &dyn Process {
+        &*self.process
     }
 
     /// What the node has published last.
@@ -98,7 +122,8 @@ impl Gate {
     /// # Errors
     /// The node is full or has stopped.
     pub async fn ask(&self, request: Request) -> Result<HttpReply, Refused> {
-        let mut ticket = Ticket::draw(self)?;
+        let _waiting = self.metrics.asked(&request.call, &self.published());
+        let mut ticket = Ticket::draw(self).inspect_err(|_| self.metrics.refused())?;
         let (reply, answer) = oneshot::channel();
         self.items.send(GateItem::Request { id: ticket.id, request, reply }).map_err(|_| Refused::Stopped)?;
         let answer = answer.await.map_err(|_| Refused::Stopped)?;

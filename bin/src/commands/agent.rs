@@ -1,6 +1,7 @@
 //! `agent`: flags, configuration, and the start of the daemon.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
@@ -11,7 +12,7 @@ use crate::cli::flags::{bool_value, int_value};
 use crate::cli::{Terminal, typed};
 use crate::config::schema::Kind;
 use crate::config::{self, Config, ConfigError, Format, Inputs, keys, load};
-use crate::daemon::{Daemon, StopSignal};
+use crate::daemon::{Daemon, Reread, StopSignal};
 
 /// Flags that set a key: name, key, description.
 #[rustfmt::skip]
@@ -180,7 +181,8 @@ pub fn main(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
         Ok(pid_file) => pid_file,
         Err(error) => return terminal.fail(format!("==> {error}")),
     };
-    run(config, terminal)
+    let again = matches.clone();
+    run(config, Arc::new(move || configuration(&again)), terminal)
 }
 
 /// A file that holds the process ID while the agent runs.
@@ -203,11 +205,12 @@ impl Drop for PidFile {
     }
 }
 
-/// Starts the daemon and runs it until it is told to stop; the result is the exit status.
-pub fn run(config: Config, terminal: &mut Terminal<'_>) -> u8 {
+/// Starts the daemon and runs it until it is told to stop; the result is the exit status. `reread` reads the
+/// configuration again when that is asked for.
+pub fn run(config: Config, reread: Reread, terminal: &mut Terminal<'_>) -> u8 {
     // Before anything is recovered: what was repaired must be told.
     crate::log::start(&config.log);
-    let mut daemon = match Daemon::start(&config) {
+    let mut daemon = match Daemon::start(&config, reread) {
         Ok(daemon) => daemon,
         Err(error) => return terminal.fail(format!("==> {error}")),
     };

@@ -16,7 +16,7 @@ use super::load::Merged;
 use super::schema::{Fate, Kind};
 use super::{
     Config, ConfigError, DnsConfig, Limits, Listen, LogConfig, Ports, RaftConfig, definitions, gossip, http,
-    keys,
+    keys, telemetry,
 };
 use crate::log::Level;
 
@@ -138,6 +138,7 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
 
     Ok(Config {
         dev,
+        telemetry: telemetry::telemetry(&settings, &node_name),
         node_name,
         node_id: node_id(&settings)?,
         primary_datacenter: if primary.is_empty() { datacenter.clone() } else { primary },

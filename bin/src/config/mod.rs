@@ -14,6 +14,7 @@ pub mod keys;
 pub mod load;
 pub mod report;
 pub mod schema;
+mod telemetry;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -253,6 +254,8 @@ pub struct Config {
     pub leave_drain_time: Duration,
     /// Raft.
     pub raft: RaftConfig,
+    /// How metrics are named and which are shown.
+    pub telemetry: proconsul_io_real::metrics::Settings,
     /// Rules of the HTTP interface.
     pub front: Front,
     /// The shortest TTL of a session.

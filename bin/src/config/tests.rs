@@ -412,13 +412,13 @@ fn the_old_name_of_the_primary_datacenter_switches_acls_on() {
 #[test]
 fn settings_without_effect_are_named_and_protection_first() {
     let config =
-        one(json!({"acl": {"enabled": true}, "telemetry": {"metrics_prefix": "p"}, "ports": {"https": -1}}))
+        one(json!({"acl": {"enabled": true}, "telemetry": {"statsd_address": "p"}, "ports": {"https": -1}}))
             .expect("a good file");
     assert_eq!(
         config.idle,
         [
             "NOT PROTECTED: this version does not enforce acl.enabled",
-            "not implemented yet and without effect: telemetry.metrics_prefix",
+            "not implemented yet and without effect: telemetry.statsd_address",
         ]
     );
 }

@@ -3,6 +3,7 @@
 mod dns;
 mod identity;
 pub mod peers;
+mod reload;
 mod settings;
 
 use std::fs::Permissions;
@@ -19,7 +20,9 @@ use proconsul_io_real::files::{DataDir, DataDirError};
 use proconsul_io_real::gate::Gate;
 use proconsul_io_real::gossip::{self, Sockets};
 use proconsul_io_real::http;
+use proconsul_io_real::metrics;
 use proconsul_io_real::probe::SocketProber;
+use proconsul_io_real::process::Process as _;
 use proconsul_io_real::resolver::SystemResolver;
 use proconsul_io_real::wire::{self, Identity, TcpWire};
 use thiserror::Error;
@@ -28,6 +31,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use self::identity::FILE as NODE_ID_FILE;
 use self::peers::{BadPeers, Recovery};
+use self::reload::Around;
+pub use self::reload::Reread;
 use crate::config::{Config, Listen};
 
 /// How long a leave may take (Consul's documentation, «consul leave»).
@@ -109,6 +114,7 @@ struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hang_up: Signal,
+    around: Arc<Around>,
 }
 
 /// A signal that ends the agent.
@@ -138,28 +144,32 @@ impl Signals {
             tokio::select! {
                 Some(()) = self.interrupt.recv() => return StopSignal::Interrupt,
                 Some(()) = self.terminate.recv() => return StopSignal::Terminate,
-                Some(()) = self.hang_up.recv() => tracing::warn!(
-                    "hang-up: this version does not read its configuration again; restart the agent to apply changes"
-                ),
+                Some(()) = self.hang_up.recv() => {
+                    tracing::info!("Caught signal: hangup");
+                    // It says itself what came of it.
+                    let _ = self.around.reload().await;
+                }
             }
         }
     }
 
-    fn catch() -> std::io::Result<Signals> {
+    fn catch(around: Arc<Around>) -> std::io::Result<Signals> {
         Ok(Signals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hang_up: signal(SignalKind::hangup())?,
+            around,
         })
     }
 }
 
 impl Daemon {
-    /// Starts everything. On return the agent serves; no request that came before was lost.
+    /// Starts everything. On return the agent serves; no request that came before was lost. `reread` reads the
+    /// configuration again when that is asked for.
     ///
     /// # Errors
     /// Something cannot be bound, used or recovered. Nothing is left running then.
-    pub fn start(config: &Config) -> Result<Daemon, DaemonError> {
+    pub fn start(config: &Config, reread: Reread) -> Result<Daemon, DaemonError> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().thread_name("proconsul-io").enable_all().build()?;
         let entered = runtime.enter();
@@ -212,23 +222,27 @@ impl Daemon {
             runtime.spawn(put_aside(recovery, engine.gate.clone()));
         }
         // Before anybody can know that the agent is up, and not before: a long recovery can be interrupted.
-        let signals = Signals::catch()?;
+        let around = Arc::new(Around::new(engine.gate.clone(), reread, config));
+        let signals = Signals::catch(Arc::clone(&around))?;
+        let gate = engine.gate.clone().with_process(around);
+        gate.metrics().set(config.telemetry.clone());
+        runtime.spawn(metrics::run(gate.clone()));
         let bounds = http::Bounds {
             per_client: config.limits.http_max_conns_per_client,
             header_bytes: config.limits.max_header_bytes.unwrap_or(http::HEADERS_BYTES_DEFAULT),
             idle: Some(IDLE_MAX),
         };
-        let site = http::Site::new(engine.gate.clone(), bounds);
+        let site = http::Site::new(gate.clone(), bounds);
         for listener in listeners {
             runtime.spawn(http::listen(listener, site.clone()));
         }
-        dns::serve(&runtime, dns, config, &engine.gate)?;
+        dns::serve(&runtime, dns, config, &gate)?;
         drop(entered);
         Ok(Daemon { runtime, engine, id, sockets, signals })
     }
 
-    /// Waits for a signal to stop; `None` when the node has ended by itself. A hang-up asks Consul to read its
-    /// configuration again; it must not end the agent.
+    /// Waits for a signal to stop; `None` when the node has ended by itself. A hang-up makes the agent read its
+    /// configuration again.
     #[must_use]
     pub fn wait(&mut self) -> Option<StopSignal> {
         let Daemon { runtime, engine, signals, .. } = self;

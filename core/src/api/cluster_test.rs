@@ -53,7 +53,9 @@ fn called(world: &World, method: &str, target: &str, body: &str) -> Call {
     match world.route(method, target, body) {
         Routed::Call { request, .. } => request.call,
         Routed::Reply(reply) => panic!("{method} {target} is answered at once: {}", text(&reply)),
-        Routed::Save(_) | Routed::Restore => panic!("{method} {target} is about an archive"),
+        Routed::Save(_) | Routed::Restore | Routed::Process { .. } => {
+            panic!("{method} {target} is about an archive")
+        }
     }
 }
 

@@ -24,6 +24,7 @@ mod prepared;
 #[cfg(test)]
 mod prepared_test;
 mod probes;
+mod process;
 mod refused;
 pub mod render;
 mod route;
@@ -58,11 +59,15 @@ pub use operator::keyring::render_keys;
 pub use operator::raft::render_raft_configuration;
 pub(crate) use params::parse_bool;
 pub use params::{WAIT_DEFAULT, WAIT_LIMIT, WAIT_MAX};
+pub use process::{LogLevel, Wish};
 pub use render::{
     content_hash, indented, render_agent_call, render_local_service, render_renewed, render_response,
     render_rows,
 };
-pub use route::{BODY_MAX, BodyLimit, Headers, HttpRequest, Routed, body_limit, route, streams_body, work};
+pub use route::{
+    BODY_MAX, BodyLimit, Headers, HttpRequest, Routed, body_limit, endpoint_labels, endpoint_place, route,
+    streams_body, work,
+};
 pub use snapshot::SavedState;
 
 /// What a client asks of the node, with the right that it has to ask.

@@ -11,7 +11,7 @@ use super::params::{self, Params};
 use super::{
     Authorizer, Call, Consistency, ContentType, HttpReply, Permission, Read, Request, Resource, Work, agent,
     catalog, config, coordinate, discovery, event, health, kv, membership, operator, prepared, probes,
-    refused, session, snapshot, status, txn, ui,
+    process, refused, session, snapshot, status, txn, ui,
 };
 use crate::Text;
 use crate::node::{About, Published};
@@ -66,6 +66,13 @@ pub enum Routed {
     Save(Request),
     /// Restore the archive that the body is.
     Restore,
+    /// For the process around the node.
+    Process {
+        /// What it is asked for.
+        wish: process::Wish,
+        /// JSON is to be indented.
+        indent: bool,
+    },
 }
 
 impl From<HttpReply> for Routed {
@@ -294,6 +301,12 @@ static ENDPOINTS: &[Endpoint] = &[
     endpoint("/v1/agent/leave", PUT, Resource::Agent, membership::leave),
     endpoint("/v1/agent/force-leave/", PUT, Resource::Operator, membership::force_leave),
     endpoint("/v1/agent/self", GET, Resource::Agent, agent::about_self),
+    endpoint("/v1/agent/host", GET, Resource::Operator, process::host),
+    endpoint("/v1/agent/metrics", GET, Resource::Agent, process::metrics),
+    endpoint("/v1/agent/metrics/stream", GET, Resource::Agent, process::metrics_stream),
+    endpoint("/v1/agent/monitor", GET, Resource::Agent, process::monitor),
+    endpoint("/v1/agent/reload", PUT, Resource::Agent, process::reload),
+    endpoint("/v1/agent/token/", PUT, Resource::Agent, refused::acl),
     endpoint("/v1/agent/version", GET, Resource::None, agent::version),
     endpoint("/v1/status/leader", GET, Resource::None, status::leader),
     endpoint("/v1/status/peers", GET, Resource::None, status::peers),
@@ -420,6 +433,20 @@ fn dispatch(published: &Published, request: &HttpRequest<'_>, now: Now) -> Handl
 /// All of them, in their order.
 fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
     ENDPOINTS.iter().chain(RARE)
+}
+
+/// The place of the endpoint of a path among [`endpoint_labels`]; `None` for what is no endpoint.
+#[must_use]
+pub fn endpoint_place(path: &str) -> Option<usize> {
+    endpoints().position(|endpoint| endpoint.rest(path).is_some())
+}
+
+/// All endpoints as metrics name them: `v1.kv._`, where the underscore stands for what differs from request to request.
+pub fn endpoint_labels() -> impl Iterator<Item = String> {
+    endpoints().map(|endpoint| {
+        let label = endpoint.pattern[1..].replace('*', "_").replace('/', ".");
+        if label.ends_with('.') { format!("{label}_") } else { label }
+    })
 }
 
 fn find(path: &str) -> Option<&'static Endpoint> {
@@ -587,6 +614,15 @@ mod tests {
         for path in ["/v1/agent/self", "/v1/status/leader", "/readyz", "/none"] {
             assert_eq!(work("GET", path), None, "{path}");
         }
+    }
+
+    #[test]
+    fn metrics_name_endpoints_without_what_clients_write() {
+        let labels = endpoint_labels().collect::<Vec<_>>();
+        let label = |path| endpoint_place(path).map(|place| labels[place].as_str());
+        assert_eq!(label("/v1/kv/some/key"), Some("v1.kv._"));
+        assert_eq!(label("/v1/agent/self"), Some("v1.agent.self"));
+        assert_eq!(label("/v1/nothing"), None);
     }
 
     #[test]

@@ -98,8 +98,15 @@ impl Responder for NodeResponder {
         }
         let served = Served { published: &published, config: &self.config, now: self.gate.now() };
         let answered = dns::answer(served, packet, transport, &mut self.rng, out);
+        let time = self.gate.now().mono.since(served.now.mono);
+        self.gate.metrics().dns_answered(is_reverse(packet), time);
         if answered { Answered::Now } else { Answered::Never }
     }
+}
+
+/// Whether the first question is about an address: its name ends with `arpa`.
+fn is_reverse(packet: &[u8]) -> bool {
+    packet.windows(6).any(|window| window.eq_ignore_ascii_case(b"\x04arpa\x00"))
 }
 
 /// A UDP and a TCP socket on the same address.

@@ -1,4 +1,4 @@
-//! Bodies of responses: nearly all are there as a whole, archives of the state come as they are made.
+//! Bodies of responses: nearly all are there as a whole, archives of the state and the log come as they are made.
 
 use std::io;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use hyper::body::{Frame, SizeHint};
 /// The body of a response.
 pub(super) enum Body {
     Whole(Full<Bytes>),
-    Archive(BoxStream<'static, io::Result<Bytes>>),
+    Stream(BoxStream<'static, io::Result<Bytes>>),
 }
 
 impl hyper::body::Body for Body {
@@ -27,7 +27,7 @@ impl hyper::body::Body for Body {
             Body::Whole(whole) => Pin::new(whole)
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
-            Body::Archive(stream) => {
+            Body::Stream(stream) => {
                 stream.poll_next_unpin(cx).map(|bytes| bytes.map(|bytes| bytes.map(Frame::data)))
             }
         }
@@ -36,14 +36,14 @@ impl hyper::body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Body::Whole(whole) => whole.is_end_stream(),
-            Body::Archive(_) => false,
+            Body::Stream(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Whole(whole) => whole.size_hint(),
-            Body::Archive(_) => SizeHint::default(),
+            Body::Stream(_) => SizeHint::default(),
         }
     }
 }

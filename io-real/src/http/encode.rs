@@ -5,12 +5,14 @@ use std::io::Write;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures_util::stream::{BoxStream, StreamExt as _};
 use http_body_util::Full;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use proconsul_core::api::{ContentType, HttpReply, QueryMeta};
 
 use super::body::Body;
+use super::process;
 use super::snapshot::Saved;
 
 static INDEX: HeaderName = HeaderName::from_static("x-consul-index");
@@ -75,11 +77,28 @@ pub(super) fn response(reply: HttpReply, gzip: bool) -> Response<Body> {
 
 /// The response that an archive is. It is compressed already, whatever the client takes.
 pub(super) fn archive(saved: Saved) -> Response<Body> {
-    let mut response = Response::new(Body::Archive(saved.archive));
+    let mut response = Response::new(Body::Stream(saved.archive));
     let map = response.headers_mut();
     map.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-gzip"));
     map.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     insert_meta(map, saved.meta);
+    response
+}
+
+/// The response of a body that comes piece by piece.
+pub(super) fn stream(
+    pieces: BoxStream<'static, Bytes>,
+    content_type: &'static str,
+    gzip: bool,
+) -> Response<Body> {
+    let stream = if gzip { process::compressed(pieces) } else { pieces.map(Ok).boxed() };
+    let mut response = Response::new(Body::Stream(stream));
+    let map = response.headers_mut();
+    map.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    map.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    if gzip {
+        map.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     response
 }
 

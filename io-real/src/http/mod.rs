@@ -5,6 +5,7 @@
 mod body;
 mod encode;
 mod listen;
+mod process;
 mod site;
 mod snapshot;
 
@@ -49,7 +50,7 @@ where
     S: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
     let service = service_fn(move |request| async move {
-        let mut response = respond(site, client, request).await;
+        let mut response = measured(site, client, request).await;
         site.decorate(response.headers_mut());
         Ok::<_, Infallible>(response)
     });
@@ -64,6 +65,21 @@ where
         builder.timer(TokioTimer::new());
     }
     builder.serve_connection(stream, service).await
+}
+
+/// Answers, and counts that.
+async fn measured(
+    site: &Site,
+    client: Option<IpAddr>,
+    request: hyper::Request<Incoming>,
+) -> hyper::Response<body::Body> {
+    let gate = site.gate();
+    let began = gate.now().mono;
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let response = respond(site, client, request).await;
+    let time = gate.now().mono.since(began);
+    gate.metrics().served(method.as_str(), uri.path(), response.status().as_u16(), time);
+    response
 }
 
 async fn respond(
@@ -103,6 +119,7 @@ async fn respond(
             Ok(saved) => return encode::archive(saved),
             Err(reply) => reply,
         },
+        Routed::Process { wish, indent } => return process::answer(gate, wish, indent, gzip).await,
         // The path was written in another way, which is as good.
         Routed::Restore => snapshot::restore(gate, &mut Full::new(body)).await,
     };

@@ -1,0 +1,121 @@
+//! Reading the configuration again, on SIGHUP and at `/v1/agent/reload`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use proconsul_core::agent;
+use proconsul_core::api::{Authorizer, Call, LogLevel, Request};
+use proconsul_io_real::gate::Gate;
+use proconsul_io_real::process::Process;
+use serde_json::{Map, Value};
+use tokio::sync::{Mutex, mpsc};
+
+use crate::config::{Config, ConfigError};
+use crate::log;
+
+/// Reads the configuration again from where it came.
+pub type Reread = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+
+/// Settings that take effect at once. Definitions of services and checks do, too.
+const RELOADABLE: &[&str] = &[
+    "log_level",
+    "telemetry.disable_hostname",
+    "telemetry.filter_default",
+    "telemetry.metrics_prefix",
+    "telemetry.prefix_filter",
+    "telemetry.prometheus_retention_time",
+];
+
+/// This process, as front-ends see it.
+pub(super) struct Around {
+    gate: Gate,
+    reread: Reread,
+    /// The settings that the agent was started with; held while the configuration is read again.
+    started_with: Mutex<Map<String, Value>>,
+}
+
+impl Around {
+    pub(super) fn new(gate: Gate, reread: Reread, config: &Config) -> Around {
+        Around { gate, reread, started_with: Mutex::new(config.settings.clone()) }
+    }
+
+    async fn apply(&self) -> Result<(), String> {
+        let started_with = self.started_with.lock().await;
+        let config = (self.reread)().map_err(|error| error.to_string())?;
+        let call = agent::Call::Reload { services: config.services.clone(), checks: config.checks.clone() };
+        let request = Request { call: Call::Agent(call), authorizer: Authorizer };
+        let reply = self.gate.ask(request).await.map_err(|refused| refused.to_string())?;
+        if reply.status != 200 {
+            return Err(String::from_utf8_lossy(&reply.body).into_owned());
+        }
+        log::set_level(config.log.level);
+        self.gate.metrics().set(config.telemetry.clone());
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+        let waiting = differing(&started_with, &config.settings);
+        if !waiting.is_empty() {
+            tracing::warn!("changed, and without effect before a restart: {}", waiting.join(", "));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Process for Around {
+    async fn reload(&self) -> Result<(), String> {
+        tracing::info!("Reloading configuration...");
+        let result = self.apply().await;
+        match &result {
+            Ok(()) => tracing::info!("Configuration reload complete"),
+            Err(why) => tracing::error!("Failed to reload the configuration, the former one goes on: {why}"),
+        }
+        result
+    }
+
+    fn monitor(&self, level: LogLevel, json: bool) -> mpsc::Receiver<Bytes> {
+        log::monitor(level.into(), json)
+    }
+}
+
+/// Paths of settings that differ and need a restart.
+fn differing(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<String> {
+    let mut paths = Vec::new();
+    compare("", before, after, &mut paths);
+    paths.retain(|path| !RELOADABLE.contains(&path.as_str()));
+    paths
+}
+
+fn compare(prefix: &str, before: &Map<String, Value>, after: &Map<String, Value>, paths: &mut Vec<String>) {
+    let none = Map::new();
+    let new = after.keys().filter(|key| !before.contains_key(*key));
+    for key in before.keys().chain(new) {
+        let path = format!("{prefix}{key}");
+        match (before.get(key), after.get(key)) {
+            (before, after) if before == after => {}
+            (Some(Value::Object(before)), Some(Value::Object(after))) => {
+                compare(&format!("{path}."), before, after, paths);
+            }
+            (None, Some(Value::Object(after))) => compare(&format!("{path}."), &none, after, paths),
+            (Some(Value::Object(before)), None) => compare(&format!("{path}."), before, &none, paths),
+            _ => paths.push(path),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_needs_a_restart_is_named() {
+        let map = |value: Value| value.as_object().expect("an object").clone();
+        let before = map(json!({"log_level": "info", "server": true, "ports": {"http": 1, "dns": 2}}));
+        let after = map(json!({"log_level": "debug", "server": true, "ports": {"http": 3, "dns": 2},
+            "telemetry": {"prefix_filter": ["+a"], "statsd_address": "x"}}));
+        assert_eq!(differing(&before, &after), ["ports.http", "telemetry.statsd_address"]);
+    }
+}
