@@ -242,8 +242,9 @@ fn regression_what_was_held_back_is_asked_of_a_server_that_answers_again() {
     world.pass(Duration::from_secs(1));
     world.isolate(0);
     let lost = world.begin(1, put("b", "1"));
-    world.until("it is given up", MINUTE, |world| world.reply(lost).is_some());
+    world.pass(Duration::from_millis(100));
     world.mend();
+    world.until("it is given up", MINUTE, |world| world.reply(lost).is_some());
     let held = world.begin(1, get("c"));
     world.ask(0, put("a", "2"));
     world.until("the server is heard", Duration::from_secs(1), |world| world.reply(parked).is_some());
