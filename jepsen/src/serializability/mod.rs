@@ -34,7 +34,7 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Budget {
-        Budget { nodes_per_group: 300_000 }
+        Budget { nodes_per_group: 5_000_000 }
     }
 }
 
