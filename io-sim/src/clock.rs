@@ -11,6 +11,7 @@ use crate::time::{sim_now, sim_sleep_until};
 
 /// How a host's clocks differ from the simulation's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ClockError {
     /// What the monotonic clock shows when the simulation begins, in nanoseconds.
     pub origin_ns: u64,

@@ -46,6 +46,7 @@ impl HostId {
 
 /// How well one direction of a link works. Rates are in parts per million of the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LinkQuality {
     /// Least time on the way, in microseconds.
     pub latency_min_us: u64,

@@ -82,7 +82,9 @@ impl Ground {
             | Bug::ChangeBeforeReady
             | Bug::SnapshotTakesOpenMembership
             | Bug::SnapshotPieceTwice => &[Ground::Raft, Ground::Worlds],
-            Bug::DeregistrationStaysLocal | Bug::FullSyncBlind => &[Ground::Agents, Ground::Worlds],
+            Bug::AskNotDeduped | Bug::DeregistrationStaysLocal | Bug::FullSyncBlind => {
+                &[Ground::Agents, Ground::Worlds]
+            }
             Bug::RefutationSkipped
             | Bug::RefutationKeepsIncarnation
             | Bug::SuspicionNeverOver

@@ -26,17 +26,24 @@ pub struct Plan {
     pub old: Vec<u8>,
     /// How long the safety phase lasts; then everything is healed.
     pub safety_ms: u64,
+    // What follows is not always there: a plan is read for as long as there is proconsul, also when plans say more.
     /// Clocks of the agents, by their numbers; who has none has a perfect one.
+    #[serde(default)]
     pub clocks: Vec<ClockError>,
     /// How the network is while nothing is done to it.
+    #[serde(default)]
     pub net: NetPlan,
     /// How the disks are.
+    #[serde(default)]
     pub disk: DiskPlan,
     /// How the servers are configured.
+    #[serde(default)]
     pub tuning: Tuning,
     /// Who uses the cluster, and how.
+    #[serde(default)]
     pub clients: Vec<ClientPlan>,
     /// What is done to it.
+    #[serde(default)]
     pub faults: Vec<TimedFault>,
     /// A defect to plant, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,7 +51,8 @@ pub struct Plan {
 }
 
 /// The network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NetPlan {
     /// Every link.
     pub quality: LinkQuality,
@@ -54,6 +62,7 @@ pub struct NetPlan {
 
 /// The disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DiskPlan {
     /// A sync takes up to this long.
     pub sync_max_us: u64,
@@ -61,20 +70,28 @@ pub struct DiskPlan {
     pub checkpoint_max_us: u64,
 }
 
+impl Default for DiskPlan {
+    fn default() -> DiskPlan {
+        DiskPlan { sync_max_us: 3_000, checkpoint_max_us: 50_000 }
+    }
+}
+
 /// Settings of the servers that a run may vary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Tuning {
     /// Checkpoints are made after so many entries: small, so that logs are compacted within a run.
     pub snapshot_threshold: u64,
     /// Log segments hold so many bytes.
     pub segment_bytes: u64,
     /// A server that is taken up votes after it was healthy for so long.
-    #[serde(default = "stabilization_ms")]
     pub stabilization_ms: u64,
 }
 
-fn stabilization_ms() -> u64 {
-    10_000
+impl Default for Tuning {
+    fn default() -> Tuning {
+        Tuning { snapshot_threshold: 10_000, segment_bytes: 1 << 20, stabilization_ms: 10_000 }
+    }
 }
 
 /// A client: one sequential user of the HTTP interface, on a host of its own.
@@ -393,5 +410,38 @@ impl Plan {
             Some(plan) => serde_json::from_value(plan.take()),
             None => serde_json::from_value(value),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_plan_that_says_less_than_plans_do_is_read() {
+        let plan = Plan::from_json(r#"{ "seed": 7, "servers": 3, "safety_ms": 15000 }"#).unwrap();
+        assert_eq!((plan.seed, plan.servers, plan.tuning.stabilization_ms), (7, 3, 10_000));
+        assert_eq!(plan.net.quality, LinkQuality::default());
+        let client = r#"{ "kind": "Kv", "seed": 1, "operations": 5, "think_max_ms": 10 }"#;
+        assert_eq!(serde_json::from_str::<ClientPlan>(client).unwrap().padding_max, 0);
+    }
+
+    #[test]
+    fn any_setting_of_the_surroundings_may_be_absent() {
+        let whole = serde_json::to_value(Plan::from_seed(3)).unwrap();
+        for part in ["net", "disk", "tuning"] {
+            let names: Vec<String> = whole[part].as_object().unwrap().keys().cloned().collect();
+            for name in names {
+                let mut less = whole.clone();
+                less[part].as_object_mut().unwrap().remove(&name);
+                Plan::from_json(&less.to_string()).unwrap_or_else(|error| panic!("{part}.{name}: {error}"));
+            }
+        }
+        let mut report = serde_json::json!({ "log": [] });
+        report["plan"] = whole.clone();
+        assert_eq!(Plan::from_json(&report.to_string()).unwrap(), Plan::from_seed(3), "in a report");
+        assert!(Plan::from_json(&Value::Null.to_string()).is_err());
     }
 }

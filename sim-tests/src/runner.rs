@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, Once, mpsc};
 use std::time::Duration;
@@ -43,6 +43,9 @@ pub struct Report {
     /// What happened, counted: operations by outcome, elections, restarts.
     #[serde(default)]
     pub counts: BTreeMap<String, u64>,
+    /// How much time passed in the simulation.
+    #[serde(default)]
+    pub simulated_ms: u64,
     /// Rare branches that were taken, see [`proconsul_core::marks`].
     #[serde(default)]
     pub marks: Vec<String>,
@@ -91,17 +94,18 @@ impl Report {
         hits
     }
 
-    /// Writes the report of a failed run to `target/sim-failures` and says how to run it again.
-    pub fn save(&self) {
+    /// Writes the report of a failed run to `target/sim-failures`. Tells how to run it again.
+    #[must_use]
+    pub fn save(&self) -> String {
         let path = failures_dir().join(format!("{}.json", self.name()));
         let json = serde_json::to_string_pretty(self).expect("a report has no map keys that JSON lacks");
         let written = std::fs::create_dir_all(failures_dir()).and_then(|()| std::fs::write(&path, json));
         match written {
-            Ok(()) => eprintln!(
+            Ok(()) => format!(
                 "replay: cargo run -p proconsul-sim-tests --features sim --bin sim -- replay {}",
-                path.display()
+                shown(&path).display()
             ),
-            Err(error) => eprintln!("cannot write {}: {error}", path.display()),
+            Err(error) => format!("cannot write {}: {error}", path.display()),
         }
     }
 
@@ -131,9 +135,14 @@ impl Report {
 }
 
 fn failures_dir() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")), PathBuf::from);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a package of a workspace");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     target.join("sim-failures")
+}
+
+/// As short as it can be written here.
+fn shown(path: &Path) -> &Path {
+    std::env::current_dir().ok().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path)
 }
 
 /// What somebody wants to see of a run. Changes nothing in it.
@@ -163,6 +172,7 @@ pub fn watch(plan: &Plan, view: View) -> Report {
         trace_hash: String::new(),
         events: 0,
         counts: BTreeMap::new(),
+        simulated_ms: 0,
         marks: Vec::new(),
         revision: None,
         log: Vec::new(),
@@ -227,10 +237,12 @@ fn run_here(plan: Plan, view: View) -> Report {
             outcome
         }))
     });
-    let (mut violations, counts) = match outcome {
-        Ok(outcome) => (outcome.violations, outcome.counts),
-        Err(_) if trace.is_stopped() => (Vec::new(), BTreeMap::from([(STOPPED.to_owned(), 1)])),
-        Err(_) => (vec![panicked()], BTreeMap::new()),
+    let (mut violations, counts, simulated) = match outcome {
+        Ok(outcome) => (outcome.violations, outcome.counts, outcome.simulated),
+        Err(_) if trace.is_stopped() => {
+            (Vec::new(), BTreeMap::from([(STOPPED.to_owned(), 1)]), Duration::ZERO)
+        }
+        Err(_) => (vec![panicked()], BTreeMap::new(), Duration::ZERO),
     };
     violations
         .extend(log.errors().into_iter().map(|what| Violation { auditor: "error log".to_owned(), what }));
@@ -238,6 +250,7 @@ fn run_here(plan: Plan, view: View) -> Report {
         trace_hash: format!("{:016x}", trace.hash()),
         events: trace.events(),
         counts,
+        simulated_ms: u64::try_from(simulated.as_millis()).unwrap_or(u64::MAX),
         marks: marks::take().iter().map(|mark| format!("{mark:?}")).collect(),
         revision: None,
         // Thousands of good runs would fill the memory with what nobody reads.

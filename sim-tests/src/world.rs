@@ -36,6 +36,8 @@ pub struct Outcome {
     pub violations: Vec<Violation>,
     /// What happened, counted.
     pub counts: BTreeMap<String, u64>,
+    /// How much time passed in the simulation.
+    pub simulated: Duration,
 }
 
 /// Executes a plan with the real server.
@@ -90,13 +92,14 @@ pub async fn run_with(plan: &Plan, trace: &Trace, main: Main) -> Outcome {
     for watcher in watchers {
         drop(watcher.await);
     }
+    let simulated = Duration::from_nanos(sim_now());
     cluster.end();
     fabric.end();
     tracing::info!("checking");
     let history = shared.history.lock();
     check_history(&history, plan, &audit);
     let (violations, counts) = audit.findings();
-    Outcome { violations, counts }
+    Outcome { violations, counts, simulated }
 }
 
 /// Demands that every agent serves, that all come to the same state, and that they then keep the promises which no fault

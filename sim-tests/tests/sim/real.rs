@@ -2,7 +2,10 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 
+use proconsul_core::marks::{Hits, Mark};
+use proconsul_sim_tests::ground::Ground;
 use proconsul_sim_tests::plan::Plan;
 use proconsul_sim_tests::runner::{self, Report};
 
@@ -10,7 +13,7 @@ use proconsul_sim_tests::runner::{self, Report};
 fn must_pass(plans: Vec<Plan>) -> Vec<Report> {
     let reports = runner::sweep(plans, |report| {
         if report.failed() {
-            report.save();
+            eprintln!("{}", report.save());
         }
     });
     let failed: Vec<String> = reports.iter().filter(|report| report.failed()).map(Report::summary).collect();
@@ -18,9 +21,15 @@ fn must_pass(plans: Vec<Plan>) -> Vec<Report> {
     reports
 }
 
+/// The sweep, once for all tests that look at it.
+fn swept_worlds() -> &'static [Report] {
+    static REPORTS: OnceLock<Vec<Report>> = OnceLock::new();
+    REPORTS.get_or_init(|| must_pass(runner::seeds(1_000, 200).map(Plan::from_seed).collect()))
+}
+
 #[test]
 fn three_and_five_servers_keep_every_promise_under_faults() {
-    let reports = must_pass(runner::seeds(1_000, 200).map(Plan::from_seed).collect());
+    let reports = swept_worlds();
     // A sweep in which nothing happens proves nothing.
     let total = |what: &str| reports.iter().filter_map(|report| report.counts.get(what)).sum::<u64>();
     let runs = reports.len() as u64;
@@ -30,6 +39,42 @@ fn three_and_five_servers_keep_every_promise_under_faults() {
     if runs >= 100 {
         assert!(total("torn writes") > 0, "no write was torn in {runs} runs");
     }
+}
+
+/// The marks that were not hit.
+fn missed(hits: &Hits) -> Vec<Mark> {
+    Mark::ALL.iter().copied().filter(|mark| !hits.contains(*mark)).collect()
+}
+
+#[test]
+fn the_sweep_takes_every_rare_branch() {
+    let mut hits = Hits::default();
+    let worlds = swept_worlds();
+    worlds.iter().for_each(|report| hits.extend(&report.hits()));
+    for (ground, seeds) in [(Ground::Raft, 300), (Ground::Agents, 40), (Ground::Gossip, 2)] {
+        let seeds: Vec<u64> = (0..seeds).collect();
+        let run = |seed: &u64| ground.run(*seed, None);
+        runner::in_parallel(&seeds, runner::processors(), run, |at, trial| {
+            assert!(trial.failure.is_none(), "{ground} {at}: {:?}", trial.failure);
+            hits.extend(&trial.marks);
+        });
+    }
+    // Whoever wants fewer worlds wants no statistics of them.
+    if worlds.len() >= 200 {
+        assert_eq!(missed(&hits), [], "never taken; `sim marks` tells how often the others are");
+    }
+}
+
+#[test]
+fn a_rare_branch_that_is_never_taken_is_missed() {
+    for untaken in Mark::ALL {
+        let mut hits = Hits::default();
+        Mark::ALL.iter().filter(|mark| *mark != untaken).for_each(|mark| hits.insert(*mark));
+        assert_eq!(missed(&hits), [*untaken]);
+    }
+    // What counts is what code says, on the thread of the run.
+    let (_, hits) = runner::isolated(0, None, || proconsul_core::marks::hit(Mark::SplitVote));
+    assert_eq!(missed(&hits).len(), Mark::ALL.len() - 1);
 }
 
 #[test]

@@ -22,6 +22,9 @@ use crate::time::Wall;
 /// One way, for everything.
 const LATENCY: Duration = Duration::from_micros(500);
 
+/// The second copy of a frame is held back for less than this.
+const HELD_BACK: Duration = Duration::from_millis(300);
+
 /// What an older program understands.
 const FIRST: Formats = Formats { oldest: Format::FIRST, newest: Format::FIRST };
 
@@ -69,6 +72,8 @@ pub struct World {
     pub halted: Vec<String>,
     /// Which datagrams are lost, and how many of all.
     losing: (Rng, f64),
+    /// Which frames between agents come twice, and how many of all.
+    doubling: (Rng, f64),
     /// Of agents that have one.
     disks: BTreeMap<usize, Disk>,
     /// Agents whose next process is of an older program, which understands the first format only.
@@ -77,6 +82,11 @@ pub struct World {
 
 fn pair(a: usize, b: usize) -> (usize, usize) {
     (a.min(b), a.max(b))
+}
+
+/// Whether what happens to a part of all happens to this one.
+fn befalls((rng, part): &mut (Rng, f64)) -> bool {
+    (rng.below(1_000_000) as f64) < *part * 1_000_000.0
 }
 
 fn address(agent: usize, port: u16) -> SocketAddr {
@@ -188,6 +198,7 @@ impl World {
             replies: BTreeMap::new(),
             halted: Vec::new(),
             losing: (Rng::from_seed(0), 0.0),
+            doubling: (Rng::from_seed(0), 0.0),
             disks,
             old,
         };
@@ -234,14 +245,14 @@ impl World {
         self.agents.iter().position(|agent| agent.id == id)
     }
 
-    fn is_lost(&mut self) -> bool {
-        let (rng, part) = &mut self.losing;
-        (rng.below(1_000_000) as f64) < *part * 1_000_000.0
-    }
-
     /// From now on this part of all datagrams is lost.
     pub fn lose(&mut self, seed: u64, part: f64) {
         self.losing = (Rng::from_seed(seed), part);
+    }
+
+    /// From now on this part of all frames between agents comes twice, the second time later.
+    pub fn double(&mut self, seed: u64, part: f64) {
+        self.doubling = (Rng::from_seed(seed), part);
     }
 
     /// From now on two agents hear nothing of each other. Connections last a while and are lost then.
@@ -303,7 +314,7 @@ impl World {
                 Output::Datagram { pool, to, bytes } => {
                     if let Some(to) = self.at(to)
                         && self.reaches(from, to)
-                        && !self.is_lost()
+                        && !befalls(&mut self.losing)
                     {
                         self.later(to, Input::Datagram { pool, from: address(from, 8301), bytes });
                     }
@@ -370,6 +381,11 @@ impl World {
         if self.connected.insert(pair(from, to)) {
             self.later(from, Input::PeerUp { peer: there });
             self.later(to, Input::PeerUp { peer: here });
+        }
+        if befalls(&mut self.doubling) {
+            let after = LATENCY + self.doubling.0.duration_below(HELD_BACK);
+            let copy = Input::PeerFrame { peer: here, frame: frame.clone() };
+            self.schedule(after, Event::Input(to, self.agents[to].life, Box::new(copy)));
         }
         self.later(to, Input::PeerFrame { peer: here, frame });
     }

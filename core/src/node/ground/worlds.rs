@@ -1,5 +1,5 @@
-//! Random worlds: servers and client agents under loss, cuts, deaths and restarts, and what must hold of them while that
-//! lasts and once it is over. Servers come back with what their disks have kept, client agents with nothing.
+//! Random worlds: servers and client agents under loss, repetition, cuts, deaths and restarts, and what must hold of
+//! them while that lasts and once it is over. Servers come back with what their disks have kept, client agents with nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use crate::api::{Call, ClusterCall, SessionSpec, Write};
 use crate::gossip::{Status, UserEvent};
 use crate::ids::Uuid;
 use crate::rng::Rng;
+use crate::store::command::{KvCommand, KvVerb};
 use crate::store::model::{Health, SessionBehavior};
 
 const SERVERS: usize = 3;
@@ -26,6 +27,9 @@ const HEALING: Duration = Duration::from_secs(200);
 
 /// A dead agent is taken for failed within this: three agents probe each second, and a suspicion lasts a few seconds.
 const DETECTION: Duration = Duration::from_secs(30);
+
+/// A client counts up to this.
+const COUNT: u64 = 8;
 
 /// A run and what is known of it.
 struct Run {
@@ -40,6 +44,8 @@ struct Run {
     fired: Vec<Fired>,
     /// Sessions that were created.
     sessions: BTreeMap<Uuid, Session>,
+    /// What clients counted up to, by key.
+    counts: BTreeMap<Text, u64>,
     next: u64,
 }
 
@@ -69,6 +75,7 @@ impl Run {
             world.leader().is_some() && (0..all).all(|agent| world.published(agent).cluster.lan.len() == all)
         });
         world.lose(seed ^ 0x5eed, 0.02);
+        world.double(seed ^ 0xd0b1e, 0.05);
         let services = (SERVERS..all).map(|agent| (agent, BTreeSet::new())).collect();
         Run {
             world,
@@ -78,6 +85,7 @@ impl Run {
             services,
             fired: Vec::new(),
             sessions: BTreeMap::new(),
+            counts: BTreeMap::new(),
             next: 0,
         }
     }
@@ -170,6 +178,20 @@ impl Run {
         }
     }
 
+    /// Writes to a key that nobody else writes to, one number after the other, as long as each is acknowledged.
+    fn count(&mut self, agent: usize) {
+        let key = self.name("count");
+        for number in 1..=COUNT {
+            let value = Bytes::from(number.to_string());
+            let command = KvCommand { verb: KvVerb::Set, key: key.clone(), value, flags: 0 };
+            let reply = self.world.ask(agent, Call::Write(Write::Kv(command)));
+            if reply.status != 200 {
+                return;
+            }
+        }
+        self.counts.insert(key, COUNT);
+    }
+
     fn fire(&mut self, agent: usize) {
         let event = UserEvent {
             id: Uuid::default(),
@@ -214,7 +236,7 @@ impl Run {
     fn act(&mut self) {
         let all = SERVERS + CLIENTS;
         let client = SERVERS + self.rng.below(CLIENTS as u64) as usize;
-        match self.rng.below(10) {
+        match self.rng.below(12) {
             0..=2 if self.world.is_alive(client) => self.register(client),
             3 if self.world.is_alive(client) => self.deregister(client),
             4 if self.world.is_alive(client) => {
@@ -244,6 +266,7 @@ impl Run {
                     self.world.cut(a, b);
                 }
             }
+            9 if self.world.is_alive(client) => self.count(client),
             _ => self.world.mend(),
         }
         let pause = Duration::from_millis(200) + self.rng.duration_below(Duration::from_secs(5));
@@ -273,6 +296,7 @@ impl Run {
     fn heal(&mut self) {
         self.world.mend();
         self.world.lose(0, 0.0);
+        self.world.double(0, 0.0);
         for server in (0..SERVERS).filter(|server| !self.world.is_alive(*server)).collect::<Vec<_>>() {
             self.world.restart(&self.plan, server);
         }
@@ -309,6 +333,15 @@ impl Run {
                 && services != *expected
             {
                 return Some(format!("the catalog has {services:?} of {agent}, it has {expected:?}"));
+            }
+        }
+        for (key, number) in &self.counts {
+            let entry = view.kv(key);
+            let value = entry.as_ref().map(|entry| String::from_utf8_lossy(&entry.value));
+            if value.as_deref() != Some(&*number.to_string()) {
+                return Some(format!(
+                    "{key} is {value:?}, its only writer was told last that it is {number}"
+                ));
             }
         }
         for Fired { name, due } in &self.fired {

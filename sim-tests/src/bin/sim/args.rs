@@ -8,7 +8,7 @@ use proconsul_sim_tests::plan::Plan;
 use proconsul_sim_tests::runner;
 
 /// Options without a value.
-const FLAGS: [&str; 1] = ["each"];
+const FLAGS: [&str; 2] = ["each", "progress"];
 
 /// Options and what is none.
 #[derive(Debug, Default)]

@@ -10,6 +10,7 @@ mod replay;
 mod shrink;
 mod sweep;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use args::Args;
@@ -24,6 +25,7 @@ const USAGE: &str = "usage: sim COMMAND
       --results FILE        writes one line of JSON for each run
       --resume FILE         the same, and leaves out what the file has already
       --each                prints a line for each run
+      --progress            tells now and then how far it is, also where standard error is no terminal
   replay SEED|FILE          runs a seed, a plan or a failure's report again, with its log
       --servers, --bug      as above, for a seed
       --log FILTER          what is logged, as info,step=trace
@@ -36,24 +38,39 @@ const USAGE: &str = "usage: sim COMMAND
   planted [SEEDS [NAME...]] says for each defect how many seeds find it (500)
       --ground GROUND       looks there only
       --jobs N
-  marks [SEEDS]             says which rare branches so many seeds of each ground take (100)
-      --jobs N";
+  marks [SEEDS]             says which rare branches so many seeds of each ground take (200)
+      --jobs N
+  help                      prints this
+
+Exit status: 0 if all is well, 1 if a run failed (or a defect or a mark was missed), 2 for mistakes on the command line.";
 
 fn main() -> ExitCode {
-    let mut words = std::env::args().skip(1);
-    let command = words.next().unwrap_or_default();
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let asks_for_help = |word: &String| matches!(word.as_str(), "--help" | "-h");
+    if words.first().is_some_and(|word| word == "help") || words.iter().any(asks_for_help) {
+        // Whoever looks at the first lines only closes the pipe.
+        let _ = writeln!(std::io::stdout(), "{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    let mut words = words.into_iter();
+    let Some(command) = words.next() else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
     let run =
         |known: &[&str], run: fn(Args) -> Result<ExitCode, String>| Args::parse(words, known).and_then(run);
     let result = match command.as_str() {
-        "sweep" => run(&["servers", "bug", "ground", "jobs", "results", "resume", "each"], sweep::run),
+        "sweep" => {
+            run(&["servers", "bug", "ground", "jobs", "results", "resume", "each", "progress"], sweep::run)
+        }
         "replay" => run(&["servers", "bug", "log", "stop-at"], replay::run),
         "shrink" => run(&["servers", "bug", "runs", "out"], shrink::run),
         "planted" => run(&["ground", "jobs"], planted::run),
         "marks" => run(&["jobs"], marks::run),
-        _ => Err(format!("{command:?} is no command")),
+        _ => Err(format!("{command} is no command")),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("{error}\n{USAGE}");
+        eprintln!("sim: {error}; `sim help` tells what there is");
         ExitCode::from(2)
     })
 }

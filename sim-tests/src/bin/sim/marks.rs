@@ -11,7 +11,7 @@ use crate::args::Args;
 
 /// Exits with 1 if a branch was never taken.
 pub fn run(args: Args) -> Result<ExitCode, String> {
-    let (seeds, jobs) = (args.number(0, 100)?, args.jobs()?);
+    let (seeds, jobs) = (args.number(0, 200)?, args.jobs()?);
     let mut taken: BTreeMap<(Mark, Ground), u64> = BTreeMap::new();
     for ground in Ground::ALL {
         let seeds: Vec<u64> = (0..seeds).collect();

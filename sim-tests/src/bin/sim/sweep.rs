@@ -27,8 +27,14 @@ struct Line {
     failure: Option<String>,
     /// Real time.
     ms: u64,
+    /// Simulated time, where the ground has one.
+    #[serde(default)]
+    simulated_ms: u64,
     /// What happened, counted.
     counts: BTreeMap<String, u64>,
+    /// How to run it again.
+    #[serde(skip)]
+    replay: Option<String>,
 }
 
 /// What is done for one seed.
@@ -56,7 +62,8 @@ pub fn run(args: Args) -> Result<ExitCode, String> {
         });
     }
     let total = work.len() as u64;
-    let mut progress = Progress::of(total);
+    let mut progress = Progress::of(total, args.has("progress"));
+    let (mut simulated_ms, mut busy_ms) = (0, 0);
     let mut failures = Vec::new();
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     let each = args.has("each");
@@ -70,6 +77,11 @@ pub fn run(args: Args) -> Result<ExitCode, String> {
                 progress.clear();
                 println!("{text}");
             }
+            if let Some(replay) = &line.replay {
+                println!("  {replay}");
+            }
+            simulated_ms += line.simulated_ms;
+            busy_ms += line.ms;
             if let Some(file) = &mut results {
                 let json = serde_json::to_string(&line).expect("a line has no map keys that JSON lacks");
                 writeln!(file, "{json}").unwrap_or_else(|error| eprintln!("the result file: {error}"));
@@ -85,6 +97,15 @@ pub fn run(args: Args) -> Result<ExitCode, String> {
     );
     progress.clear();
     println!("{total} seeds, {} failed, {:.2} seeds/s", failures.len(), progress.rate());
+    if simulated_ms > 0 {
+        let seconds = |ms: u64| ms as f64 / 1_000.0;
+        println!(
+            "{:.0} simulated s, {:.1} simulated s / real s in all, {:.1} for each of those that run at a time",
+            seconds(simulated_ms),
+            seconds(simulated_ms) / progress.seconds(),
+            seconds(simulated_ms) / seconds(busy_ms).max(1e-3),
+        );
+    }
     for (what, count) in counts {
         println!("{count:>10} {what}");
     }
@@ -100,17 +121,34 @@ fn run_one(work: &Work, ground: Ground, bug: Option<Bug>) -> Line {
             let mut report = runner::run(plan, false);
             if report.failed() {
                 report.revision = runner::revision();
-                report.save();
             }
+            let replay = report.failed().then(|| report.save());
             let failure = report.violations.first().map(ToString::to_string);
-            let (ok, ms) = (!report.failed(), ms());
-            Line { seed: plan.seed, trace: report.trace_hash, ok, failure, ms, counts: report.counts }
+            Line {
+                seed: plan.seed,
+                ok: !report.failed(),
+                trace: report.trace_hash,
+                failure,
+                ms: ms(),
+                simulated_ms: report.simulated_ms,
+                counts: report.counts,
+                replay,
+            }
         }
         Work::Aside(seed) => {
             let trial = ground.run(*seed, bug);
             let ok = trial.failure.is_none();
             let failure = trial.failure.map(|it| it.to_string());
-            Line { seed: *seed, trace: trial.fingerprint, ok, failure, ms: ms(), counts: BTreeMap::new() }
+            Line {
+                seed: *seed,
+                trace: trial.fingerprint,
+                ok,
+                failure,
+                ms: ms(),
+                simulated_ms: 0,
+                counts: BTreeMap::new(),
+                replay: None,
+            }
         }
     }
 }
