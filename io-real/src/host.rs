@@ -145,13 +145,13 @@ fn disk(path: &Path, mounts: &str) -> Result<Value, rustix::io::Errno> {
     let (total, free) = (stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize);
     let used = (stat.f_blocks - stat.f_bfree) * stat.f_frsize;
     let inodes_used = stat.f_files - stat.f_ffree;
-    let kind = mounts.lines().filter_map(|line| {
+    let mut kind = mounts.lines().filter_map(|line| {
         let mut parts = line.split(' ').skip(1);
         (parts.next()? == "/").then(|| parts.next()).flatten()
     });
     Ok(json!({
         "path": path,
-        "fstype": kind.last().unwrap_or_default(),
+        "fstype": kind.next_back().unwrap_or_default(),
         "total": total,
         "free": free,
         "used": used,

@@ -433,16 +433,15 @@ impl Cluster {
         let State { lost, leaving, slots, .. } = &mut *state;
         let slot = &slots[agent];
         let id = slot.surroundings.id;
-        let is_safe = slot.host.process() == Process::Running && !groups.is_empty() && {
-            let is_new = lost.insert(id);
-            let survive =
-                groups.iter().all(|voters| survives(&voters.iter().collect::<Vec<_>>(), lost, leaving));
-            if is_new && !survive {
-                lost.remove(&id);
-            }
-            survive
-        };
-        is_safe
+        if slot.host.process() != Process::Running || groups.is_empty() {
+            return false;
+        }
+        let is_new = lost.insert(id);
+        let survive = groups.iter().all(|voters| survives(&voters.iter().collect::<Vec<_>>(), lost, leaving));
+        if is_new && !survive {
+            lost.remove(&id);
+        }
+        survive
     }
 
     /// Those who vote, as each running server sees it.

@@ -199,7 +199,7 @@ pub(super) fn normalize_http_route(fields: &mut Map<String, Value>) {
         parent.entry("Kind").or_insert_with(|| "api-gateway".into());
     }
     for rule in objects(fields, "Rules") {
-        if !rule.get("Matches").and_then(Value::as_array).is_some_and(|list| !list.is_empty()) {
+        if rule.get("Matches").and_then(Value::as_array).is_none_or(Vec::is_empty) {
             rule.insert("Matches".into(), json!([{"Path": {"Match": "prefix", "Value": "/"}}]));
         }
         for matched in objects(rule, "Matches") {
