@@ -20,7 +20,7 @@ const TTL_LIMIT: Duration = Duration::from_secs(14);
 const RENEWALS: u32 = 4;
 
 impl Client {
-    /// A lock whose session was destroyed is given to the next one, after its delay.
+    /// A lock is released by its holder alone; when its session was destroyed it is given to the next one, after its delay.
     pub(super) async fn prove_handover(&mut self) {
         let key = format!("calm-lock{}", self.agent);
         let (Some(first), Some(second)) = (self.new_session("2s").await, self.new_session("0s").await) else {
@@ -31,6 +31,7 @@ impl Client {
         for (target, expected) in [
             (acquire(&first), "true"),
             (acquire(&second), "false"),
+            (format!("/v1/kv/{key}?release={second}"), "false"),
             (format!("/v1/session/destroy/{first}"), "true"),
             (acquire(&second), "false"),
         ] {
