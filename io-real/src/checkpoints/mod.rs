@@ -3,7 +3,7 @@
 //! fjall holds what the log can rebuild or what the agent can lose without harm to others; the log itself is elsewhere.
 //! The rows of the state are one keyspace, replaced as a whole when a snapshot is installed: a new keyspace is filled
 //! first, then one atomic batch points to it. Every save is one batch and one sync, and says what all that is kept adds up to
-//! ([`summary`]); a load that finds something else refuses it.
+//! (`summary`); a load that finds something else refuses it.
 
 mod refusal;
 mod summary;
