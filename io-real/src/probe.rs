@@ -1,9 +1,13 @@
-//! Health checks that really run: HTTP requests and TCP connections.
+//! Health checks that really run: requests, connections, programs.
 //!
 //! The texts are those that operators know from Consul, and their alerts look for.
 
+mod command;
 mod dial;
+mod docker;
+mod h2;
 mod http;
+mod udp;
 
 use async_trait::async_trait;
 use proconsul_core::agent::{Probe, ProbeKind, ProbeOutcome};
@@ -40,6 +44,15 @@ impl Prober for SocketProber {
                 Err(_) => outcome(Health::Critical, format!("dial tcp {address}: i/o timeout")),
             },
             ProbeKind::Http { .. } => http::probe(probe).await,
+            ProbeKind::Udp { address } => udp::probe(address, probe.timeout).await,
+            ProbeKind::Script { args } => command::script(args, probe.timeout, probe.output_max).await,
+            ProbeKind::OsService { name } => command::os_service(name, probe.timeout).await,
+            ProbeKind::Docker { container, shell, args } => {
+                let limits = (probe.timeout, probe.output_max);
+                docker::probe(container, shell, args, limits).await
+            }
+            ProbeKind::Grpc { target } => h2::health(target, probe.timeout).await,
+            ProbeKind::H2Ping { address } => h2::ping(address, probe.timeout).await,
         }
     }
 }

@@ -41,8 +41,9 @@ impl Found {
 pub(crate) fn services(found: &[Found], rules: Rules) -> Result<Vec<ServiceDefinition>, ConfigError> {
     let read = |found: &Found| {
         let mut service = definition::service_from_config(&found.path, &found.value)
-            .map_err(|error| found.refuse(service_error(found.name(), error, rules)))?;
+            .map_err(|error| found.refuse(service_error(found.name(), error)))?;
         for check in &mut service.checks {
+            scripts(check, rules).map_err(|why| found.refuse(format!("service {:?}: {why}", found.name())))?;
             limit(check, rules);
         }
         Ok(service)
@@ -63,7 +64,7 @@ pub(crate) fn checks(
             definition::check_from_config(&found.path, &found.value).map_err(|error| match error {
                 DefinitionError::CheckName => refuse("CheckID missing"),
                 DefinitionError::Check(reason) => refuse(&format!("Check is not valid: {reason}")),
-                other => refuse(&plain(&other, rules)),
+                other => refuse(&plain(&other)),
             })?;
         let known = |service: &ServiceDefinition| {
             let service = &service.service;
@@ -72,6 +73,7 @@ pub(crate) fn checks(
         if !check.service_id.is_empty() && !services.iter().any(known) {
             return Err(refuse(&format!("ServiceID {:?} does not exist", check.service_id.as_str())));
         }
+        scripts(&check, rules).map_err(refuse)?;
         limit(&mut check, rules);
         Ok(check)
     };
@@ -87,7 +89,7 @@ fn limit(check: &mut CheckDefinition, rules: Rules) {
 }
 
 /// A refusal of a service, in the words that Consul's users know.
-fn service_error(name: &str, error: DefinitionError, rules: Rules) -> String {
+fn service_error(name: &str, error: DefinitionError) -> String {
     match error {
         DefinitionError::ServiceName => "Failed to register service \"\": Service name missing".to_owned(),
         DefinitionError::Weights(reason) => {
@@ -100,14 +102,20 @@ fn service_error(name: &str, error: DefinitionError, rules: Rules) -> String {
             format!("1 error occurred: * {reason}")
         }
         DefinitionError::Mesh(reason) => format!("service {name:?}: 1 error occurred: * {reason}"),
-        other => format!("service {name:?}: {}", plain(&other, rules)),
+        other => format!("service {name:?}: {}", plain(&other)),
     }
 }
 
 /// Any other refusal, in one line.
-fn plain(error: &DefinitionError, rules: Rules) -> String {
-    if *error == DefinitionError::ScriptsDisabled && rules.scripts_enabled {
-        return "script checks are not run by this version yet: remove args".to_owned();
-    }
+fn plain(error: &DefinitionError) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Programs are run only where that is allowed.
+fn scripts(check: &CheckDefinition, rules: Rules) -> Result<(), &'static str> {
+    if check.kind.is_script() && !rules.scripts_enabled {
+        return Err("Scripts are disabled on this agent; to enable, configure 'enable_script_checks' or \
+                    'enable_local_script_checks' to true");
+    }
+    Ok(())
 }

@@ -324,6 +324,13 @@ impl Config {
             check_update_interval: self.check_update_interval,
             discard_check_output: self.discard_check_output,
             persist: !self.dev,
+            scripts: if self.enable_remote_script_checks {
+                agent::Scripts::All
+            } else if self.enable_local_script_checks {
+                agent::Scripts::OfFiles
+            } else {
+                agent::Scripts::None
+            },
             ..agent::Config::default()
         }
     }

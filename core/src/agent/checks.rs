@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::definition::{CheckKind, INTERVAL_MIN, TIMEOUT};
+use super::definition::{CheckKind, INTERVAL_MIN, SCRIPT_TIMEOUT, TIMEOUT};
 use super::local::{Local, Run};
 use super::{Probe, ProbeKind};
 use crate::Text;
@@ -51,9 +51,19 @@ pub(super) fn probe(run: &Run) -> Option<Probe> {
             }
         }
         CheckKind::Tcp { address, .. } => ProbeKind::Tcp { address: address.clone() },
+        CheckKind::Udp { address, .. } => ProbeKind::Udp { address: address.clone() },
+        CheckKind::Script { args, .. } => ProbeKind::Script { args: args.clone() },
+        CheckKind::Docker { container, shell, args, .. } => {
+            let (container, shell, args) = (container.clone(), shell.clone(), args.clone());
+            ProbeKind::Docker { container, shell, args }
+        }
+        CheckKind::Grpc { target, .. } => ProbeKind::Grpc { target: target.clone() },
+        CheckKind::H2Ping { address, .. } => ProbeKind::H2Ping { address: address.clone() },
+        CheckKind::OsService { name, .. } => ProbeKind::OsService { name: name.clone() },
         CheckKind::Ttl { .. } | CheckKind::Alias { .. } | CheckKind::Maintenance => return None,
     };
-    let timeout = run.definition.kind.schedule()?.timeout.unwrap_or(TIMEOUT);
+    let limit = if run.definition.kind.is_script() { SCRIPT_TIMEOUT } else { TIMEOUT };
+    let timeout = run.definition.kind.schedule()?.timeout.unwrap_or(limit);
     Some(Probe { kind, timeout, output_max: run.definition.output_max_size as usize })
 }
 

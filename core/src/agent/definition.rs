@@ -22,6 +22,8 @@ use crate::{Text, duration};
 pub const OUTPUT_MAX_SIZE: usize = 4096;
 /// Limit of one run of a check that names none.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
+/// Limit of one run of a program that names none.
+pub const SCRIPT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Checks are not run more often than this.
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Services are not deregistered sooner than after this time in critical state.
@@ -116,6 +118,52 @@ pub enum CheckKind {
     },
     /// Maintenance mode: critical until it is removed. Not from definitions.
     Maintenance,
+    /// A datagram that must not be refused.
+    Udp {
+        /// `host:port`
+        address: Text,
+        /// How often.
+        schedule: Schedule,
+    },
+    /// A program: its exit status is the state.
+    Script {
+        /// The program and its arguments; never empty.
+        args: Vec<Text>,
+        /// How often.
+        schedule: Schedule,
+    },
+    /// A program inside a Docker container.
+    Docker {
+        /// The container.
+        container: Text,
+        /// What runs the arguments; empty: they are run as they are.
+        shell: Text,
+        /// The program and its arguments; never empty.
+        args: Vec<Text>,
+        /// How often.
+        schedule: Schedule,
+    },
+    /// gRPC's health protocol.
+    Grpc {
+        /// `host:port`, with `/service` behind it if it is about one service.
+        target: Text,
+        /// How often.
+        schedule: Schedule,
+    },
+    /// A ping of HTTP/2.
+    H2Ping {
+        /// `host:port`
+        address: Text,
+        /// How often.
+        schedule: Schedule,
+    },
+    /// A service of the operating system.
+    OsService {
+        /// Its name.
+        name: Text,
+        /// How often.
+        schedule: Schedule,
+    },
 }
 
 /// How often a check is run.
@@ -137,14 +185,33 @@ impl CheckKind {
             CheckKind::Tcp { .. } => "tcp",
             CheckKind::Alias { .. } => "alias",
             CheckKind::Maintenance => "maintenance",
+            CheckKind::Udp { .. } => "udp",
+            CheckKind::Script { .. } => "script",
+            CheckKind::Docker { .. } => "docker",
+            CheckKind::Grpc { .. } => "grpc",
+            CheckKind::H2Ping { .. } => "h2ping",
+            CheckKind::OsService { .. } => "os_service",
         }
+    }
+
+    /// Whether it runs programs, which has to be allowed.
+    #[must_use]
+    pub fn is_script(&self) -> bool {
+        matches!(self, CheckKind::Script { .. } | CheckKind::Docker { .. })
     }
 
     /// How often it is run, if it is run at intervals.
     #[must_use]
     pub fn schedule(&self) -> Option<Schedule> {
         match self {
-            CheckKind::Http { schedule, .. } | CheckKind::Tcp { schedule, .. } => Some(*schedule),
+            CheckKind::Http { schedule, .. }
+            | CheckKind::Tcp { schedule, .. }
+            | CheckKind::Udp { schedule, .. }
+            | CheckKind::Script { schedule, .. }
+            | CheckKind::Docker { schedule, .. }
+            | CheckKind::Grpc { schedule, .. }
+            | CheckKind::H2Ping { schedule, .. }
+            | CheckKind::OsService { schedule, .. } => Some(*schedule),
             CheckKind::Ttl { .. } | CheckKind::Alias { .. } | CheckKind::Maintenance => None,
         }
     }
@@ -180,12 +247,6 @@ pub enum DefinitionError {
     /// An unknown initial state.
     #[error("{0}")]
     Status(&'static str),
-    /// Checks that run programs.
-    #[error(
-        "Scripts are disabled on this agent; to enable, configure 'enable_script_checks' or \
-         'enable_local_script_checks' to true"
-    )]
-    ScriptsDisabled,
     /// A kind of check that this version does not run.
     #[error("Invalid check: {0} checks are not supported by this version")]
     Unsupported(&'static str),
@@ -204,11 +265,6 @@ impl DefinitionError {
                 CallError::new(400, format!("Request decode failed: json: unknown field {key:?}"))
             }
             DefinitionError::Decode(error) => CallError::new(400, format!("Request decode failed: {error}")),
-            DefinitionError::ScriptsDisabled => CallError::new(
-                500,
-                "Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' \
-                 to true",
-            ),
             error @ (DefinitionError::ServiceName
             | DefinitionError::ServiceAddress
             | DefinitionError::ServicePort(_)
@@ -522,7 +578,7 @@ impl CheckDefinition {
         let tcp = object.text("tcp")?;
         let alias_node = object.text("alias_node")?;
         let alias_service = object.text("alias_service")?;
-        let other = OtherKinds::read(object)?;
+        let further = FurtherKinds::read(object)?;
 
         check.status =
             match status.as_str() {
@@ -547,7 +603,7 @@ impl CheckDefinition {
             ));
         }
         let is_alias = !alias_node.is_empty() || !alias_service.is_empty();
-        let is_run = !url.is_empty() || !tcp.is_empty() || other.name.is_some();
+        let is_run = !url.is_empty() || !tcp.is_empty() || further.is_any();
         let refuse = |text: &str| Err(DefinitionError::Check(text.into()));
         if is_alias {
             if is_run {
@@ -569,9 +625,9 @@ impl CheckDefinition {
             return refuse("TTL must be > 0 for TTL checks");
         }
         let schedule = Schedule { interval, timeout: (!timeout.is_zero()).then_some(timeout) };
-        check.kind = match other.name {
-            Some("script") => return Err(DefinitionError::ScriptsDisabled),
-            Some(name) => return Err(DefinitionError::Unsupported(name)),
+        let tcp_use_tls = further.tcp_use_tls;
+        check.kind = match further.kind(schedule)? {
+            Some(kind) => kind,
             None if !url.is_empty() => CheckKind::Http {
                 url,
                 method,
@@ -582,7 +638,7 @@ impl CheckDefinition {
                 tls_server_name,
                 schedule,
             },
-            None if !tcp.is_empty() && other.tcp_use_tls => {
+            None if !tcp.is_empty() && tcp_use_tls => {
                 return Err(DefinitionError::Unsupported("TCP over TLS"));
             }
             None if !tcp.is_empty() => CheckKind::Tcp { address: tcp, schedule },
@@ -613,34 +669,75 @@ fn threshold(object: &mut Object, key: &'static str) -> Result<u32, DefinitionEr
     u32::try_from(given).map_err(|_| DefinitionError::Check(format!("{key} must not be negative")))
 }
 
-/// Kinds of checks that are known and not run here.
-struct OtherKinds {
-    name: Option<&'static str>,
+/// What a definition says about the kinds of checks besides HTTP, TCP, TTL and alias.
+struct FurtherKinds {
+    args: Vec<Text>,
+    container: Text,
+    shell: Text,
+    grpc: Text,
+    udp: Text,
+    h2ping: Text,
+    os_service: Text,
+    grpc_use_tls: bool,
+    h2ping_use_tls: Option<bool>,
     tcp_use_tls: bool,
 }
 
-impl OtherKinds {
-    fn read(object: &mut Object) -> Result<OtherKinds, DefinitionError> {
+impl FurtherKinds {
+    fn read(object: &mut Object) -> Result<FurtherKinds, DefinitionError> {
         let args = object.texts("args")?;
         let script_args = object.texts("script_args")?;
-        let docker = object.text("docker_container_id")?;
-        object.text("shell")?;
-        let mut name = None;
-        if !docker.is_empty() {
-            name = Some("Docker");
-        } else if !args.is_empty() || !script_args.is_empty() {
-            name = Some("script");
-        }
-        for (key, label) in
-            [("grpc", "gRPC"), ("udp", "UDP"), ("h2ping", "H2PING"), ("os_service", "OSService")]
-        {
-            if !object.text(key)?.is_empty() && name.is_none() {
-                name = Some(label);
+        Ok(FurtherKinds {
+            args: if args.is_empty() { script_args } else { args },
+            container: object.text("docker_container_id")?,
+            shell: object.text("shell")?,
+            grpc: object.text("grpc")?,
+            udp: object.text("udp")?,
+            h2ping: object.text("h2ping")?,
+            os_service: object.text("os_service")?,
+            grpc_use_tls: object.flag("grpc_use_tls")?,
+            h2ping_use_tls: if object.has("h2ping_use_tls") {
+                Some(object.flag("h2ping_use_tls")?)
+            } else {
+                None
+            },
+            tcp_use_tls: object.flag("tcp_use_tls")?,
+        })
+    }
+
+    fn is_any(&self) -> bool {
+        let texts = [&self.container, &self.grpc, &self.udp, &self.h2ping, &self.os_service];
+        !self.args.is_empty() || texts.iter().any(|text| !text.is_empty())
+    }
+
+    fn kind(self, schedule: Schedule) -> Result<Option<CheckKind>, DefinitionError> {
+        let FurtherKinds { args, container, shell, grpc, udp, h2ping, os_service, .. } = self;
+        let kind = if !container.is_empty() {
+            if args.is_empty() {
+                return Err(DefinitionError::Check("Args of a Docker check must not be empty".into()));
             }
-        }
-        object.flag("grpc_use_tls")?;
-        object.flag("h2ping_use_tls")?;
-        Ok(OtherKinds { name, tcp_use_tls: object.flag("tcp_use_tls")? })
+            CheckKind::Docker { container, shell, args, schedule }
+        } else if !args.is_empty() {
+            CheckKind::Script { args, schedule }
+        } else if !grpc.is_empty() {
+            if self.grpc_use_tls {
+                return Err(DefinitionError::Unsupported("gRPC over TLS"));
+            }
+            CheckKind::Grpc { target: grpc, schedule }
+        } else if !udp.is_empty() {
+            CheckKind::Udp { address: udp, schedule }
+        } else if !h2ping.is_empty() {
+            // Over TLS unless it is said otherwise, as in Consul.
+            if self.h2ping_use_tls.unwrap_or(true) {
+                return Err(DefinitionError::Unsupported("H2PING over TLS"));
+            }
+            CheckKind::H2Ping { address: h2ping, schedule }
+        } else if !os_service.is_empty() {
+            CheckKind::OsService { name: os_service, schedule }
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(kind))
     }
 }
 

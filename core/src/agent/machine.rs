@@ -57,6 +57,21 @@ pub struct Config {
     pub sync_interval: Duration,
     /// Whether registrations survive a restart.
     pub persist: bool,
+    /// Which checks may run programs.
+    pub scripts: Scripts,
+}
+
+/// Which checks may run programs (Consul: `enable_script_checks`, `enable_local_script_checks`). Whoever may register
+/// one can run anything on the agent's machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scripts {
+    /// None.
+    #[default]
+    None,
+    /// Those of configuration files.
+    OfFiles,
+    /// Those that clients register, too.
+    All,
 }
 
 impl Default for Config {
@@ -75,6 +90,7 @@ impl Default for Config {
             discard_check_output: false,
             sync_interval: Duration::from_secs(60),
             persist: true,
+            scripts: Scripts::None,
         }
     }
 }

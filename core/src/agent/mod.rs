@@ -17,7 +17,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use definition::{CheckDefinition, CheckKind, ServiceDefinition};
-pub use machine::{Agent, BadStart, Config};
+pub use machine::{Agent, BadStart, Config, Scripts};
 
 use crate::Text;
 use crate::ids::OpId;
@@ -214,6 +214,40 @@ pub enum ProbeKind {
     Tcp {
         /// `host:port`
         address: Text,
+    },
+    /// A datagram.
+    Udp {
+        /// `host:port`
+        address: Text,
+    },
+    /// A program.
+    Script {
+        /// The program and its arguments; never empty.
+        args: Vec<Text>,
+    },
+    /// A program inside a Docker container.
+    Docker {
+        /// The container.
+        container: Text,
+        /// What runs the arguments; empty: they are run as they are.
+        shell: Text,
+        /// The program and its arguments; never empty.
+        args: Vec<Text>,
+    },
+    /// gRPC's health protocol.
+    Grpc {
+        /// `host:port`, with `/service` behind it if it is about one service.
+        target: Text,
+    },
+    /// A ping of HTTP/2.
+    H2Ping {
+        /// `host:port`
+        address: Text,
+    },
+    /// A service of the operating system.
+    OsService {
+        /// Its name.
+        name: Text,
     },
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Agent;
+use super::{Agent, Scripts};
 use crate::Text;
 use crate::agent::definition::{CheckDefinition, CheckKind, ServiceDefinition};
 use crate::agent::local::{Origin, Run};
@@ -40,7 +40,7 @@ impl Agent {
         }
         self.has_room(parts.len(), parts.iter().map(|part| part.1.len()).sum())?;
         for (_, checks, _) in &parts {
-            checks.iter().try_for_each(|check| self.is_acceptable(check))?;
+            checks.iter().try_for_each(|check| self.is_acceptable(check, from_file))?;
         }
         // Nothing is refused from here on.
         for (service, checks, origin) in parts {
@@ -90,7 +90,22 @@ impl Agent {
         }
     }
 
-    pub(super) fn is_acceptable(&self, check: &CheckDefinition) -> Result<(), CallError> {
+    pub(super) fn is_acceptable(&self, check: &CheckDefinition, from_file: bool) -> Result<(), CallError> {
+        let allowed = match self.config.scripts {
+            Scripts::None => false,
+            Scripts::OfFiles => from_file,
+            Scripts::All => true,
+        };
+        if check.kind.is_script() && !allowed {
+            let text = if from_file {
+                "Scripts are disabled on this agent; to enable, configure 'enable_script_checks' or \
+                 'enable_local_script_checks' to true"
+            } else {
+                "Scripts are disabled on this agent from remote calls; to enable, configure \
+                 'enable_script_checks' to true"
+            };
+            return Err(CallError::new(500, text));
+        }
         match &check.kind {
             CheckKind::Alias { node, .. }
                 if !node.is_empty() && !node.eq_ignore_ascii_case(&self.config.node) =>
@@ -104,6 +119,12 @@ impl Agent {
             | CheckKind::Ttl { .. }
             | CheckKind::Http { .. }
             | CheckKind::Tcp { .. }
+            | CheckKind::Udp { .. }
+            | CheckKind::Script { .. }
+            | CheckKind::Docker { .. }
+            | CheckKind::Grpc { .. }
+            | CheckKind::H2Ping { .. }
+            | CheckKind::OsService { .. }
             | CheckKind::Maintenance => Ok(()),
         }
     }
@@ -124,7 +145,7 @@ impl Agent {
             return Err(CallError::new(500, text));
         }
         self.has_room(0, 1)?;
-        self.is_acceptable(&definition)?;
+        self.is_acceptable(&definition, from_file)?;
         self.insert_check(definition, from_file);
         Ok(())
     }
@@ -228,11 +249,11 @@ impl Agent {
             for part in std::iter::once(definition).chain(sidecar) {
                 ids.insert(part.service.id.clone());
                 checks_in_all += part.checks.len().max(1) + 1;
-                part.checks.iter().try_for_each(|check| self.is_acceptable(check))?;
+                part.checks.iter().try_for_each(|check| self.is_acceptable(check, true))?;
             }
         }
         for check in &checks {
-            self.is_acceptable(check)?;
+            self.is_acceptable(check, true)?;
             let service = &check.service_id;
             let stays = self.local.origin(service).is_some_and(|origin| !origin.from_file);
             if !service.is_empty() && !ids.contains(service) && !stays {
