@@ -14,6 +14,8 @@ use crate::store::model::{Check, Service};
 use crate::time::Mono;
 use crate::timers::Timers;
 
+#[path = "machine/kinds_test.rs"]
+mod kinds;
 #[path = "machine/reload_test.rs"]
 mod reload;
 
