@@ -43,7 +43,8 @@ pub(crate) fn services(found: &[Found], rules: Rules) -> Result<Vec<ServiceDefin
         let mut service = definition::service_from_config(&found.path, &found.value)
             .map_err(|error| found.refuse(service_error(found.name(), error)))?;
         for check in &mut service.checks {
-            scripts(check, rules).map_err(|why| found.refuse(format!("service {:?}: {why}", found.name())))?;
+            scripts(check, rules)
+                .map_err(|why| found.refuse(format!("service {:?}: {why}", found.name())))?;
             limit(check, rules);
         }
         Ok(service)

@@ -83,11 +83,6 @@ impl Object {
     }
 
     /// Takes a field by its `snake_case` name; null is absent.
-    /// Whether a field is written.
-    pub(crate) fn has(&self, key: &str) -> bool {
-        self.fields.contains_key(&canonical(self.source, key))
-    }
-
     pub(crate) fn take(&mut self, key: &str) -> Option<Value> {
         let (_, value) = self.fields.remove(&canonical(self.source, key))?;
         (!value.is_null()).then_some(value)

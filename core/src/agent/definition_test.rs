@@ -66,14 +66,9 @@ fn refused_services_are_answered_with_the_known_texts() {
             "Invalid check: Interval and TTL cannot both be specified",
         ),
         (
-            json!({"Name": "x", "Check": {"Args": ["true"], "Interval": "10s"}}),
-            500,
-            "Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' to true",
-        ),
-        (
-            json!({"Name": "x", "Check": {"GRPC": "127.0.0.1:1", "Interval": "10s"}}),
+            json!({"Name": "x", "Check": {"GRPC": "127.0.0.1:1", "GRPCUseTLS": true, "Interval": "10s"}}),
             400,
-            "Invalid check: gRPC checks are not supported by this version",
+            "Invalid check: gRPC over TLS checks are not supported by this version",
         ),
         (
             json!({"Name": "x", "Check": {"TTL": "10s", "Status": "fine"}}),

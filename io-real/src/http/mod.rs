@@ -67,7 +67,7 @@ where
     builder.serve_connection(stream, service).await
 }
 
-/// Answers, and counts that.
+/// Answers, counts that, and tells it.
 async fn measured(
     site: &Site,
     client: Option<IpAddr>,
@@ -79,6 +79,8 @@ async fn measured(
     let response = respond(site, client, request).await;
     let time = gate.now().mono.since(began);
     gate.metrics().served(method.as_str(), uri.path(), response.status().as_u16(), time);
+    // Parameters may hold secrets.
+    tracing::debug!(%method, path = uri.path(), status = response.status().as_u16(), latency = ?time, "Request finished");
     response
 }
 

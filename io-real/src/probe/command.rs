@@ -4,15 +4,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use proconsul_core::Text;
 use proconsul_core::agent::ProbeOutcome;
 use proconsul_core::store::model::Health;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, Signal};
 use tokio::io::AsyncReadExt as _;
-use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
@@ -46,7 +45,9 @@ pub(super) async fn os_service(name: &str, limit: Duration) -> ProbeOutcome {
             let text = format!("Cannot ask systemd about {name:?}: {}", dial::words(&error));
             return outcome(Health::Critical, text);
         }
-        Err(_) => return outcome(Health::Critical, format!("Cannot ask systemd about {name:?}: i/o timeout")),
+        Err(_) => {
+            return outcome(Health::Critical, format!("Cannot ask systemd about {name:?}: i/o timeout"));
+        }
     };
     let output = output.text();
     match output.trim() {
@@ -90,22 +91,18 @@ impl Output {
     }
 }
 
-/// A program that is killed with all that it has started when nobody waits for it any more.
+/// A program's process group, which is killed when nobody waits for the program any more.
 struct Running {
-    child: Child,
     group: Pid,
     ended: bool,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.ended {
-            return;
+        if !self.ended {
+            // One that has just ended by itself needs no killing.
+            let _ = rustix::process::kill_process_group(self.group, Signal::KILL);
         }
-        // One that has just ended by itself needs no killing.
-        let _ = rustix::process::kill_process_group(self.group, Signal::KILL);
-        // It is dead already, or about to be.
-        let _ = self.child.wait();
     }
 }
 
@@ -115,12 +112,12 @@ async fn run(args: &[Text], output_max: usize) -> io::Result<(ExitStatus, Output
     let mut command = Command::new(&*args[0]);
     command.args(args[1..].iter().map(Text::as_str));
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
-    let child = command.spawn()?;
+    let mut child = command.spawn()?;
     // The pipe ends when the program has closed it, so nobody else may hold it open.
     drop(command);
-    let group = Pid::from_child(&child);
-    let mut running = Running { child, group, ended: false };
-    let exit = AsyncFd::new(rustix::process::pidfd_open(group, PidfdFlags::empty())?)?;
+    let mut running = Running { group: Pid::from_child(&child), ended: false };
+    // Reaps it in any case, also when it was killed because nobody waits.
+    let mut exit = tokio::task::spawn_blocking(move || child.wait());
     let mut reader = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
     let mut output = Output::new(output_max);
     let mut buffer = vec![0; 8 << 10];
@@ -133,8 +130,7 @@ async fn run(args: &[Text], output_max: usize) -> io::Result<(ExitStatus, Output
                 Ok(read) => output.add(&buffer[..read]),
             },
             // What it has started may hold the pipe for ever; only its own end counts.
-            ended = exit.readable() => {
-                drop(ended?);
+            ended = &mut exit => {
                 running.ended = true;
                 // The runtime may learn of the end before it learns of the last words.
                 while let Ok(read) = rustix::io::read(&reader, &mut buffer) {
@@ -143,7 +139,7 @@ async fn run(args: &[Text], output_max: usize) -> io::Result<(ExitStatus, Output
                     }
                     output.add(&buffer[..read]);
                 }
-                return Ok((running.child.wait()?, output));
+                return Ok((ended.map_err(io::Error::other)??, output));
             }
         }
     }

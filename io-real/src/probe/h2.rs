@@ -45,7 +45,9 @@ pub(super) async fn health(target: &str, limit: Duration) -> ProbeOutcome {
         Ok(Err(error)) => outcome(Health::Critical, format!("gRPC check {target}: {error}")),
         Err(_) => outcome(
             Health::Critical,
-            format!("gRPC check {target}: rpc error: code = DeadlineExceeded desc = context deadline exceeded"),
+            format!(
+                "gRPC check {target}: rpc error: code = DeadlineExceeded desc = context deadline exceeded"
+            ),
         ),
     }
 }
@@ -277,7 +279,8 @@ mod tests {
     fn damaged_answers_are_told_from_states() {
         assert_eq!(state(&[0, 0, 0, 0, 0]), Some(0));
         assert_eq!(state(&[0, 0, 0, 0, 2, 8, 1]), Some(1));
-        for bad in [&[][..], &[1, 0, 0, 0, 0], &[0, 0, 0, 0, 9, 8], &[0, 0, 0, 0, 1, 8], &[0, 0, 0, 0, 1, 9]] {
+        for bad in [&[][..], &[1, 0, 0, 0, 0], &[0, 0, 0, 0, 9, 8], &[0, 0, 0, 0, 1, 8], &[0, 0, 0, 0, 1, 9]]
+        {
             assert_eq!(state(bad), None, "{bad:?}");
         }
     }

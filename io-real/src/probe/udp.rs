@@ -21,7 +21,8 @@ pub(super) async fn probe(address: &str, limit: Duration) -> ProbeOutcome {
 }
 
 async fn exchange(address: &str) -> Result<(), String> {
-    let mut found = lookup_host(address).await.map_err(|error| format!("dial udp: {}", dial::words(&error)))?;
+    let mut found =
+        lookup_host(address).await.map_err(|error| format!("dial udp: {}", dial::words(&error)))?;
     let target = found.next().ok_or_else(|| format!("dial udp: lookup {address}: no such host"))?;
     let failed = |error| format!("dial udp {target}: {}", dial::words(&error));
     let local = match target.is_ipv4() {

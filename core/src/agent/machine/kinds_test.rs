@@ -70,7 +70,8 @@ fn programs_run_only_where_that_is_allowed() {
         }
         let reloaded = world.call(Call::Reload { services: Vec::new(), checks: vec![from_file()] });
         assert_eq!(reloaded.is_ok(), by_file, "{scripts:?}");
-        let started = Agent::new(Config { checks: vec![from_file()], ..config }, &[], Rng::from_seed(1), world.now);
+        let started =
+            Agent::new(Config { checks: vec![from_file()], ..config }, &[], Rng::from_seed(1), world.now);
         assert_eq!(started.is_ok(), by_file, "{scripts:?}");
     }
 }
