@@ -3,8 +3,9 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
+
+use rustix::process::Signal;
 
 use super::support::{Agent, wait_for};
 
@@ -12,7 +13,7 @@ use super::support::{Agent, wait_for};
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 
 fn dev(config: &str) -> Agent {
-    let mut agent = Agent::new(&["-dev"]);
+    let mut agent = Agent::new(&["-dev", "-config-dir", "conf"]);
     agent.configure("front.hcl", config);
     agent.start();
     agent
@@ -33,7 +34,6 @@ fn ask(address: SocketAddr, method: &str, path: &str) -> String {
 }
 
 #[test]
-#[ignore = "known to fail: not mended yet"]
 fn what_the_configuration_shuts_is_shut_and_every_answer_has_its_headers() {
     let agent = dev(r#"http_config {
              block_endpoints = ["/v1/agent/self", "/v1/kv/shut"]
@@ -62,7 +62,6 @@ fn what_the_configuration_shuts_is_shut_and_every_answer_has_its_headers() {
 }
 
 #[test]
-#[ignore = "known to fail: not mended yet"]
 fn one_address_has_so_many_connections_and_no_more() {
     let agent = dev("limits { http_max_conns_per_client = 3 }");
     let held = std::cell::RefCell::new(Vec::new());
@@ -89,7 +88,6 @@ fn one_address_has_so_many_connections_and_no_more() {
 }
 
 #[test]
-#[ignore = "known to fail: not mended yet"]
 fn requests_beyond_the_rate_are_refused() {
     let agent = dev(r#"limits { request_limits { mode = "enforcing" write_rate = 0.01 } }"#);
     let ask = |method, path| ask(agent.address(), method, path);
@@ -103,9 +101,8 @@ fn requests_beyond_the_rate_are_refused() {
 }
 
 #[test]
-#[ignore = "known to fail: not mended yet"]
-fn a_unix_socket_serves_beside_tcp_with_the_mode_that_is_asked_for() {
-    let mut agent = Agent::new(&["-dev"]);
+fn a_unix_socket_serves_beside_tcp_with_mode_and_owner_as_asked_and_goes_with_the_agent() {
+    let mut agent = Agent::new(&["-dev", "-config-dir", "conf"]);
     let socket = agent.dir().join("s");
     agent.configure(
         "front.hcl",
@@ -118,12 +115,12 @@ fn a_unix_socket_serves_beside_tcp_with_the_mode_that_is_asked_for() {
     agent.start();
     let mode = std::fs::metadata(&socket).expect("a socket").permissions().mode();
     assert_eq!(mode & 0o7777, 0o640);
-    let mut stream = UnixStream::connect(&socket).expect("the agent listens");
-    stream.write_all(head("PUT", "/v1/kv/over-the-socket").as_bytes()).expect("room");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("text until it closes");
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    assert!(ask(agent.address(), "GET", "/v1/kv/over-the-socket").starts_with("HTTP/1.1 200 "));
+    let address = format!("-http-addr=unix://{}", socket.display());
+    let (status, out, err) = agent.cli(&["kv", "put", &address, "a", "x"]);
+    assert_eq!((status, out.as_str()), (Some(0), "Success! Data written to: a\n"), "{err}");
+    assert!(ask(agent.address(), "GET", "/v1/kv/a").starts_with("HTTP/1.1 200 "));
+    agent.signal(Signal::TERM);
+    assert!(!socket.exists());
 }
 
 #[test]
