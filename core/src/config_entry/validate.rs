@@ -126,10 +126,9 @@ fn defaults(fields: Doc<'_>) -> Result<(), String> {
             return Err(format!("Invalid Port number {}", destination.integer("Port")));
         }
     }
-    for name in ["BalanceInboundConnections"] {
-        if !matches!(fields.text(name), "" | "exact_balance") {
-            return Err(format!("invalid value for balance_inbound_connections: {}", fields.text(name)));
-        }
+    let balance = fields.text("BalanceInboundConnections");
+    if !matches!(balance, "" | "exact_balance") {
+        return Err(format!("invalid value for balance_inbound_connections: {balance}"));
     }
     let Some(upstreams) = fields.object("UpstreamConfig") else { return Ok(()) };
     for (at, upstream) in upstreams.list("Overrides").enumerate() {

@@ -147,6 +147,14 @@ impl Json {
         write!(self.buf, "\"{value}\"").expect("writing to a vector cannot fail");
     }
 
+    /// The same, or an empty string if there is none.
+    pub(crate) fn display_or_empty(&mut self, value: Option<impl core::fmt::Display>) {
+        match value {
+            Some(value) => self.display(value),
+            None => self.string(""),
+        }
+    }
+
     /// Bytes as Go writes them: base64, null when there are none.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {

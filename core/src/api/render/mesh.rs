@@ -66,10 +66,7 @@ pub(super) fn ui_node(json: &mut Json, found: &UiNode) {
     let node = &found.node;
     json.open(b'{');
     json.key("ID");
-    match node.id {
-        Some(id) => json.display(id),
-        None => json.string(""),
-    }
+    json.display_or_empty(node.id);
     json.key("Node");
     json.string(&node.name);
     json.key("Address");

@@ -17,10 +17,7 @@ pub(crate) fn query(json: &mut Json, query: &PreparedQuery) {
     json.key("Name");
     json.string(&query.name);
     json.key("Session");
-    match query.session {
-        Some(session) => json.display(session),
-        None => json.string(""),
-    }
+    json.display_or_empty(query.session);
     json.key("Token");
     json.string(&query.token);
     json.key("Template");
@@ -106,7 +103,7 @@ pub(crate) fn explained(json: &mut Json, found: &PreparedQuery, read: &Read, met
     json.open(b'{');
     json.key("Query");
     query(json, found);
-    self::meta(json, read, meta);
+    self::meta(json, meta, mode(read.consistency));
     json.close(b'}');
 }
 
@@ -123,7 +120,7 @@ pub(crate) fn executed(json: &mut Json, done: &Executed, about: &About, read: &R
     json.string(&about.datacenter);
     json.key("Failovers");
     json.number(done.failovers);
-    self::meta(json, read, meta);
+    self::meta(json, meta, mode(read.consistency));
     json.close(b'}');
 }
 
@@ -143,7 +140,7 @@ fn instance(json: &mut Json, instance: &Instance) {
 }
 
 /// What other reads tell in headers.
-fn meta(json: &mut Json, read: &Read, meta: &QueryMeta) {
+pub(super) fn meta(json: &mut Json, meta: &QueryMeta, mode: &str) {
     json.key("Index");
     json.number(0);
     json.key("LastContact");
@@ -151,7 +148,7 @@ fn meta(json: &mut Json, read: &Read, meta: &QueryMeta) {
     json.key("KnownLeader");
     json.flag(meta.known_leader);
     json.key("ConsistencyLevel");
-    json.string(mode(read.consistency));
+    json.string(mode);
 }
 
 /// How a consistency mode is called in answers.

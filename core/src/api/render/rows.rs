@@ -89,10 +89,7 @@ pub(crate) fn node(json: &mut Json, node: &Node) {
 
 fn node_fields(json: &mut Json, node: &Node) {
     json.key("ID");
-    match node.id {
-        Some(id) => json.display(id),
-        None => json.string(""),
-    }
+    json.display_or_empty(node.id);
     json.key("Node");
     json.string(&node.name);
     json.key("Address");

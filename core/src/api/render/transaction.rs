@@ -41,14 +41,7 @@ fn body(outcome: &Outcome, meta: Option<&QueryMeta>) -> Vec<u8> {
         }),
     }
     if let Some(meta) = meta {
-        json.key("Index");
-        json.number(0);
-        json.key("LastContact");
-        json.number(meta.last_contact_ms.saturating_mul(1_000_000));
-        json.key("KnownLeader");
-        json.flag(meta.known_leader);
-        json.key("ConsistencyLevel");
-        json.string("");
+        super::prepared::meta(&mut json, meta, "");
     }
     json.close(b'}');
     json.into_bytes()
