@@ -84,6 +84,14 @@ impl Step {
         })
     }
 
+    /// The snapshots that it restores.
+    pub(super) fn restored(&self) -> impl Iterator<Item = usize> {
+        self.acts.iter().filter_map(|(_, act)| match act {
+            Act::Restore(snapshot) => Some(*snapshot),
+            _ => None,
+        })
+    }
+
     /// The versions that it must find, with their keys: what its first act on each key demands.
     pub(super) fn needs(&self) -> impl Iterator<Item = (usize, Version)> {
         let acts: &[(usize, Act)] = if self.failed.is_none() { &self.acts } else { &[] };
@@ -121,6 +129,11 @@ impl Model {
         state
     }
 
+    /// Where in a state the keys of a snapshot begin.
+    pub(super) fn snapshot_at(&self, snapshot: usize) -> usize {
+        self.keys * (1 + snapshot)
+    }
+
     fn meets(&self, version: Version, expected: Expected) -> bool {
         match expected {
             Expected::Version(expected) => version == expected,
@@ -135,7 +148,7 @@ impl Model {
             Act::Exists => state[key] != ABSENT,
             Act::Is(expected) | Act::PutIf(expected, _) => self.meets(state[key], expected),
             Act::DeleteIf(expected) => state[key] == ABSENT || self.meets(state[key], expected),
-            Act::Restore(snapshot) => state[self.keys * (1 + snapshot)] != UNSAVED,
+            Act::Restore(snapshot) => state[self.snapshot_at(snapshot)] != UNSAVED,
             Act::Put(_) | Act::Save(_) | Act::Unjudged => true,
         }
     }
@@ -169,9 +182,9 @@ impl Model {
             match act {
                 Act::Put(version) | Act::PutIf(_, version) => state[key] = version,
                 Act::DeleteIf(_) => state[key] = ABSENT,
-                Act::Save(snapshot) => state.copy_within(..self.keys, self.keys * (1 + snapshot)),
+                Act::Save(snapshot) => state.copy_within(..self.keys, self.snapshot_at(snapshot)),
                 Act::Restore(snapshot) => {
-                    let start = self.keys * (1 + snapshot);
+                    let start = self.snapshot_at(snapshot);
                     state.copy_within(start..start + self.keys, 0);
                 }
                 Act::Read(_) | Act::Exists | Act::Is(_) | Act::Unjudged => {}

@@ -7,7 +7,7 @@
 //! 1. *Readings at once.* A step in the window that is possible and can change nothing is taken without alternative:
 //!    moving it forward in any order changes no state.
 //! 2. *No overwrite while needed.* A version is written once. While an answered step still has to find it, only that
-//!    step may replace it. (Not where snapshots are restored: they bring versions back.)
+//!    step may replace it; unless a snapshot that holds it can still be restored.
 //! 3. *Unknown steps only where they can matter.* A step whose change nobody has to find can only matter to what failed
 //!    a condition, or to what found a key absent.
 //! 4. Candidates are tried in the order of their indexes where these are known: in a correct history that is the order.
@@ -136,6 +136,8 @@ struct Search<'a> {
     /// Per version: answered steps, not taken, that must find it; absence is counted per key.
     needed: Vec<u32>,
     needed_absent: Vec<u32>,
+    /// Per snapshot: steps, not taken, that restore it.
+    restores_left: Vec<u32>,
 }
 
 impl<'a> Search<'a> {
@@ -168,6 +170,7 @@ impl<'a> Search<'a> {
             answered_left: 0,
             needed: vec![0; model.index.len()],
             needed_absent: vec![0; model.keys],
+            restores_left: vec![0; model.snapshots],
         };
         for (_, is_return, at) in order {
             let place = search.events.len();
@@ -227,6 +230,10 @@ impl<'a> Search<'a> {
     }
 
     fn count(&mut self, at: usize, by: i32) {
+        for snapshot in self.steps[at].restored() {
+            let left = &mut self.restores_left[snapshot];
+            *left = left.checked_add_signed(by).expect("a step is taken once");
+        }
         if self.steps[at].ret.is_none() {
             return;
         }
@@ -325,9 +332,6 @@ impl<'a> Search<'a> {
 
     /// Shortcut 2: whether the step, just tried, replaces what another one still has to find.
     fn buries(&self, at: usize) -> bool {
-        if self.model.snapshots > 0 {
-            return false;
-        }
         (0..self.model.keys).any(|key| {
             let version = self.state[key];
             if self.scratch[key] == version || (version == ABSENT && self.deleted[key]) {
@@ -336,7 +340,16 @@ impl<'a> Search<'a> {
             let needed =
                 if version == ABSENT { self.needed_absent[key] } else { self.needed[version as usize] };
             let own = self.steps[at].ret.is_some() && self.needs[at].contains(&(key, version));
-            needed > u32::from(own)
+            needed > u32::from(own) && !self.may_come_back(at, key, version)
+        })
+    }
+
+    /// Whether a step after this one, just tried, can restore a snapshot that holds the version.
+    fn may_come_back(&self, at: usize, key: usize, version: Version) -> bool {
+        (0..self.model.snapshots).any(|snapshot| {
+            let own = self.steps[at].restored().filter(|restored| *restored == snapshot).count();
+            let others = self.restores_left[snapshot] as usize > own;
+            others && self.scratch[self.model.snapshot_at(snapshot) + key] == version
         })
     }
 }
