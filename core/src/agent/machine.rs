@@ -337,7 +337,8 @@ impl Agent {
                 | Response::SessionCreated(_)
                 | Response::Transaction(_)
                 | Response::RestoreBegun(_)
-                | Response::PreparedQueryCreated(_),
+                | Response::PreparedQueryCreated(_)
+                | Response::IntentionSaved(_),
             ) => {
                 self.sync.finished(ticket, true);
                 self.sync.succeeded();

@@ -15,6 +15,7 @@ mod event;
 mod filter;
 mod front;
 mod health;
+mod intention;
 mod kv;
 mod membership;
 mod near;
@@ -47,7 +48,7 @@ use crate::ids::Uuid;
 use crate::store::command::{Deregistration, KvCommand, Registration};
 use crate::store::model::SessionBehavior;
 use crate::store::query::Query;
-use crate::store::{AutopilotSettings, Operation, PreparedCommand, Restore};
+use crate::store::{AutopilotSettings, IntentionCommand, Operation, PreparedCommand, Restore};
 use crate::time::{Mono, Now};
 
 pub use answer::{Answer, answer, query_meta};
@@ -118,6 +119,8 @@ pub enum Resource {
     Acl,
     /// Configuration entries; which right that is depends on the kind.
     Config,
+    /// Who may speak to whom.
+    Intention,
 }
 
 /// A right that a request needs.
@@ -285,6 +288,8 @@ pub enum Write {
     },
     /// `/v1/query`. The identity of a new query is drawn by the node.
     Prepared(PreparedCommand),
+    /// `/v1/connect/intentions`. The identity of a new intention is drawn by the node.
+    Intention(IntentionCommand),
 }
 
 /// What a client wants of a new session; validated.

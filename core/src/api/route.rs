@@ -10,8 +10,8 @@ use super::filter::{self, Fields, Filter, FilterError};
 use super::params::{self, Params};
 use super::{
     Authorizer, Call, Consistency, ContentType, HttpReply, Permission, Read, Request, Resource, Work, agent,
-    catalog, config, coordinate, discovery, event, health, kv, membership, operator, prepared, probes,
-    process, refused, session, snapshot, status, txn, ui,
+    catalog, config, coordinate, discovery, event, health, intention, kv, membership, operator, prepared,
+    probes, process, refused, session, snapshot, status, txn, ui,
 };
 use crate::Text;
 use crate::node::{About, Published};
@@ -335,6 +335,7 @@ static RARE: &[Endpoint] = &[
     endpoint("/v1/internal/ui/catalog-overview", GET, Resource::Node, ui::catalog_overview),
     endpoint("/v1/internal/ui/service-topology/", GET, Resource::Service, ui::topology),
     endpoint("/v1/internal/ui/gateway-services-nodes/", GET, Resource::Service, ui::gateway_services),
+    endpoint("/v1/internal/ui/gateway-intentions/", GET, Resource::Intention, ui::gateway_intentions),
     endpoint("/v1/internal/ui/metrics-proxy/", GET, Resource::None, ui::metrics_proxy),
     endpoint("/v1/internal/federation-states/mesh-gateways", GET, Resource::Operator, ui::federation_gateways),
     endpoint("/v1/internal/federation-states", GET, Resource::Operator, ui::nothing),
@@ -367,6 +368,11 @@ static RARE: &[Endpoint] = &[
     endpoint("/v1/acl/templated-policy/preview/", POST, Resource::Acl, refused::acl),
     endpoint("/v1/acl/rules/translate/", GET, Resource::Acl, refused::acl),
     endpoint("/v1/acl/rules/translate", POST, Resource::Acl, refused::acl),
+    endpoint("/v1/connect/intentions", &["GET", "POST"], Resource::Intention, intention::all),
+    endpoint("/v1/connect/intentions/match", GET, Resource::Intention, intention::matching),
+    endpoint("/v1/connect/intentions/check", GET, Resource::Intention, intention::check),
+    endpoint("/v1/connect/intentions/exact", GET_PUT_DELETE, Resource::Intention, intention::exact),
+    endpoint("/v1/connect/intentions/", GET_PUT_DELETE, Resource::Intention, intention::one),
     endpoint("/v1/connect/ca/roots", GET, Resource::None, refused::connect),
     endpoint("/v1/connect/ca/configuration", &["GET", "PUT"], Resource::Operator, refused::connect),
     endpoint("/v1/agent/connect/ca/roots", GET, Resource::None, refused::connect),

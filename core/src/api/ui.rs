@@ -28,6 +28,10 @@ pub(super) fn topology(context: &Context<'_>) -> Handled {
     read(context, Query::UiTopology(context.name("Missing service name")?))
 }
 
+pub(super) fn gateway_intentions(context: &Context<'_>) -> Handled {
+    read(context, Query::UiGatewayIntentions(context.name("Missing gateway name")?))
+}
+
 fn read(context: &Context<'_>, query: Query) -> Handled {
     context.read(context.params.read(query, context.about())?)
 }

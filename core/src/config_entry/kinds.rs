@@ -459,6 +459,9 @@ const INTENTION_JWT: &[Field] = &[field(
     List(&[field("Name", Text), field("VerifyClaims", List(&[field("Path", Texts), field("Value", Text)]))]),
 )];
 
+/// The Raft indexes at which an intention with an identity of its own was made and changed.
+pub(crate) const LEGACY_INDEXES: [&str; 2] = ["LegacyCreateIndex", "LegacyModifyIndex"];
+
 const SERVICE_INTENTIONS: &[Field] = &[
     always(
         "Sources",
@@ -489,6 +492,9 @@ const SERVICE_INTENTIONS: &[Field] = &[
             field("LegacyMeta", TextMap),
             field("LegacyCreateTime", Text),
             field("LegacyUpdateTime", Text),
+            // Kept for intentions with an identity of their own, and shown to nobody.
+            field(LEGACY_INDEXES[0], Integer),
+            field(LEGACY_INDEXES[1], Integer),
             field("Namespace", Text),
             field("Partition", Text),
             field("Peer", Text),

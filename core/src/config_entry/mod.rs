@@ -11,6 +11,8 @@ mod validate;
 mod validate_gateway;
 mod validate_mesh;
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -23,6 +25,7 @@ pub(crate) use doc::Doc;
 pub use kinds::Kind;
 pub(crate) use schema::free;
 pub(crate) use validate_gateway::is_http_like;
+pub(crate) use validate_mesh::normalize_intentions;
 
 /// The one name that `proxy-defaults` may have.
 pub const GLOBAL: &str = "global";
@@ -90,6 +93,9 @@ impl Draft {
             Kind::ExportedServices if name.is_empty() => DEFAULT.to_owned(),
             _ => name,
         };
+        if kind == Kind::ServiceIntentions {
+            validate_mesh::forget_identities(&mut fields);
+        }
         validate::normalize(kind, &name, &mut fields);
         validate::validate(kind, &name, Doc(&fields)).map_err(BadEntry::Rule)?;
         Ok(Draft::new(kind, name.into(), &fields))
@@ -141,6 +147,18 @@ impl ConfigEntry {
         serde_json::from_str(&self.fields).ok()
     }
 
+    /// The fields without those that are kept for intentions alone.
+    fn shown_fields(&self) -> Cow<'_, str> {
+        if self.kind != Kind::ServiceIntentions || !self.fields.contains(kinds::LEGACY_INDEXES[1]) {
+            return Cow::Borrowed(&self.fields);
+        }
+        let Some(mut fields) = self.read_fields() else { return Cow::Borrowed(&self.fields) };
+        for source in validate::objects(&mut fields, "Sources") {
+            source.retain(|key, _| !kinds::LEGACY_INDEXES.contains(&key.as_str()));
+        }
+        Cow::Owned(Draft::new(self.kind, self.name.clone(), &fields).fields.to_string())
+    }
+
     /// Writes the entry as the HTTP API shows it.
     pub(crate) fn write(&self, json: &mut Json) {
         json.open(b'{');
@@ -148,7 +166,8 @@ impl ConfigEntry {
         json.string(self.kind.as_str());
         json.key("Name");
         json.string(&self.name);
-        let inner = &self.fields[1..self.fields.len() - 1];
+        let shown = self.shown_fields();
+        let inner = &shown[1..shown.len() - 1];
         if !inner.is_empty() {
             json.next();
             json.raw(inner.as_bytes());

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
+use super::kinds::LEGACY_INDEXES;
 use super::validate::{objects, route_match};
 use super::{DEFAULT, Doc, MESH};
 
@@ -38,6 +39,15 @@ pub(crate) fn normalize_intentions(destination: &str, fields: &mut Map<String, V
     }
 }
 
+/// What is written as an entry has no identities of its own; metadata of a single source is left, to be refused.
+pub(super) fn forget_identities(fields: &mut Map<String, Value>) {
+    for source in objects(fields, "Sources") {
+        for key in ["LegacyID", "LegacyCreateTime", "LegacyUpdateTime"].into_iter().chain(LEGACY_INDEXES) {
+            source.remove(key);
+        }
+    }
+}
+
 fn partial_wildcard(name: &str) -> bool {
     name != "*" && name.contains('*')
 }
@@ -65,6 +75,9 @@ pub(super) fn intentions(name: &str, fields: Doc<'_>) -> Result<(), String> {
         }
         if source.text("Description").len() > DESCRIPTION_MAX {
             return Err(format!("Sources[{at}].Description exceeds maximum length {DESCRIPTION_MAX}"));
+        }
+        if source.has("LegacyMeta") {
+            return Err(format!("Sources[{at}].LegacyMeta must be omitted"));
         }
         let action = source.text("Action");
         if source.list("Permissions").next().is_none() {

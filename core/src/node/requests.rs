@@ -17,7 +17,7 @@ use crate::planted::{Bug, planted};
 use crate::store::command::{Command, Response};
 use crate::store::model::{ServiceCheck, Session};
 use crate::store::query::Query;
-use crate::store::{PreparedCommand, PreparedQuery, Restore};
+use crate::store::{IntentionCommand, PreparedCommand, PreparedQuery, Restore};
 use crate::time::{Mono, Now};
 
 /// A blocking query waits up to so much of its wait longer, so that many do not give up at once.
@@ -89,6 +89,11 @@ impl Node {
                 Command::Prepared(PreparedCommand::Create(Box::new(query)))
             }
             Write::Prepared(command) => Command::Prepared(command.clone()),
+            Write::Intention(IntentionCommand::Create { draft, .. }) => {
+                let id = Uuid::random(&mut self.rng);
+                Command::Intention(IntentionCommand::Create { id, draft: draft.clone() })
+            }
+            Write::Intention(command) => Command::Intention(command.clone()),
             Write::SessionRenew(_) => unreachable!("renewals are not replicated"),
         }
     }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::intentions::IntentionCommand;
 use super::model::{Check, Service, Session};
 use super::prepared::PreparedCommand;
 use super::restore::Restore;
@@ -89,6 +90,8 @@ pub enum Command {
     },
     /// Creates, changes or removes a prepared query.
     Prepared(PreparedCommand),
+    /// Creates, changes or removes an intention.
+    Intention(IntentionCommand),
 }
 
 /// One operation on one key. Value and flags are ignored where they make no sense.
@@ -174,6 +177,8 @@ pub enum Response {
     RestoreBegun(Uuid),
     /// The prepared query exists.
     PreparedQueryCreated(Uuid),
+    /// The intention exists.
+    IntentionSaved(Uuid),
 }
 
 /// Why the store refused a command. The display texts are those of Consul's HTTP API.

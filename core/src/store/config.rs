@@ -14,7 +14,7 @@ use super::rows::RowKey;
 use super::sessions::folded;
 use crate::Text;
 use crate::config_entry::chain::{self, Entries, Request, protocol_of};
-use crate::config_entry::{ConfigEntry, Doc, Draft, Kind, Overrides};
+use crate::config_entry::{ConfigEntry, Doc, Draft, Kind, Overrides, is_http_like};
 
 /// What an entry is found by: its kind, and its name in lower case.
 pub(super) type EntryKey = (Kind, Text);
@@ -138,6 +138,7 @@ impl ConfigEntries {
             Kind::ServiceDefaults | Kind::ProxyDefaults => self.of(Kind::IngressGateway).collect(),
             _ => Vec::new(),
         };
+        self.permissions_fit(*kind, name)?;
         let mut chains = self.chains_with(*kind, name);
         // Its own first: that is the one whose trouble a client understands.
         if chains.remove(name) {
@@ -157,6 +158,28 @@ impl ConfigEntries {
         // What the datacenter is called makes no difference to whether the entries fit.
         let request = Request { service, datacenter: "dc1", trust_domain: "consul", overrides: &overrides };
         chain::compile(self, request).map(|_| ())
+    }
+
+    /// What is decided request by request is about services that speak HTTP.
+    fn permissions_fit(&self, kind: Kind, name: &Text) -> Result<(), String> {
+        let concerned: Vec<&Arc<Held>> = match kind {
+            Kind::ServiceIntentions | Kind::ServiceDefaults => {
+                self.by_name.get(&(Kind::ServiceIntentions, name.clone())).into_iter().collect()
+            }
+            Kind::ProxyDefaults => self.of(Kind::ServiceIntentions).collect(),
+            _ => return Ok(()),
+        };
+        for held in concerned {
+            let mut sources = Doc(&held.fields).list("Sources");
+            let name = &held.row.name;
+            let protocol = self.protocol(name);
+            if name != "*" && !is_http_like(&protocol) && sources.any(|source| source.has("Permissions")) {
+                return Err(format!(
+                    "service {name:?} has protocol {protocol:?}, which is incompatible with L7 intentions permissions"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The listeners of a gateway speak what their services speak.

@@ -13,6 +13,7 @@ mod coordinates;
 mod gateways;
 mod indexes;
 mod instances;
+mod intentions;
 mod kv;
 pub mod model;
 mod nodes;
@@ -54,6 +55,7 @@ use system::System;
 pub use coordinates::NodeCoordinate;
 pub use gateways::GatewayService;
 pub use instances::{Instance, InstanceList, Memo, Rendering, ServiceNames};
+pub use intentions::{Decision, Intention, IntentionCommand, IntentionDraft, Side};
 pub use pieces::Pieces;
 pub use prepared::{
     Execute, Executed, Failover, PreparedCommand, PreparedQuery, ServiceQuery, Template, Unresolved,
@@ -64,7 +66,7 @@ pub use rows::{BadRow, RowKey, StoreBuilder};
 pub use sessions::LockDelay;
 pub use system::{Autopilot, AutopilotSettings};
 pub use transaction::{Lookup, Operation, OperationError, Outcome, TransactionRow};
-pub use ui::{UiGateway, UiNode, UiTopology};
+pub use ui::{UiGateway, UiNeighbour, UiNode, UiTopology};
 pub use watch::Watches;
 
 use crate::Text;
@@ -170,6 +172,9 @@ impl Store {
             Command::Restore(step) => self.restore(&mut change, step),
             Command::Transaction(operations) => Response::Transaction(self.transact(&mut change, operations)),
             Command::Prepared(command) => self.prepare(&mut change, command),
+            Command::Intention(command) => {
+                self.config.apply_intention(&mut self.indexes, &mut change, command)
+            }
         };
         let replaced = change.replaced;
         let (touched, dirty) = change.finish();

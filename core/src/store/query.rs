@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::intentions::Side;
 use super::model::Health;
 use super::prepared::Execute;
 use super::transaction::Lookup;
@@ -120,6 +121,33 @@ pub enum Query {
     UiGateway(Text),
     /// The services around a service (`/v1/internal/ui/service-topology`).
     UiTopology(Text),
+    /// All intentions (`/v1/connect/intentions`).
+    Intentions,
+    /// The intention that was made under an identity.
+    Intention(Uuid),
+    /// The intention for a pair of services (`/v1/connect/intentions/exact`).
+    ExactIntention {
+        /// The service that speaks.
+        source: Text,
+        /// The service that is spoken to.
+        destination: Text,
+    },
+    /// The intentions that concern these services on one side (`/v1/connect/intentions/match`).
+    MatchIntentions {
+        /// Which side.
+        side: Side,
+        /// What each is called in the answer, and its name.
+        names: Vec<(Text, Text)>,
+    },
+    /// Whether one service may speak to another (`/v1/connect/intentions/check`).
+    CheckIntention {
+        /// The service that speaks.
+        source: Text,
+        /// The service that is spoken to.
+        destination: Text,
+    },
+    /// The intentions that concern the services of a gateway (`/v1/internal/ui/gateway-intentions`).
+    UiGatewayIntentions(Text),
 }
 
 /// Which instances of a service.

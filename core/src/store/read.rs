@@ -1,5 +1,6 @@
 //! Reading: rows, index, and what the answer depends on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Store;
@@ -7,6 +8,7 @@ use super::checks::OnNode;
 use super::coordinates::NodeCoordinate;
 use super::gateways::GatewayService;
 use super::instances::{Instance, InstanceList, ServiceNames};
+use super::intentions::{Decision, Intention, Side};
 use super::model::{Check, KvEntry, Node, Service, Session};
 use super::nodes::has_meta;
 use super::prepared::{Executed, PreparedQuery, Unresolved};
@@ -16,7 +18,7 @@ use super::sessions::folded;
 use super::transaction::Outcome;
 use super::ui::{UiGateway, UiNode, UiTopology};
 use crate::Text;
-use crate::config_entry::{Chain, ConfigEntry};
+use crate::config_entry::{Chain, ConfigEntry, Kind};
 
 /// The answer to a [`Query`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +81,13 @@ pub enum Rows {
     UiGateway(Vec<UiGateway>),
     /// [`Query::UiTopology`]
     UiTopology(UiTopology),
+    /// [`Query::Intentions`], [`Query::Intention`], [`Query::ExactIntention`], [`Query::UiGatewayIntentions`], the most
+    /// precise first.
+    Intentions(Vec<Intention>),
+    /// [`Query::MatchIntentions`]: the same for each name.
+    MatchIntentions(BTreeMap<Text, Vec<Intention>>),
+    /// [`Query::CheckIntention`]
+    CheckIntention(Decision),
 }
 
 impl Rows {
@@ -104,7 +113,11 @@ impl Rows {
             Rows::UiNodes(rows) => !rows.is_empty(),
             Rows::UiServices(rows) => !rows.is_empty(),
             Rows::UiGateway(rows) => !rows.is_empty(),
-            Rows::UiOverview(..) | Rows::UiTopology(_) => true,
+            Rows::Intentions(rows) => !rows.is_empty(),
+            Rows::UiOverview(..)
+            | Rows::UiTopology(_)
+            | Rows::MatchIntentions(_)
+            | Rows::CheckIntention(_) => true,
         }
     }
 }
@@ -166,14 +179,21 @@ impl Store {
             Query::ConfigEntry { kind, name } => {
                 self.config.get(*kind, name).map_or(indexes.config_entries, |row| row.modify_index)
             }
-            Query::ConfigEntries(_) | Query::DiscoveryChain { .. } => indexes.config_entries,
+            Query::ConfigEntries(_)
+            | Query::DiscoveryChain { .. }
+            | Query::Intentions
+            | Query::Intention(_)
+            | Query::ExactIntention { .. }
+            | Query::MatchIntentions { .. }
+            | Query::CheckIntention { .. } => indexes.config_entries,
             Query::GatewayServices(_)
             | Query::IngressHealth { .. }
             | Query::UiNodes(_)
             | Query::UiServices
             | Query::UiOverview
             | Query::UiGateway(_)
-            | Query::UiTopology(_) => self.catalog_index(),
+            | Query::UiTopology(_)
+            | Query::UiGatewayIntentions(_) => self.catalog_index(),
         };
         index.max(indexes.restored).max(1)
     }
@@ -258,6 +278,21 @@ impl Store {
             Query::ConfigEntries(Some(kind)) => {
                 Rows::ConfigEntries(self.config.of_kind(*kind).map(|(row, _)| Arc::clone(row)).collect())
             }
+            Query::Intentions => Rows::Intentions(self.config.intentions()),
+            Query::Intention(id) => Rows::Intentions(self.config.intention(*id).into_iter().collect()),
+            Query::ExactIntention { source, destination } => {
+                Rows::Intentions(self.config.exact_intention(source, destination).into_iter().collect())
+            }
+            Query::MatchIntentions { side, names } => Rows::MatchIntentions(
+                names
+                    .iter()
+                    .map(|(label, name)| (label.clone(), self.config.matching_intentions(*side, name)))
+                    .collect(),
+            ),
+            Query::CheckIntention { source, destination } => {
+                Rows::CheckIntention(self.config.decide(source, destination))
+            }
+            Query::UiGatewayIntentions(gateway) => Rows::Intentions(self.gateway_intentions(gateway)),
             Query::PreparedQueries => Rows::Prepared(self.prepared.all().cloned().collect()),
             Query::PreparedQuery(id) => Rows::Prepared(self.prepared.get(*id).cloned().into_iter().collect()),
             Query::Explain(name) => Rows::Explained(self.resolve_prepared(name)),
@@ -312,6 +347,7 @@ fn is_of_everything(query: &Query) -> bool {
             | Query::UiOverview
             | Query::UiGateway(_)
             | Query::UiTopology(_)
+            | Query::UiGatewayIntentions(_)
     )
 }
 
@@ -344,11 +380,26 @@ fn watch(query: &Query) -> Vec<WatchKey> {
         | Query::UiServices
         | Query::UiOverview
         | Query::UiGateway(_)
-        | Query::UiTopology(_) => Vec::new(),
+        | Query::UiTopology(_)
+        | Query::UiGatewayIntentions(_) => Vec::new(),
         Query::ConfigEntries(Some(kind)) => vec![WatchKey::ConfigKind(*kind)],
+        Query::Intentions | Query::Intention(_) | Query::MatchIntentions { side: Side::Source, .. } => {
+            vec![WatchKey::ConfigKind(Kind::ServiceIntentions)]
+        }
+        Query::ExactIntention { destination, .. } => vec![of_destination(destination)],
+        Query::MatchIntentions { side: Side::Destination, names } => {
+            let names = names.iter().map(|(_, name)| name.as_str()).chain(["*"]);
+            names.map(of_destination).collect()
+        }
+        Query::CheckIntention { destination, .. } => vec![of_destination(destination), of_destination("*")],
         Query::PreparedQueries => vec![WatchKey::PreparedQueries],
         Query::PreparedQuery(id) => vec![WatchKey::PreparedQuery(*id)],
         // They never wait.
         Query::Transaction(_) | Query::State | Query::Explain(_) | Query::Execute(_) => Vec::new(),
     }
+}
+
+/// The entry that intentions towards a service stand in.
+fn of_destination(name: &str) -> WatchKey {
+    WatchKey::ConfigEntry(Kind::ServiceIntentions, folded(name))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Store;
 use super::gateways::GatewayService;
 use super::instances::Instance;
+use super::intentions::{Decision, Side};
 use super::model::{Check, Node, Service, ServiceKind};
 use super::sessions::folded;
 use crate::Text;
@@ -35,9 +36,20 @@ pub struct UiTopology {
     /// What the service speaks.
     pub protocol: Text,
     /// Those that it speaks to.
-    pub upstreams: Vec<(Text, Vec<Arc<Instance>>)>,
+    pub upstreams: Vec<UiNeighbour>,
     /// Those that speak to it.
-    pub downstreams: Vec<(Text, Vec<Arc<Instance>>)>,
+    pub downstreams: Vec<UiNeighbour>,
+}
+
+/// A service beside another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UiNeighbour {
+    /// Its name.
+    pub name: Text,
+    /// Its instances.
+    pub instances: Vec<Arc<Instance>>,
+    /// Whether they may speak in this direction.
+    pub decision: Decision,
 }
 
 impl Store {
@@ -89,13 +101,21 @@ impl Store {
                 }
             }
         }
-        let with_instances = |names: std::collections::BTreeSet<Text>| {
-            names.into_iter().map(|name| (name.clone(), self.instances_of(&name))).collect()
+        let neighbours = |names: std::collections::BTreeSet<Text>, side: Side| {
+            let with = |name: Text| UiNeighbour {
+                instances: self.instances_of(&name),
+                decision: match side {
+                    Side::Source => self.may_speak(&name, service),
+                    Side::Destination => self.may_speak(service, &name),
+                },
+                name,
+            };
+            names.into_iter().map(with).collect()
         };
         UiTopology {
             protocol: self.config.protocol(service).into(),
-            upstreams: with_instances(upstreams),
-            downstreams: with_instances(downstreams),
+            upstreams: neighbours(upstreams, Side::Destination),
+            downstreams: neighbours(downstreams, Side::Source),
         }
     }
 }

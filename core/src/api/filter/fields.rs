@@ -151,6 +151,20 @@ const CONFIG_ENTRY: Fields = &[
     ("Meta", TextMap),
 ];
 
+/// An intention.
+const INTENTION: Fields = &[
+    ("ID", Text),
+    ("Description", Text),
+    ("SourceNS", Text),
+    ("SourceName", Text),
+    ("DestinationNS", Text),
+    ("DestinationName", Text),
+    ("SourceType", Text),
+    ("Action", Text),
+    ("Meta", TextMap),
+    ("Precedence", Number),
+];
+
 /// The fields of what a query finds; `None` when it cannot be filtered.
 pub(crate) fn of_query(query: &Query) -> Option<Fields> {
     match query {
@@ -172,7 +186,13 @@ pub(crate) fn of_query(query: &Query) -> Option<Fields> {
         | Query::PreparedQueries
         | Query::PreparedQuery(_)
         | Query::Explain(_)
-        | Query::Execute(_) => None,
+        | Query::Execute(_)
+        | Query::Intention(_)
+        | Query::ExactIntention { .. }
+        | Query::MatchIntentions { .. }
+        | Query::CheckIntention { .. }
+        | Query::UiGatewayIntentions(_) => None,
+        Query::Intentions => Some(INTENTION),
         Query::Coordinates | Query::NodeCoordinates(_) => Some(COORDINATE),
         Query::ConfigEntries(_) => Some(CONFIG_ENTRY),
         Query::Nodes { .. } | Query::UiNodes(_) => Some(NODE),

@@ -7,7 +7,7 @@ use super::json::Json;
 use super::{list, rows};
 use crate::node::About;
 use crate::store::model::{Check, Health, Service, ServiceKind};
-use crate::store::{GatewayService, Instance, UiGateway, UiNode, UiTopology};
+use crate::store::{Decision, GatewayService, Instance, UiGateway, UiNeighbour, UiNode, UiTopology};
 
 /// The key of metadata that says which other system a service was registered by.
 const EXTERNAL_SOURCE: &str = "external-source";
@@ -222,15 +222,17 @@ pub(super) fn ui_gateway(json: &mut Json, about: &About, found: &[UiGateway]) {
 
 /// Who speaks to a service, and to whom it speaks, as the proxies are registered.
 pub(super) fn ui_topology(json: &mut Json, about: &About, found: &UiTopology) {
-    let side = |json: &mut Json, key: &'static str, services: &[(crate::Text, Vec<Arc<Instance>>)]| {
+    let side = |json: &mut Json, key: &'static str, services: &[UiNeighbour]| {
         json.key(key);
-        list(json, services, |json, (name, instances)| {
+        list(json, services, |json, service| {
             json.open(b'{');
-            Summary::of(instances).write(json, name, &[], true);
+            Summary::of(&service.instances).write(json, &service.name, &[], true);
             json.key("Datacenter");
             json.string(&about.datacenter);
             json.key("Source");
             json.string("proxy-registration");
+            json.key("Intention");
+            decision(json, &service.decision);
             json.close(b'}');
         });
     };
@@ -243,6 +245,24 @@ pub(super) fn ui_topology(json: &mut Json, about: &About, found: &UiTopology) {
     side(json, "Downstreams", &found.downstreams);
     json.key("FilteredByACLs");
     json.flag(false);
+    json.close(b'}');
+}
+
+fn decision(json: &mut Json, decision: &Decision) {
+    json.open(b'{');
+    for (key, flag) in [
+        // As long as there are no access rules.
+        ("DefaultAllow", true),
+        ("Allowed", decision.allowed),
+        ("HasPermissions", decision.by_permissions),
+    ] {
+        json.key(key);
+        json.flag(flag);
+    }
+    json.key("ExternalSource");
+    json.string(&decision.external_source);
+    json.key("HasExact");
+    json.flag(decision.exact);
     json.close(b'}');
 }
 

@@ -1,5 +1,6 @@
 //! Replies: rows and responses as JSON with the statuses and headers that clients of Consul expect.
 
+mod intention;
 pub(crate) mod json;
 mod mesh;
 mod prepared;
@@ -77,7 +78,11 @@ fn is_missing(read: &Read, found: &Found) -> bool {
     match &read.query {
         Query::Kv(_) | Query::KvTree(_) => !found.exists,
         Query::KvKeys { prefix, .. } => !found.exists && !prefix.is_empty(),
-        Query::NodeCoordinates(_) | Query::ConfigEntry { .. } | Query::UiNodes(Some(_)) => !found.exists,
+        Query::NodeCoordinates(_)
+        | Query::ConfigEntry { .. }
+        | Query::UiNodes(Some(_))
+        | Query::Intention(_)
+        | Query::ExactIntention { .. } => !found.exists,
         _ => false,
     }
 }
@@ -94,6 +99,7 @@ fn missing(query: &Query) -> HttpReply {
             404,
             format!("Config entry not found for {:?} / {:?}", kind.as_str(), name.as_str()),
         ),
+        Query::Intention(_) | Query::ExactIntention { .. } => HttpReply::text(404, "Intention not found"),
         _ => HttpReply::empty(404),
     }
 }
@@ -111,6 +117,12 @@ fn is_catalog(query: &Query) -> bool {
         | Query::Transaction(_)
         | Query::ConfigEntry { .. }
         | Query::ConfigEntries(_)
+        | Query::Intentions
+        | Query::Intention(_)
+        | Query::ExactIntention { .. }
+        | Query::MatchIntentions { .. }
+        | Query::CheckIntention { .. }
+        | Query::UiGatewayIntentions(_)
         | Query::GatewayServices(_)
         | Query::UiNodes(_)
         | Query::UiServices
@@ -166,8 +178,16 @@ fn filtered(read: &Read, rows: &Rows) -> Result<Rows, FilterError> {
         | Rows::UiTopology(_)
         | Rows::Transaction(_)
         | Rows::Prepared(_)
+        | Rows::MatchIntentions(_)
+        | Rows::CheckIntention(_)
         | Rows::Explained(_)
         | Rows::Executed(_) => rows.clone(),
+        Rows::Intentions(rows) => Rows::Intentions(
+            rows.iter()
+                .filter(|row| filter.keeps(&written(|json| intention::write(json, row))))
+                .cloned()
+                .collect(),
+        ),
         Rows::UiNodes(nodes) => Rows::UiNodes(
             nodes
                 .iter()
@@ -320,6 +340,35 @@ fn compact(about: &About, read: &Read, found: &Rows, meta: &QueryMeta) -> Vec<u8
                 _ => list(&mut json, entries, |json, entry| entry.write(json)),
             }
         }
+        Rows::Intentions(rows) => {
+            json = Json::with_capacity(rows.len() * 400 + 2);
+            match (&read.query, rows.as_slice()) {
+                (Query::Intention(_) | Query::ExactIntention { .. }, [one]) => {
+                    intention::write(&mut json, one);
+                }
+                _ => list(&mut json, rows, intention::write),
+            }
+        }
+        Rows::MatchIntentions(found) => {
+            json = Json::with_capacity(1_000);
+            json.open(b'{');
+            for (label, rows) in found {
+                json.data_key(label);
+                if rows.is_empty() {
+                    json.raw(b"null");
+                } else {
+                    list(&mut json, rows, intention::write);
+                }
+            }
+            json.close(b'}');
+        }
+        Rows::CheckIntention(decision) => {
+            json = Json::with_capacity(20);
+            json.open(b'{');
+            json.key("Allowed");
+            json.flag(decision.allowed);
+            json.close(b'}');
+        }
         Rows::Prepared(queries) => {
             json = Json::with_capacity(queries.len() * 500 + 2);
             list(&mut json, queries, |json, query| prepared::query(json, query));
@@ -419,7 +468,7 @@ pub fn render_response(write: &Write, response: &Response) -> HttpReply {
         Response::Held(held) => HttpReply::json(200, if *held { &b"true"[..] } else { b"false" }),
         Response::RestoreBegun(id) => HttpReply::text(200, id.to_string()),
         Response::Transaction(outcome) => transaction::written(outcome),
-        Response::SessionCreated(id) | Response::PreparedQueryCreated(id) => {
+        Response::SessionCreated(id) | Response::PreparedQueryCreated(id) | Response::IntentionSaved(id) => {
             HttpReply::json(200, format!("{{\"ID\":\"{id}\"}}"))
         }
         Response::Refused(refusal) => {

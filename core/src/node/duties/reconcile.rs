@@ -117,7 +117,8 @@ impl Reconcile {
             | Command::ConfigSet { .. }
             | Command::ConfigDelete { .. }
             | Command::Restore(_)
-            | Command::Prepared(_) => return,
+            | Command::Prepared(_)
+            | Command::Intention(_) => return,
         };
         let key = folded(node);
         let Some(under_way) = self.under_way.get_mut(&key) else { return };

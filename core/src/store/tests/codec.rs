@@ -2,8 +2,8 @@
 
 use super::super::command::BadCommand;
 use super::super::{
-    BadRow, Failover, Lookup, Operation, PreparedCommand, PreparedQuery, RowKey, ServiceQuery, StoreBuilder,
-    Template,
+    BadRow, Failover, IntentionCommand, IntentionDraft, Lookup, Operation, PreparedCommand, PreparedQuery,
+    RowKey, ServiceQuery, StoreBuilder, Template,
 };
 use super::*;
 use crate::config_entry::{Draft, Kind};
@@ -74,6 +74,21 @@ fn commands() -> Vec<Command> {
         ]),
         Command::Prepared(PreparedCommand::Create(Box::new(prepared_query()))),
         Command::Prepared(PreparedCommand::Delete(Uuid(8))),
+        Command::Intention(IntentionCommand::Create {
+            id: Uuid(7),
+            draft: Box::new(IntentionDraft {
+                source: Text::new("web"),
+                destination: Text::new("db"),
+                action: Text::new("allow"),
+                meta: [(Text::new("k"), Text::new("v"))].into(),
+                at: Text::new("2026-11-21T05:06:16Z"),
+                ..IntentionDraft::default()
+            }),
+        }),
+        Command::Intention(IntentionCommand::DeleteExact {
+            source: Text::new("web"),
+            destination: Text::new("*"),
+        }),
     ]
 }
 
@@ -126,6 +141,8 @@ fn commands_read_back_and_keep_their_bytes() {
         "010b04000303612f62ac020101ac0203612f620176070200026e310831302e302e302e3100000364633100000001ac0203026e310001016300",
         "010f000702712d000174037765620301010364633201000101010163065f6167656e740101032176310101016b016e0101016b0173010331307301025e71010000",
         "010f0208",
+        "011000070377656202646205616c6c6f77000001016b017614323032362d31312d32315430353a30363a31365a",
+        "01100403776562012a",
     ];
     let commands = commands();
     let encoded: Vec<String> = commands.iter().map(|command| hex(&command.encode(Format::FIRST))).collect();
@@ -189,6 +206,7 @@ fn a_foreign_or_damaged_command_is_refused() {
 fn rows_keep_their_bytes() {
     let mut world = World::default();
     let mut commands = commands();
+    commands.truncate(commands.len() - 2);
     commands.pop().expect("a deletion of what is not there");
     let prepared = commands.pop().expect("the one before");
     commands.pop().expect("the transaction, which makes rows of other kinds");

@@ -4,6 +4,7 @@ mod catalog;
 mod codec;
 mod config;
 mod coordinates;
+mod intentions;
 mod kv;
 mod model;
 #[cfg(feature = "planted")]
@@ -145,7 +146,14 @@ fn ids(found: &Found) -> Vec<String> {
         }
         Rows::UiServices(rows) => rows.iter().map(|row| row.service.id.to_string()).collect(),
         Rows::UiGateway(rows) => rows.iter().map(|row| row.service.service.to_string()).collect(),
-        Rows::Chain(_) | Rows::UiTopology(_) | Rows::Transaction(_) => panic!("{found:?} is no list"),
+        Rows::Intentions(rows) => {
+            rows.iter().map(|row| format!("{}>{}", row.source, row.destination)).collect()
+        }
+        Rows::Chain(_)
+        | Rows::UiTopology(_)
+        | Rows::Transaction(_)
+        | Rows::MatchIntentions(_)
+        | Rows::CheckIntention(_) => panic!("{found:?} is no list"),
         Rows::ConfigEntries(rows) => rows.iter().map(|row| row.name.to_string()).collect(),
         Rows::Checks(checks) => checks.iter().map(|check| format!("{}/{}", check.node, check.id)).collect(),
     }

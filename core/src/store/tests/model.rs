@@ -98,7 +98,8 @@ impl Model {
             | Command::ConfigSet { .. }
             | Command::ConfigDelete { .. }
             | Command::Restore(_)
-            | Command::Prepared(_) => {
+            | Command::Prepared(_)
+            | Command::Intention(_) => {
                 unreachable!("not part of the model")
             }
         };

@@ -8,7 +8,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::model::{ServiceCheck, ServiceKind};
-use super::super::{Lookup, Operation, PreparedCommand, PreparedQuery, RowKey, StoreBuilder};
+use super::super::{
+    IntentionCommand, IntentionDraft, Lookup, Operation, PreparedCommand, PreparedQuery, RowKey, Side,
+    StoreBuilder,
+};
 use super::*;
 use crate::config_entry::{Draft, Kind};
 use crate::coordinate::Coordinate;
@@ -137,6 +140,28 @@ fn any_prepared() -> impl Strategy<Value = Command> {
     })
 }
 
+/// Any change of an intention; identities, pairs and wildcards meet and miss.
+fn any_intention() -> impl Strategy<Value = Command> {
+    let pair = (select(&["web", "db", "*"][..]), select(&["web", "DB", "db", "*"][..]), any::<bool>());
+    (pair, 1..5u128, 0..5u8).prop_map(|((source, destination, allow), id, verb)| {
+        let (source, destination) = (Text::new(source), Text::new(destination));
+        let draft = Box::new(IntentionDraft {
+            source: source.clone(),
+            destination: destination.clone(),
+            action: Text::new(if allow { "allow" } else { "deny" }),
+            ..IntentionDraft::default()
+        });
+        let id = Uuid(id);
+        Command::Intention(match verb {
+            0 => IntentionCommand::Update { id, draft },
+            1 => IntentionCommand::Delete { id },
+            2 => IntentionCommand::Upsert(draft),
+            3 => IntentionCommand::DeleteExact { source, destination },
+            _ => IntentionCommand::Create { id, draft },
+        })
+    })
+}
+
 pub(super) fn any_command(ids: bool) -> impl Strategy<Value = Command> {
     prop_oneof![
         6 => any_kv(),
@@ -196,6 +221,7 @@ fn any_change() -> impl Strategy<Value = Command> {
         1 => vec(any_operation(), 0..5).prop_map(Command::Transaction),
         1 => any_entry(),
         1 => any_prepared(),
+        2 => any_intention(),
     ]
 }
 
@@ -234,6 +260,17 @@ pub(super) fn queries() -> Vec<Query> {
         queries.push(Query::ConfigEntries(Some(kind)));
         for name in ["web", "DB", "none"] {
             queries.push(Query::ConfigEntry { kind, name: Text::new(name) });
+        }
+    }
+    queries.push(Query::Intentions);
+    queries.extend((1..5).map(|id| Query::Intention(Uuid(id))));
+    for name in ["web", "db", "*"] {
+        let (source, destination) = (Text::new("web"), Text::new(name));
+        queries.push(Query::ExactIntention { source: source.clone(), destination: destination.clone() });
+        queries.push(Query::CheckIntention { source, destination });
+        for side in [Side::Source, Side::Destination] {
+            let names = vec![(Text::new(name), Text::new(name))];
+            queries.push(Query::MatchIntentions { side, names });
         }
     }
     queries.push(Query::PreparedQueries);

@@ -1,0 +1,82 @@
+//! Intentions as JSON.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::json::Json;
+use crate::store::Intention;
+
+/// One intention.
+pub(super) fn write(json: &mut Json, one: &Intention) {
+    json.open(b'{');
+    for (key, text) in [
+        ("ID", one.id.as_str()),
+        ("Description", &one.description),
+        ("SourceNS", "default"),
+        ("SourceName", &one.source),
+        ("DestinationNS", "default"),
+        ("DestinationName", &one.destination),
+        ("SourceType", "consul"),
+        ("Action", &one.action),
+    ] {
+        // What has no identity of its own shows none, and what permissions decide has no action.
+        if !(text.is_empty() && matches!(key, "ID" | "Action")) {
+            json.key(key);
+            json.string(text);
+        }
+    }
+    if !one.peer.is_empty() {
+        json.key("SourcePeer");
+        json.string(&one.peer);
+    }
+    if !one.permissions.is_empty() {
+        json.key("Permissions");
+        json.raw(one.permissions.as_bytes());
+    }
+    json.key("Meta");
+    json.map(&one.meta);
+    json.key("Precedence");
+    json.number(one.precedence.unsigned_abs());
+    for (key, time) in [("CreatedAt", &one.created_at), ("UpdatedAt", &one.updated_at)] {
+        json.key(key);
+        json.string(time);
+    }
+    json.key("Hash");
+    json.string(&STANDARD.encode(hash(one)));
+    json.key("CreateIndex");
+    json.number(one.create_index);
+    json.key("ModifyIndex");
+    json.number(one.modify_index);
+    json.close(b'}');
+}
+
+/// What clients compare to learn whether an intention says something else: opaque, as long as Consul's.
+fn hash(one: &Intention) -> [u8; 32] {
+    let mut hash = [0; 32];
+    for (at, part) in hash.chunks_exact_mut(8).enumerate() {
+        let mut state = 0xcbf2_9ce4_8422_2325_u64 ^ at as u64;
+        let mut take = |text: &str| {
+            // FNV-1a, with an end that no text contains.
+            for byte in text.bytes().chain([0xff]) {
+                state = (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            }
+        };
+        for text in [
+            &one.id,
+            &one.source,
+            &one.destination,
+            &one.peer,
+            &one.action,
+            &one.permissions,
+            &one.description,
+        ] {
+            take(text);
+        }
+        for (key, value) in &one.meta {
+            take(key);
+            take(value);
+        }
+        part.copy_from_slice(&state.to_be_bytes());
+    }
+    hash
+}
