@@ -17,6 +17,7 @@ pub(super) fn front(settings: &Settings) -> Result<Front, ConfigError> {
     response_headers.push((Text::new_static("X-Consul-Default-ACL-Policy"), Text::from(policy)));
     Ok(Front {
         response_headers,
+        ignores_cached: !settings.bool("http_config.use_cache"),
         block_endpoints: settings.texts("http_config.block_endpoints").into_iter().map(Text::from).collect(),
         // What is no network was refused before.
         writers: settings

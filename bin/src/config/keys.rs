@@ -189,7 +189,7 @@ pub const AGENT: &[Row] = &[
     row("http_config.block_endpoints", StrList, Used, "HTTPBlockEndpoints", "[]"),
     row("http_config.max_header_bytes", Int, Used, "", ""),
     row("http_config.response_headers", StrMap, Used, "HTTPResponseHeaders", "{}"),
-    row("http_config.use_cache", Bool, Later, "HTTPUseCache", "true"),
+    row("http_config.use_cache", Bool, Used, "HTTPUseCache", "true"),
     row("key_file", Str, Old("tls.defaults.key_file"), "", r#""""#),
     row("leave_on_terminate", Bool, Used, "LeaveOnTerm", ""),
     row("license_path", Str, Enterprise, "", ""),

@@ -232,7 +232,7 @@ impl Daemon {
             header_bytes: config.limits.max_header_bytes.unwrap_or(http::HEADERS_BYTES_DEFAULT),
             idle: Some(IDLE_MAX),
         };
-        let site = http::Site::new(gate.clone(), bounds);
+        let site = http::Site::new(gate.clone(), bounds).with_cache();
         for listener in listeners {
             runtime.spawn(http::listen(listener, site.clone()));
         }

@@ -4,6 +4,7 @@
 //! directory is removed, when the value that stands for it goes out of scope. Nothing waits for a duration where it
 //! could wait for a condition.
 
+mod cache;
 mod checks;
 mod cli;
 mod discovery;

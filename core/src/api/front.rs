@@ -25,6 +25,8 @@ pub struct Front {
     pub discovery_max_stale: Duration,
     /// How many requests a server takes in.
     pub limits: RequestLimits,
+    /// Whether `?cached` has no effect (Consul: `http_config.use_cache = false`).
+    pub ignores_cached: bool,
 }
 
 /// How long blocking queries wait.

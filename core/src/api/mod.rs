@@ -4,6 +4,7 @@ mod agent;
 mod answer;
 #[cfg(test)]
 mod api_test;
+mod cache;
 mod catalog;
 mod cluster;
 #[cfg(test)]
@@ -52,6 +53,7 @@ use crate::store::{AutopilotSettings, IntentionCommand, Operation, PreparedComma
 use crate::time::{Mono, Now};
 
 pub use answer::{Answer, answer, query_meta};
+pub use cache::{AgentCache, CachedRead, Onward, Settled};
 pub use cluster::{ClusterCall, EventsRead, Forwarded, Place, render_cluster};
 pub use event::{render_event, render_events};
 pub use front::{Admission, Front, LimitMode, Network, RequestLimiter, RequestLimits, Waits, Work};

@@ -73,6 +73,12 @@ impl<'a> Params<'a> {
         meta.into_iter().collect()
     }
 
+    /// All parameters but these.
+    pub(super) fn without(&self, names: &[&str]) -> Params<'a> {
+        let pairs = self.pairs.iter().filter(|(key, _)| !names.contains(&key.as_ref()));
+        Params { pairs: pairs.cloned().collect() }
+    }
+
     /// All parameters as one canonical query string, sorted by name.
     pub(super) fn canonical(&self) -> String {
         let mut pairs: Vec<_> = self.pairs.iter().collect();

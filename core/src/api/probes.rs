@@ -23,11 +23,9 @@ pub(super) fn readyz(context: &Context<'_>) -> Handled {
 fn unready(published: &Published, now: Now) -> Option<&'static str> {
     let lease = &published.lease;
     if !published.about.server {
-        let serves =
-            published.cluster.lan.values().any(|member| member.is_server() && member.status == Status::Alive);
-        return (!serves).then_some("no server is known, join the agents of a cluster");
+        return (!hears_servers(published)).then_some("no server is known, join the agents of a cluster");
     }
-    if lease.leader.is_none() {
+    if !hears_servers(published) {
         return Some("no leader is known");
     }
     let leads = lease.is_leader && now.mono < lease.until;
@@ -35,6 +33,14 @@ fn unready(published: &Published, now: Now) -> Option<&'static str> {
         return Some("the log is not applied yet");
     }
     None
+}
+
+/// Whether there is somebody to ask: a live server for client agents, a leader for servers.
+pub(super) fn hears_servers(published: &Published) -> bool {
+    if published.about.server {
+        return published.lease.leader.is_some();
+    }
+    published.cluster.lan.values().any(|member| member.is_server() && member.status == Status::Alive)
 }
 
 #[cfg(test)]

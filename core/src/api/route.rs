@@ -48,6 +48,8 @@ pub struct Headers<'a> {
     pub partition: &'a str,
     /// `X-Forwarded-For`
     pub forwarded_for: &'a str,
+    /// `Cache-Control`
+    pub cache_control: &'a str,
 }
 
 /// What is to be done about a request.

@@ -19,8 +19,9 @@ static INDEX: HeaderName = HeaderName::from_static("x-consul-index");
 static KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader");
 static LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-lastcontact");
 
-/// Shorter bodies are not worth compressing (as in Consul: what fits into one packet).
-const GZIP_BYTES_MIN: usize = 1_400;
+/// Shorter bodies are not worth compressing: they fit into one packet. They are wrapped as they are, since Consul answers
+/// with gzip whoever takes it, whatever the length.
+const COMPRESSED_BYTES_MIN: usize = 1_400;
 /// So many headers are in nearly every response.
 const HEADERS_USUAL: usize = 8;
 
@@ -39,7 +40,10 @@ pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
 /// The response to send.
 pub(super) fn response(reply: HttpReply, gzip: bool) -> Response<Body> {
     let HttpReply { status, content_type, meta, headers, body } = reply;
-    let compressed = (gzip && body.len() >= GZIP_BYTES_MIN).then(|| compress(&body));
+    let compressed = (gzip && !body.is_empty()).then(|| match body.len() {
+        COMPRESSED_BYTES_MIN.. => compress(&body),
+        _ => wrap(&body),
+    });
     let mut response = Response::new(Body::Whole(Full::new(match &compressed {
         Some(compressed) => compressed.clone(),
         None => body,
@@ -115,9 +119,44 @@ fn compress(body: &[u8]) -> Bytes {
     encoder.write_all(body).and_then(|()| encoder.finish()).map(Bytes::from).expect("memory is the only sink")
 }
 
+/// A short body as gzip (RFC 1952) with one block that is stored (RFC 1951, section 3.2.4). Preparing a compressor takes
+/// longer than everything else about a short answer.
+fn wrap(body: &[u8]) -> Bytes {
+    const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+    const LAST_AND_STORED: u8 = 1;
+    let length = u16::try_from(body.len()).expect("short bodies are wrapped");
+    let mut sum = flate2::Crc::new();
+    sum.update(body);
+    let mut wrapped = Vec::with_capacity(HEAD.len() + 5 + body.len() + 8);
+    wrapped.extend_from_slice(&HEAD);
+    wrapped.push(LAST_AND_STORED);
+    wrapped.extend_from_slice(&length.to_le_bytes());
+    wrapped.extend_from_slice(&(!length).to_le_bytes());
+    wrapped.extend_from_slice(body);
+    wrapped.extend_from_slice(&sum.sum().to_le_bytes());
+    wrapped.extend_from_slice(&u32::from(length).to_le_bytes());
+    wrapped.into()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
+
+    #[test]
+    fn whoever_takes_gzip_gets_gzip_whatever_the_length() {
+        for length in [1, 2, COMPRESSED_BYTES_MIN - 1, COMPRESSED_BYTES_MIN, 100_000] {
+            let body = (0..length).map(|at| at as u8).collect::<Vec<_>>();
+            let sent = if length < COMPRESSED_BYTES_MIN { wrap(&body) } else { compress(&body) };
+            let mut read = Vec::new();
+            flate2::read::GzDecoder::new(&sent[..]).read_to_end(&mut read).expect("it is gzip");
+            assert_eq!(read, body);
+            let headers = response(HttpReply::json(200, body), true).headers().clone();
+            assert_eq!(headers[header::CONTENT_ENCODING], "gzip");
+        }
+        assert!(!response(HttpReply::empty(404), true).headers().contains_key(header::CONTENT_ENCODING));
+    }
 
     #[test]
     fn gzip_is_sent_to_those_who_take_it() {

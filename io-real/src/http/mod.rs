@@ -1,8 +1,10 @@
 //! The HTTP front-end: bytes to the core's requests, the core's replies to bytes.
 //!
-//! [`serve`] is generic over the stream and starts no task and no timer, so that the simulator runs it as it is.
+//! [`serve`] is generic over the stream and starts no task and no timer, so that the simulator runs it as it is. What an
+//! agent's cache watches is watched by tasks, so only a [`Site::with_cache`] has one.
 
 mod body;
+mod cache;
 mod encode;
 mod listen;
 mod process;
@@ -26,6 +28,7 @@ use proconsul_core::api::{
 pub use listen::{ListenError, Listener, listen};
 pub use site::{Bounds, HEADERS_BYTES_DEFAULT, Site};
 
+use self::cache::Cache;
 use crate::gate::{Gate, Refused};
 
 /// So much of a body that nobody takes is read all the same: most clients send all of it before they look for a reply,
@@ -111,6 +114,14 @@ async fn respond(
         Ok(body) => body,
         Err(refusal) => return encode::response(refusal, gzip),
     };
+    let cached = match site.cache().zip(Cache::wanted(gate, &http_request(client, &head, Bytes::new()))) {
+        None => None,
+        Some((_, Err(refusal))) => return encode::response(refusal, gzip),
+        Some((cache, Ok(read))) => match cache.kept(gate, &read) {
+            Some(reply) => return encode::response(reply, gzip),
+            None => Some((cache, read)),
+        },
+    };
     let reply = match routed(gate, client, &head, body.clone()) {
         Routed::Reply(reply) => reply,
         Routed::Call { request, indent } => {
@@ -124,6 +135,10 @@ async fn respond(
         Routed::Process { wish, indent } => return process::answer(gate, wish, indent, gzip).await,
         // The path was written in another way, which is as good.
         Routed::Restore => snapshot::restore(gate, &mut Full::new(body)).await,
+    };
+    let reply = match cached {
+        Some((cache, read)) => cache.settle(gate, read, reply),
+        None => reply,
     };
     encode::response(reply, gzip)
 }
@@ -184,23 +199,28 @@ async fn discard(body: &mut (impl Body<Data = Bytes> + Unpin)) {
 
 /// What is to be done about a request.
 fn routed(gate: &Gate, client: Option<IpAddr>, head: &hyper::http::request::Parts, body: Bytes) -> Routed {
+    let published = gate.published();
+    route(&published, &http_request(client, head, body), gate.now())
+}
+
+/// A request as the core knows it.
+fn http_request(client: Option<IpAddr>, head: &hyper::http::request::Parts, body: Bytes) -> HttpRequest<'_> {
     let text = |name: header::HeaderName| value(&head.headers, &name);
     let headers = Headers {
         accept: text(header::ACCEPT),
         namespace: value(&head.headers, &NAMESPACE),
         partition: value(&head.headers, &PARTITION),
         forwarded_for: value(&head.headers, &FORWARDED_FOR),
+        cache_control: text(header::CACHE_CONTROL),
     };
-    let published = gate.published();
-    let request = HttpRequest {
+    HttpRequest {
         method: head.method.as_str(),
         path: head.uri.path(),
         query: head.uri.query().unwrap_or(""),
         client,
         headers,
         body,
-    };
-    route(&published, &request, gate.now())
+    }
 }
 
 async fn ask(gate: &Gate, request: Request) -> HttpReply {

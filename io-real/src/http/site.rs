@@ -8,6 +8,7 @@ use std::time::Duration;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use proconsul_core::api::{Admission, HttpReply, RequestLimiter, work};
 
+use super::cache::Cache;
 use crate::gate::Gate;
 
 /// Limit of one header block, in bytes, if none is configured.
@@ -37,6 +38,7 @@ impl Default for Bounds {
 #[derive(Clone)]
 pub struct Site {
     shared: Arc<Shared>,
+    cache: Option<Cache>,
 }
 
 struct Shared {
@@ -61,7 +63,18 @@ impl Site {
         let limiter = RequestLimiter::new(&about.front.limits).filter(|_| about.server).map(Mutex::new);
         let header_bytes = bounds.header_bytes.clamp(HEADERS_BYTES.0, HEADERS_BYTES.1);
         let bounds = Bounds { header_bytes, ..bounds };
-        Site { shared: Arc::new(Shared { gate, bounds, headers, limiter, open: Mutex::default() }) }
+        let shared = Arc::new(Shared { gate, bounds, headers, limiter, open: Mutex::default() });
+        Site { shared, cache: None }
+    }
+
+    /// The same interface with a cache for those who ask for it (`?cached`). It starts tasks on tokio's runtime.
+    #[must_use]
+    pub fn with_cache(self) -> Site {
+        Site { cache: Some(Cache::default()), ..self }
+    }
+
+    pub(super) fn cache(&self) -> Option<&Cache> {
+        self.cache.as_ref()
     }
 
     pub(super) fn gate(&self) -> &Gate {
