@@ -86,11 +86,21 @@ pub struct Tuning {
     pub segment_bytes: u64,
     /// A server that is taken up votes after it was healthy for so long.
     pub stabilization_ms: u64,
+    /// A frame of the log holds so many bytes, or one record.
+    pub frame_bytes: usize,
+    /// Deletions are remembered for so long.
+    pub tombstone_ttl_ms: u64,
 }
 
 impl Default for Tuning {
     fn default() -> Tuning {
-        Tuning { snapshot_threshold: 10_000, segment_bytes: 1 << 20, stabilization_ms: 10_000 }
+        Tuning {
+            snapshot_threshold: 10_000,
+            segment_bytes: 1 << 20,
+            stabilization_ms: 10_000,
+            frame_bytes: 4 << 20,
+            tombstone_ttl_ms: 900_000,
+        }
     }
 }
 

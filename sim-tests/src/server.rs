@@ -160,9 +160,9 @@ impl Observer for Witness {
 fn log_options(at: &Surroundings) -> wal::Options {
     wal::Options {
         segment_bytes_max: at.tuning.segment_bytes,
+        frame_bytes_max: at.tuning.frame_bytes,
         zero_step_first: 4 << 10,
         zero_step_max: 16 << 10,
-        ..wal::Options::default()
     }
 }
 
@@ -254,6 +254,6 @@ fn config(at: &Surroundings) -> Config {
             trailing_entries: usize::try_from(at.tuning.snapshot_threshold / 2).expect("a small number"),
             ..CheckpointPolicy::default()
         },
-        tombstone_ttl: Duration::from_secs(900),
+        tombstone_ttl: Duration::from_millis(at.tuning.tombstone_ttl_ms),
     }
 }

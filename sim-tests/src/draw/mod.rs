@@ -84,6 +84,8 @@ impl Draw {
                 snapshot_threshold: self.choice(&[20, 60, 200, 10_000]),
                 segment_bytes: self.choice(&[8 << 10, 64 << 10, 1 << 20]),
                 stabilization_ms: self.choice(&[0, 1_000, 5_000, 10_000]),
+                frame_bytes: self.part(4).choice(&[256, 4 << 10, 4 << 20]),
+                tombstone_ttl_ms: self.part(5).choice(&[0, 20_000, 900_000]),
             },
             clients: self.part(1).clients(theme, safety_ms),
             faults: self.part(2).faults(theme, size, safety_ms, drift_max),

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use super::bench::{Bench, at, entry, log};
 use super::cluster::{id, members};
+use bytes::Bytes;
+
 use crate::ids::{LogIndex, Term};
 use crate::raft::{
-    BadRecovery, Body, BootstrapError, ChangeError, Effect, HardState, Membership, MembershipChange, Message,
-    PersistToken, Record, Recovered, Role, SnapshotMeta, Timer, TransferMark, Verdict,
+    BadRecovery, Body, BootstrapError, ChangeError, Chunk, Effect, HardState, Membership, MembershipChange,
+    Message, PersistToken, Record, Recovered, Role, SnapshotMeta, Timer, TransferMark, Verdict,
 };
 use crate::time::Mono;
 
@@ -527,4 +529,29 @@ fn a_follower_is_as_new_as_the_last_message_whose_commit_index_it_has_reached() 
     pass(&mut bench);
     bench.ask(2, 4, at(6, 3), None);
     assert_eq!(ago(&bench), Some(10), "it grows older without a leader");
+}
+
+/// Paper, figure 13, step 6: "If existing log entry has same index and term as snapshot's last included entry, retain log
+/// entries following it and reply".
+#[test]
+fn a_snapshot_that_agrees_with_the_log_keeps_what_follows_it_and_another_one_replaces_the_log() {
+    for (term_of_snapshot, last) in [(1, 5), (2, 3)] {
+        let mut bench = Bench::of_three(&[1, 1, 1, 1, 1]);
+        let meta =
+            SnapshotMeta { index: LogIndex(3), term: Term(term_of_snapshot), membership: members(0..3) };
+        let chunk = Chunk { meta: meta.clone(), seq: 0, data: Bytes::from_static(b"state"), last: true };
+        bench.hear(1, 2, Body::Chunk(chunk));
+        bench.persist();
+        bench.call(|raft, cx| raft.on_snapshot_installed(cx, &meta));
+        assert_eq!(bench.raft.commit_index(), LogIndex(3));
+        assert_eq!(bench.raft.last_index(), LogIndex(last));
+        bench.take();
+        bench.append(1, 2, at(5, 1), &[2], 6);
+        bench.persist();
+        let accepted = bench
+            .verdicts()
+            .iter()
+            .any(|verdict| matches!(verdict, Verdict::Accepted { matched, .. } if matched.0 == 6));
+        assert_eq!(accepted, last == 5);
+    }
 }
