@@ -7,6 +7,7 @@
 mod bare;
 mod bare_group;
 mod cluster;
+mod large;
 mod load;
 mod measure;
 mod report;
@@ -119,6 +120,9 @@ struct RunArguments {
     /// How long to watch an agent at rest, in seconds.
     #[arg(long, default_value_t = 10)]
     idle_seconds: u64,
+    /// Keys of the large state.
+    #[arg(long, default_value_t = 1_000_000)]
+    keys: u32,
 }
 
 #[derive(clap::Args)]
@@ -167,6 +171,8 @@ enum Scenario {
     Idle,
     /// From exec to the first write.
     Start,
+    /// A large state: memory, snapshot and restore under writes, restart.
+    Large,
 }
 
 /// How hard to measure.
@@ -176,6 +182,7 @@ struct Effort {
     connections: u32,
     blocked: u32,
     idle: Duration,
+    keys: u32,
 }
 
 fn main() -> ExitCode {
@@ -246,6 +253,7 @@ fn run(arguments: RunArguments) -> Result<(), Box<dyn Error>> {
         connections: arguments.connections,
         blocked: arguments.blocked,
         idle: Duration::from_secs(arguments.idle_seconds),
+        keys: arguments.keys,
     };
     target::raise_open_files(u64::from(effort.blocked) + 1_000)?;
     let wanted = |scenario| arguments.only.is_empty() || arguments.only.contains(&scenario);
@@ -274,6 +282,9 @@ fn run(arguments: RunArguments) -> Result<(), Box<dyn Error>> {
             }
             if wanted(Scenario::Start) {
                 scenario::start(&programs, &effort).await?;
+            }
+            if wanted(Scenario::Large) {
+                large::measure(&programs, &effort).await?;
             }
             Ok(())
         };

@@ -261,7 +261,7 @@ async fn block(connections: &mut [Connection], index: u64) -> Result<(), Box<dyn
 }
 
 /// Waits until a process has nothing to do: less than 2 % of a core for half a second, but at most 30 s.
-async fn settle(pid: u32) -> Result<(), Box<dyn Error>> {
+pub(crate) async fn settle(pid: u32) -> Result<(), Box<dyn Error>> {
     for _ in 0..60 {
         let before = measure::cpu(pid)?;
         tokio::time::sleep(Duration::from_millis(500)).await;
