@@ -675,7 +675,7 @@ fn log(settings: &Settings) -> Result<LogConfig, ConfigError> {
 /// Warnings about keys that are read but have no effect yet, those that promise security first.
 fn idle(settings: &Settings, dev: bool) -> Vec<String> {
     // What development mode sets by itself is no wish of the user's.
-    let by_dev = |path: &str| dev && ["connect.enabled", "ui_config.enabled", "ports.grpc"].contains(&path);
+    let by_dev = |path: &str| dev && ["connect.enabled", "ports.grpc"].contains(&path);
     let is_off = |value: &Value| match value {
         Value::Bool(on) => !on,
         Value::String(text) => text.is_empty(),

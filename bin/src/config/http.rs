@@ -28,7 +28,26 @@ pub(super) fn front(settings: &Settings) -> Result<Front, ConfigError> {
         waits: Waits { default: duration("default_query_time"), max: duration("max_query_time") },
         discovery_max_stale: settings.duration("discovery_max_stale"),
         limits: request_limits(settings)?,
+        page: settings.bool("ui_config.enabled").then(|| content_path(settings)).transpose()?,
     })
+}
+
+/// The path of the web page, with a slash at both ends. It cannot be one of the API's.
+fn content_path(settings: &Settings) -> Result<Text, ConfigError> {
+    let text = settings.text("ui_config.content_path");
+    let path = match text.trim_matches('/') {
+        "" => "/ui/".to_owned(),
+        path => format!("/{path}/"),
+    };
+    if !path.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'/')) {
+        return refuse(format!(
+            "ui-content-path can only contain alphanumeric, -, _, or /. received: {path}"
+        ));
+    }
+    if path.as_bytes().windows(2).any(|pair| pair[0] == b'v' && pair[1].is_ascii_digit()) {
+        return refuse(format!("ui-content-path cannot have 'v[0-9]'. received: {path}"));
+    }
+    Ok(path.into())
 }
 
 fn response_headers(headers: BTreeMap<String, String>) -> Result<Vec<(Text, Text)>, ConfigError> {

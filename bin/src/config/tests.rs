@@ -254,6 +254,11 @@ fn every_rule_has_its_refusal() {
         ),
         (json!({"acl": {"default_policy": "maybe"}}), "Unsupported default ACL policy: maybe"),
         (json!({"ui": true, "ui_dir": "/x"}), "Both the ui and ui-dir flags were specified"),
+        (
+            json!({"ui": true, "ui_content_path": "/v1/"}),
+            "ui-content-path cannot have 'v[0-9]'. received: /v1/",
+        ),
+        (json!({"ui": true, "ui_content_path": "a b"}), "ui-content-path can only contain alphanumeric"),
         (json!({"segment": "a"}), "Network segments are not supported"),
         (json!({"verify_outgoing": true}), "VerifyOutgoing set, and no CA certificate provided!"),
         (json!({"protocol": 99}), "Protocol version '99' too high"),

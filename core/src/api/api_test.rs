@@ -98,6 +98,7 @@ impl World {
             Write::Transaction(operations) => Command::Transaction(operations),
             Write::ConfigSet { entry, cas } => Command::ConfigSet { entry, cas },
             Write::ConfigDelete { kind, name, cas } => Command::ConfigDelete { kind, name, cas },
+            Write::Intention(command) => Command::Intention(command),
             other => panic!("{other:?} needs a node"),
         };
         let response = self.published.view.apply(self.index, &command).response;
@@ -496,4 +497,71 @@ fn a_blocked_path_is_shut_however_it_is_written() {
     }
     assert_eq!(world.get("/v1/kv//shut").status, 301);
     assert_eq!(world.get("/v1/kv/open").status, 404);
+}
+
+#[test]
+fn the_page_is_at_its_place_and_below_and_the_root_leads_there() {
+    let mut world = World::new();
+    let is_page = |world: &World, method, target| {
+        matches!(world.route(method, target, ""), Routed::Process { wish: Wish::Page, .. })
+    };
+    assert_eq!(text(&world.get("/")).split(". ").next(), Some("Consul Agent: UI disabled"));
+    assert_eq!(world.get("/ui/").status, 404);
+    let front = Front { page: Some("/some/where/".into()), ..Front::default() };
+    world.published.about = Arc::new(About { front, ..(*world.published.about).clone() });
+    for (target, location) in [
+        ("/", "/some/where/"),
+        ("/some/where", "/some/where/"),
+        ("/?dc=dc2", "/some/where/?dc=dc2"),
+        ("/some//where/", "/some/where/"),
+    ] {
+        let reply = world.get(target);
+        assert_eq!(reply.status, 301, "{target}");
+        assert!(reply.headers.contains(&("Location".into(), location.into())), "{reply:?}");
+    }
+    for target in ["/some/where/", "/some/where/dc1/services/web?dc=dc1", "/some/where/x/%3Cscript%3E"] {
+        assert!(is_page(&world, "GET", target) && is_page(&world, "HEAD", target), "{target}");
+    }
+    let reply = world.reply("POST", "/some/where/", "");
+    assert_eq!((reply.status, text(&reply)), (405, "method POST not allowed"));
+    for target in ["/some/wherever", "/ui/", "/v1/kv/some/where/"] {
+        assert_eq!(world.get(target).status, 404, "{target}");
+    }
+}
+
+#[test]
+fn intentions_decide_about_connections() {
+    let mut world = World::new();
+    let identity = "spiffe://x.consul/ns/default/dc/dc1/svc/web";
+    let authorize = |world: &World| {
+        let body = json!({"Target": "db", "ClientCertURI": identity, "ClientCertSerial": "1"});
+        let reply = world.reply("POST", "/v1/agent/connect/authorize", &body.to_string());
+        assert_eq!(reply.status, 200, "{}", text(&reply));
+        serde_json::from_slice::<Value>(&reply.body).expect("JSON")
+    };
+    assert_eq!(
+        authorize(&world),
+        json!({"Authorized": true, "Reason": "ACLs disabled, access is allowed by default"})
+    );
+    let exact = "/v1/connect/intentions/exact?source=*&destination=default/db";
+    assert_eq!(text(&world.put(exact, r#"{"Action": "deny"}"#)), "true");
+    assert_eq!(world.json(exact)["DestinationName"], "db");
+    assert_eq!(
+        authorize(&world),
+        json!({
+            "Authorized": false,
+            "Reason": "Matched intention: DENY default/* => default/db (Precedence: 8)",
+        })
+    );
+    for (body, why) in [
+        (json!({}), "Target service must be specified"),
+        (json!({"Target": "db"}), "ClientCertURI not a valid Connect identifier"),
+        (
+            json!({"Target": "db", "ClientCertURI": "spiffe://x"}),
+            "ClientCertURI not a valid Service identifier",
+        ),
+    ] {
+        let reply = world.reply("POST", "/v1/agent/connect/authorize", &body.to_string());
+        assert_eq!((reply.status, text(&reply)), (400, why));
+    }
 }

@@ -27,6 +27,9 @@ pub struct Front {
     pub limits: RequestLimits,
     /// Whether `?cached` has no effect (Consul: `http_config.use_cache = false`).
     pub ignores_cached: bool,
+    /// Where the web page is, with a slash at both ends; `None`: nowhere (Consul: `ui_config.enabled`,
+    /// `ui_config.content_path`).
+    pub page: Option<Text>,
 }
 
 /// How long blocking queries wait.

@@ -10,6 +10,7 @@ mod cluster;
 #[cfg(test)]
 mod cluster_test;
 mod config;
+mod connect;
 mod coordinate;
 mod discovery;
 mod event;

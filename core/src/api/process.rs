@@ -24,6 +24,8 @@ pub enum Wish {
     Host,
     /// To read the configuration again.
     Reload,
+    /// The web page.
+    Page,
 }
 
 /// Levels of the log, from the most talkative.

@@ -10,8 +10,8 @@ use super::filter::{self, Fields, Filter, FilterError};
 use super::params::{self, Params};
 use super::{
     Authorizer, Call, Consistency, ContentType, HttpReply, Permission, Read, Request, Resource, Work, agent,
-    catalog, config, coordinate, discovery, event, health, intention, kv, membership, operator, prepared,
-    probes, process, refused, session, snapshot, status, txn, ui,
+    catalog, config, connect, coordinate, discovery, event, health, intention, kv, membership, operator,
+    prepared, probes, process, refused, session, snapshot, status, txn, ui,
 };
 use crate::Text;
 use crate::node::{About, Published};
@@ -376,10 +376,10 @@ static RARE: &[Endpoint] = &[
     endpoint("/v1/connect/intentions/exact", GET_PUT_DELETE, Resource::Intention, intention::exact),
     endpoint("/v1/connect/intentions/", GET_PUT_DELETE, Resource::Intention, intention::one),
     endpoint("/v1/connect/ca/roots", GET, Resource::None, refused::connect),
-    endpoint("/v1/connect/ca/configuration", &["GET", "PUT"], Resource::Operator, refused::connect),
+    endpoint("/v1/connect/ca/configuration", &["GET", "PUT"], Resource::Operator, connect::configuration),
     endpoint("/v1/agent/connect/ca/roots", GET, Resource::None, refused::connect),
     endpoint("/v1/agent/connect/ca/leaf/", GET, Resource::Service, refused::connect),
-    endpoint("/v1/agent/connect/authorize", POST, Resource::Service, refused::connect),
+    endpoint("/v1/agent/connect/authorize", POST, Resource::Service, connect::authorize),
     endpoint("/v1/internal/service-virtual-ip", PUT, Resource::Service, refused::connect),
     endpoint("/v1/peering/token", POST, Resource::Operator, refused::peering),
     endpoint("/v1/peering/establish", POST, Resource::Operator, refused::peering),
@@ -424,6 +424,11 @@ fn dispatch(published: &Published, request: &HttpRequest<'_>, now: Now) -> Handl
     }
     if let Some(reply) = published.about.front.refuse(request.client, request.method, &path) {
         return Ok(reply.into());
+    }
+    if let Some(at) = &published.about.front.page
+        && let Some(routed) = page(request, &path, at)
+    {
+        return routed;
     }
     let Some(endpoint) = find(&path) else { return Ok(unknown(request, &path).into()) };
     if let Some(reply) = refuse_method(endpoint, request.method) {
@@ -510,6 +515,20 @@ fn refuse_tenancy(params: &Params<'_>, headers: &Headers<'_>) -> Result<(), Http
         return refuse("header", "X-Consul-Partition", "Partitions");
     }
     Ok(())
+}
+
+/// The web page, which stands for everything below its place; `None` for other paths.
+fn page(request: &HttpRequest<'_>, path: &str, at: &str) -> Option<Handled> {
+    if path == "/" || path == at.trim_end_matches('/') {
+        return Some(Ok(redirect(request, at).into()));
+    }
+    path.strip_prefix(at)?;
+    if matches!(request.method, "GET" | "HEAD") {
+        return Some(Ok(Routed::Process { wish: process::Wish::Page, indent: false }));
+    }
+    let mut reply = HttpReply::text(405, format!("method {} not allowed", request.method));
+    reply.headers.push(("Allow".into(), "GET,HEAD".into()));
+    Some(Err(reply))
 }
 
 /// The reply to a path that is no endpoint.

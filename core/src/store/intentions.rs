@@ -128,6 +128,8 @@ pub struct Decision {
     pub exact: bool,
     /// The system that the deciding intention comes from.
     pub external_source: Text,
+    /// The deciding intention in words; empty: the default decided.
+    pub by: Text,
 }
 
 fn text_map(doc: Doc<'_>, name: &str) -> BTreeMap<Text, Text> {
@@ -255,11 +257,13 @@ impl ConfigEntries {
                 by_permissions: false,
                 exact: false,
                 external_source: Text::default(),
+                by: Text::default(),
             },
             Some(one) => Decision {
                 allowed: one.action == "allow",
                 by_permissions: !one.permissions.is_empty(),
                 exact: one.source != ANY && one.destination != ANY,
+                by: one.told().into(),
                 external_source: one.meta.get("external-source").cloned().unwrap_or_default(),
             },
         }

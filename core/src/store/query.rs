@@ -148,6 +148,13 @@ pub enum Query {
     },
     /// The intentions that concern the services of a gateway (`/v1/internal/ui/gateway-intentions`).
     UiGatewayIntentions(Text),
+    /// Whether one service may open a connection to another, and why (`/v1/agent/connect/authorize`).
+    AuthorizeConnect {
+        /// The service that speaks.
+        source: Text,
+        /// The service that is spoken to.
+        destination: Text,
+    },
 }
 
 /// Which instances of a service.

@@ -86,7 +86,7 @@ pub enum Rows {
     Intentions(Vec<Intention>),
     /// [`Query::MatchIntentions`]: the same for each name.
     MatchIntentions(BTreeMap<Text, Vec<Intention>>),
-    /// [`Query::CheckIntention`]
+    /// [`Query::CheckIntention`], [`Query::AuthorizeConnect`]
     CheckIntention(Decision),
 }
 
@@ -185,7 +185,8 @@ impl Store {
             | Query::Intention(_)
             | Query::ExactIntention { .. }
             | Query::MatchIntentions { .. }
-            | Query::CheckIntention { .. } => indexes.config_entries,
+            | Query::CheckIntention { .. }
+            | Query::AuthorizeConnect { .. } => indexes.config_entries,
             Query::GatewayServices(_)
             | Query::IngressHealth { .. }
             | Query::UiNodes(_)
@@ -289,7 +290,8 @@ impl Store {
                     .map(|(label, name)| (label.clone(), self.config.matching_intentions(*side, name)))
                     .collect(),
             ),
-            Query::CheckIntention { source, destination } => {
+            Query::CheckIntention { source, destination }
+            | Query::AuthorizeConnect { source, destination } => {
                 Rows::CheckIntention(self.config.decide(source, destination))
             }
             Query::UiGatewayIntentions(gateway) => Rows::Intentions(self.gateway_intentions(gateway)),
@@ -391,7 +393,9 @@ fn watch(query: &Query) -> Vec<WatchKey> {
             let names = names.iter().map(|(_, name)| name.as_str()).chain(["*"]);
             names.map(of_destination).collect()
         }
-        Query::CheckIntention { destination, .. } => vec![of_destination(destination), of_destination("*")],
+        Query::CheckIntention { destination, .. } | Query::AuthorizeConnect { destination, .. } => {
+            vec![of_destination(destination), of_destination("*")]
+        }
         Query::PreparedQueries => vec![WatchKey::PreparedQueries],
         Query::PreparedQuery(id) => vec![WatchKey::PreparedQuery(*id)],
         // They never wait.

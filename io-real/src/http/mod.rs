@@ -10,6 +10,7 @@ mod listen;
 mod process;
 mod site;
 mod snapshot;
+mod ui;
 
 use std::convert::Infallible;
 use std::net::IpAddr;

@@ -12,7 +12,7 @@ use proconsul_core::Text;
 use proconsul_core::api::{HttpReply, Wish, indented};
 
 use super::body::Body;
-use super::encode;
+use super::{encode, ui};
 use crate::gate::Gate;
 use crate::host;
 
@@ -43,6 +43,7 @@ pub(super) async fn answer(gate: &Gate, wish: Wish, indent: bool, gzip: bool) ->
             });
             return encode::stream(lines.boxed(), "text/plain; charset=utf-8", gzip);
         }
+        Wish::Page => ui::page(),
         Wish::Host => HttpReply::json(200, host::describe().to_string()),
         Wish::Reload => match gate.process().reload().await {
             Ok(()) => HttpReply::empty(200),

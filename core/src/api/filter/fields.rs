@@ -191,6 +191,7 @@ pub(crate) fn of_query(query: &Query) -> Option<Fields> {
         | Query::ExactIntention { .. }
         | Query::MatchIntentions { .. }
         | Query::CheckIntention { .. }
+        | Query::AuthorizeConnect { .. }
         | Query::UiGatewayIntentions(_) => None,
         Query::Intentions => Some(INTENTION),
         Query::Coordinates | Query::NodeCoordinates(_) => Some(COORDINATE),

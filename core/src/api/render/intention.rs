@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::json::Json;
-use crate::store::Intention;
+use crate::store::{Decision, Intention};
 
 /// One intention.
 pub(super) fn write(json: &mut Json, one: &Intention) {
@@ -47,6 +47,28 @@ pub(super) fn write(json: &mut Json, one: &Intention) {
     json.number(one.create_index);
     json.key("ModifyIndex");
     json.number(one.modify_index);
+    json.close(b'}');
+}
+
+/// Whether one may speak to the other.
+pub(super) fn checked(json: &mut Json, decision: &Decision) {
+    json.open(b'{');
+    json.key("Allowed");
+    json.flag(decision.allowed);
+    json.close(b'}');
+}
+
+/// The same for a proxy that was called, and why.
+pub(super) fn authorized(json: &mut Json, decision: &Decision) {
+    json.open(b'{');
+    json.key("Authorized");
+    json.flag(decision.allowed);
+    json.key("Reason");
+    if decision.by.is_empty() {
+        json.string("ACLs disabled, access is allowed by default");
+    } else {
+        json.string(&format!("Matched intention: {}", decision.by));
+    }
     json.close(b'}');
 }
 

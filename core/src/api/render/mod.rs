@@ -122,6 +122,7 @@ fn is_catalog(query: &Query) -> bool {
         | Query::ExactIntention { .. }
         | Query::MatchIntentions { .. }
         | Query::CheckIntention { .. }
+        | Query::AuthorizeConnect { .. }
         | Query::UiGatewayIntentions(_)
         | Query::GatewayServices(_)
         | Query::UiNodes(_)
@@ -364,10 +365,10 @@ fn compact(about: &About, read: &Read, found: &Rows, meta: &QueryMeta) -> Vec<u8
         }
         Rows::CheckIntention(decision) => {
             json = Json::with_capacity(20);
-            json.open(b'{');
-            json.key("Allowed");
-            json.flag(decision.allowed);
-            json.close(b'}');
+            match read.query {
+                Query::AuthorizeConnect { .. } => intention::authorized(&mut json, decision),
+                _ => intention::checked(&mut json, decision),
+            }
         }
         Rows::Prepared(queries) => {
             json = Json::with_capacity(queries.len() * 500 + 2);
