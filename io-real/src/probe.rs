@@ -7,6 +7,7 @@ mod dial;
 mod docker;
 mod h2;
 mod http;
+mod tls;
 mod udp;
 
 use async_trait::async_trait;
@@ -38,11 +39,13 @@ impl Prober for SocketProber {
     async fn probe(&self, probe: &Probe) -> ProbeOutcome {
         let _turn = self.turns.acquire().await.expect("the semaphore is never closed");
         match &probe.kind {
-            ProbeKind::Tcp { address } => match timeout(probe.timeout, dial::dial(address)).await {
-                Ok(Ok(_)) => outcome(Health::Passing, format!("TCP connect {address}: Success")),
-                Ok(Err(error)) => outcome(Health::Critical, error),
-                Err(_) => outcome(Health::Critical, format!("dial tcp {address}: i/o timeout")),
-            },
+            ProbeKind::Tcp { address, tls } => {
+                match timeout(probe.timeout, tls::connect(address, tls.as_ref(), None)).await {
+                    Ok(Ok(_)) => outcome(Health::Passing, format!("TCP connect {address}: Success")),
+                    Ok(Err(error)) => outcome(Health::Critical, error),
+                    Err(_) => outcome(Health::Critical, format!("dial tcp {address}: i/o timeout")),
+                }
+            }
             ProbeKind::Http { .. } => http::probe(probe).await,
             ProbeKind::Udp { address } => udp::probe(address, probe.timeout).await,
             ProbeKind::Script { args } => command::script(args, probe.timeout, probe.output_max).await,
@@ -51,8 +54,8 @@ impl Prober for SocketProber {
                 let limits = (probe.timeout, probe.output_max);
                 docker::probe(container, shell, args, limits).await
             }
-            ProbeKind::Grpc { target } => h2::health(target, probe.timeout).await,
-            ProbeKind::H2Ping { address } => h2::ping(address, probe.timeout).await,
+            ProbeKind::Grpc { target, tls } => h2::health(target, tls.as_ref(), probe.timeout).await,
+            ProbeKind::H2Ping { address, tls } => h2::ping(address, tls.as_ref(), probe.timeout).await,
         }
     }
 }

@@ -29,11 +29,11 @@ impl Prober for ScriptedProber {
         sim_sleep(Duration::from_millis(2)).await;
         let target = match &probe.kind {
             ProbeKind::Http { url, .. } => url,
-            ProbeKind::Tcp { address } | ProbeKind::Udp { address } | ProbeKind::H2Ping { address } => {
-                address
-            }
+            ProbeKind::Tcp { address, .. }
+            | ProbeKind::Udp { address }
+            | ProbeKind::H2Ping { address, .. } => address,
             ProbeKind::Script { args } | ProbeKind::Docker { args, .. } => &args[0],
-            ProbeKind::Grpc { target } => target,
+            ProbeKind::Grpc { target, .. } => target,
             ProbeKind::OsService { name } => name,
         };
         let answers = self.0.lock().expect("a simulation runs on one thread");

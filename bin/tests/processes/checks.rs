@@ -1,4 +1,4 @@
-//! A service with a TCP check from a configuration file.
+//! Checks: of a service from a configuration file, and programs.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::thread;
@@ -68,4 +68,34 @@ fn a_tcp_check_from_a_file_follows_its_listener() {
         let found = dns::services(agent.dns(), name)?;
         if found.ports.is_empty() { Ok(()) } else { Err(format!("{found:?}")) }
     });
+}
+
+#[test]
+fn programs_are_run_where_the_operator_allows_it() {
+    let script = r#"{"Name":"disk","Args":["/bin/sh","-c","echo nearly full; exit 1"],"Interval":"1s"}"#;
+    let mut agent = Agent::new(&["-dev", "-enable-local-script-checks", "-config-dir", "conf"]);
+    agent.configure(
+        "local.json",
+        r#"{"check":{"name":"local","args":["/bin/sh","-c","echo fine"],"interval":"1s"}}"#,
+    );
+    agent.start();
+    let mut http = agent.http();
+    let refused = http.request("PUT", "/v1/agent/check/register", script).expect("an answer");
+    assert_eq!(refused.status, 500);
+    let text = String::from_utf8_lossy(&refused.body).into_owned();
+    assert!(text.starts_with("Scripts are disabled on this agent from remote calls"), "{text}");
+    let is = |agent: &Agent, id: &str, status: &str, output: &str| {
+        let mut http = agent.http();
+        wait_for(&format!("{id} is {status}"), || {
+            let check = &http.get("/v1/agent/checks")[id];
+            let as_wanted = check["Status"] == status && check["Output"] == output;
+            if as_wanted { Ok(()) } else { Err(check.to_string()) }
+        });
+    };
+    is(&agent, "local", "passing", "fine\n");
+
+    let mut agent = Agent::new(&["-dev", "-enable-script-checks"]);
+    agent.start();
+    agent.http().put("/v1/agent/check/register", script);
+    is(&agent, "disk", "warning", "nearly full\n");
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::definition::{CheckKind, INTERVAL_MIN, SCRIPT_TIMEOUT, TIMEOUT};
+use super::definition::{CheckKind, INTERVAL_MIN, SCRIPT_TIMEOUT, TIMEOUT, Tls};
 use super::local::{Local, Run};
 use super::{Probe, ProbeKind};
 use crate::Text;
@@ -39,32 +39,46 @@ pub(super) fn interval(kind: &CheckKind) -> Option<Duration> {
 
 /// What is to be found out about the world for a check.
 pub(super) fn probe(run: &Run) -> Option<Probe> {
-    let kind = match &run.definition.kind {
-        CheckKind::Http { url, method, headers, body, disable_redirects, tls_skip_verify, .. } => {
-            ProbeKind::Http {
-                url: url.clone(),
-                method: if method.is_empty() { "GET".into() } else { method.clone() },
-                headers: headers.clone(),
-                body: body.clone(),
-                follow_redirects: !disable_redirects,
-                tls_skip_verify: *tls_skip_verify,
-            }
-        }
-        CheckKind::Tcp { address, .. } => ProbeKind::Tcp { address: address.clone() },
+    let check = &run.definition.kind;
+    let kind = probe_kind(check, None)?;
+    let limit = if check.is_script() { SCRIPT_TIMEOUT } else { TIMEOUT };
+    let timeout = check.schedule()?.timeout.unwrap_or(limit);
+    Some(Probe { kind, timeout, output_max: run.definition.output_max_size as usize })
+}
+
+fn probe_kind(check: &CheckKind, tls: Option<&Tls>) -> Option<ProbeKind> {
+    let tls = tls.cloned();
+    Some(match check {
+        CheckKind::Http {
+            url,
+            method,
+            headers,
+            body,
+            disable_redirects,
+            tls_skip_verify,
+            tls_server_name,
+            schedule: _,
+        } => ProbeKind::Http {
+            url: url.clone(),
+            method: if method.is_empty() { "GET".into() } else { method.clone() },
+            headers: headers.clone(),
+            body: body.clone(),
+            follow_redirects: !disable_redirects,
+            tls: Tls { skip_verify: *tls_skip_verify, server_name: tls_server_name.clone() },
+        },
+        CheckKind::Tcp { address, .. } => ProbeKind::Tcp { address: address.clone(), tls },
         CheckKind::Udp { address, .. } => ProbeKind::Udp { address: address.clone() },
         CheckKind::Script { args, .. } => ProbeKind::Script { args: args.clone() },
         CheckKind::Docker { container, shell, args, .. } => {
             let (container, shell, args) = (container.clone(), shell.clone(), args.clone());
             ProbeKind::Docker { container, shell, args }
         }
-        CheckKind::Grpc { target, .. } => ProbeKind::Grpc { target: target.clone() },
-        CheckKind::H2Ping { address, .. } => ProbeKind::H2Ping { address: address.clone() },
+        CheckKind::Grpc { target, .. } => ProbeKind::Grpc { target: target.clone(), tls },
+        CheckKind::H2Ping { address, .. } => ProbeKind::H2Ping { address: address.clone(), tls },
         CheckKind::OsService { name, .. } => ProbeKind::OsService { name: name.clone() },
+        CheckKind::OverTls { kind, tls } => return probe_kind(kind, Some(tls)),
         CheckKind::Ttl { .. } | CheckKind::Alias { .. } | CheckKind::Maintenance => return None,
-    };
-    let limit = if run.definition.kind.is_script() { SCRIPT_TIMEOUT } else { TIMEOUT };
-    let timeout = run.definition.kind.schedule()?.timeout.unwrap_or(limit);
-    Some(Probe { kind, timeout, output_max: run.definition.output_max_size as usize })
+    })
 }
 
 /// What a TTL check says when its client has been silent.

@@ -14,6 +14,8 @@ use thiserror::Error;
 use super::CallError;
 pub use super::decode::DecodeError;
 use super::decode::{Object, Source};
+use super::kinds::FurtherKinds;
+pub use super::kinds::{CheckKind, Schedule, Tls};
 use super::proxy;
 use crate::store::model::{Health, Service, ServiceAddress, ServiceKind, Weights};
 use crate::{Text, duration};
@@ -75,148 +77,6 @@ pub struct CheckDefinition {
     pub token: Text,
 }
 
-/// How a check is run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum CheckKind {
-    /// Clients report; silence for this long is critical.
-    Ttl {
-        /// The time to live.
-        ttl: Duration,
-    },
-    /// An HTTP request.
-    Http {
-        /// URL.
-        url: Text,
-        /// Method; empty is `GET`.
-        method: Text,
-        /// Headers.
-        headers: BTreeMap<Text, Vec<Text>>,
-        /// Body.
-        body: Text,
-        /// Whether redirects are results, not followed.
-        disable_redirects: bool,
-        /// Whether certificates are not verified.
-        tls_skip_verify: bool,
-        /// Name expected in the certificate.
-        tls_server_name: Text,
-        /// How often.
-        schedule: Schedule,
-    },
-    /// A TCP connection.
-    Tcp {
-        /// `host:port`
-        address: Text,
-        /// How often.
-        schedule: Schedule,
-    },
-    /// The state of another service on the same agent, or of the node.
-    Alias {
-        /// Node; empty for this one.
-        node: Text,
-        /// Service id; empty for the node's own checks.
-        service: Text,
-    },
-    /// Maintenance mode: critical until it is removed. Not from definitions.
-    Maintenance,
-    /// A datagram that must not be refused.
-    Udp {
-        /// `host:port`
-        address: Text,
-        /// How often.
-        schedule: Schedule,
-    },
-    /// A program: its exit status is the state.
-    Script {
-        /// The program and its arguments; never empty.
-        args: Vec<Text>,
-        /// How often.
-        schedule: Schedule,
-    },
-    /// A program inside a Docker container.
-    Docker {
-        /// The container.
-        container: Text,
-        /// What runs the arguments; empty: they are run as they are.
-        shell: Text,
-        /// The program and its arguments; never empty.
-        args: Vec<Text>,
-        /// How often.
-        schedule: Schedule,
-    },
-    /// gRPC's health protocol.
-    Grpc {
-        /// `host:port`, with `/service` behind it if it is about one service.
-        target: Text,
-        /// How often.
-        schedule: Schedule,
-    },
-    /// A ping of HTTP/2.
-    H2Ping {
-        /// `host:port`
-        address: Text,
-        /// How often.
-        schedule: Schedule,
-    },
-    /// A service of the operating system.
-    OsService {
-        /// Its name.
-        name: Text,
-        /// How often.
-        schedule: Schedule,
-    },
-}
-
-/// How often a check is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Schedule {
-    /// Time between two runs, as asked for.
-    pub interval: Duration,
-    /// Limit of one run.
-    pub timeout: Option<Duration>,
-}
-
-impl CheckKind {
-    /// `Type` of the HTTP API.
-    #[must_use]
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            CheckKind::Ttl { .. } => "ttl",
-            CheckKind::Http { .. } => "http",
-            CheckKind::Tcp { .. } => "tcp",
-            CheckKind::Alias { .. } => "alias",
-            CheckKind::Maintenance => "maintenance",
-            CheckKind::Udp { .. } => "udp",
-            CheckKind::Script { .. } => "script",
-            CheckKind::Docker { .. } => "docker",
-            CheckKind::Grpc { .. } => "grpc",
-            CheckKind::H2Ping { .. } => "h2ping",
-            CheckKind::OsService { .. } => "os_service",
-        }
-    }
-
-    /// Whether it runs programs, which has to be allowed.
-    #[must_use]
-    pub fn is_script(&self) -> bool {
-        matches!(self, CheckKind::Script { .. } | CheckKind::Docker { .. })
-    }
-
-    /// How often it is run, if it is run at intervals.
-    #[must_use]
-    pub fn schedule(&self) -> Option<Schedule> {
-        match self {
-            CheckKind::Http { schedule, .. }
-            | CheckKind::Tcp { schedule, .. }
-            | CheckKind::Udp { schedule, .. }
-            | CheckKind::Script { schedule, .. }
-            | CheckKind::Docker { schedule, .. }
-            | CheckKind::Grpc { schedule, .. }
-            | CheckKind::H2Ping { schedule, .. }
-            | CheckKind::OsService { schedule, .. } => Some(*schedule),
-            CheckKind::Ttl { .. } | CheckKind::Alias { .. } | CheckKind::Maintenance => None,
-        }
-    }
-}
-
 /// Why a definition is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DefinitionError {
@@ -247,9 +107,6 @@ pub enum DefinitionError {
     /// An unknown initial state.
     #[error("{0}")]
     Status(&'static str),
-    /// A kind of check that this version does not run.
-    #[error("Invalid check: {0} checks are not supported by this version")]
-    Unsupported(&'static str),
     /// Mesh parts that make no sense.
     #[error("1 error occurred:\n\t* {0}\n\n")]
     Mesh(String),
@@ -273,7 +130,6 @@ impl DefinitionError {
             | DefinitionError::Check(_)
             | DefinitionError::CheckName
             | DefinitionError::Status(_)
-            | DefinitionError::Unsupported(_)
             | DefinitionError::Mesh(_)) => CallError::new(400, error.to_string()),
         }
     }
@@ -575,6 +431,7 @@ impl CheckDefinition {
         let disable_redirects = object.flag("disable_redirects")?;
         let tls_skip_verify = object.flag("tls_skip_verify")?;
         let tls_server_name = object.text("tls_server_name")?;
+        let tls = Tls { skip_verify: tls_skip_verify, server_name: tls_server_name.clone() };
         let tcp = object.text("tcp")?;
         let alias_node = object.text("alias_node")?;
         let alias_service = object.text("alias_service")?;
@@ -625,8 +482,8 @@ impl CheckDefinition {
             return refuse("TTL must be > 0 for TTL checks");
         }
         let schedule = Schedule { interval, timeout: (!timeout.is_zero()).then_some(timeout) };
-        let tcp_use_tls = further.tcp_use_tls;
-        check.kind = match further.kind(schedule)? {
+        let tcp_over_tls = further.tcp_over_tls.then(|| tls.clone());
+        check.kind = match further.kind(schedule, tls)? {
             Some(kind) => kind,
             None if !url.is_empty() => CheckKind::Http {
                 url,
@@ -638,10 +495,7 @@ impl CheckDefinition {
                 tls_server_name,
                 schedule,
             },
-            None if !tcp.is_empty() && tcp_use_tls => {
-                return Err(DefinitionError::Unsupported("TCP over TLS"));
-            }
-            None if !tcp.is_empty() => CheckKind::Tcp { address: tcp, schedule },
+            None if !tcp.is_empty() => CheckKind::Tcp { address: tcp, schedule }.over(tcp_over_tls),
             None => CheckKind::Ttl { ttl },
         };
         Ok(check)
@@ -667,78 +521,6 @@ impl CheckDefinition {
 fn threshold(object: &mut Object, key: &'static str) -> Result<u32, DefinitionError> {
     let given = object.integer(key)?.unwrap_or(0);
     u32::try_from(given).map_err(|_| DefinitionError::Check(format!("{key} must not be negative")))
-}
-
-/// What a definition says about the kinds of checks besides HTTP, TCP, TTL and alias.
-struct FurtherKinds {
-    args: Vec<Text>,
-    container: Text,
-    shell: Text,
-    grpc: Text,
-    udp: Text,
-    h2ping: Text,
-    os_service: Text,
-    grpc_use_tls: bool,
-    h2ping_use_tls: Option<bool>,
-    tcp_use_tls: bool,
-}
-
-impl FurtherKinds {
-    fn read(object: &mut Object) -> Result<FurtherKinds, DefinitionError> {
-        let args = object.texts("args")?;
-        let script_args = object.texts("script_args")?;
-        Ok(FurtherKinds {
-            args: if args.is_empty() { script_args } else { args },
-            container: object.text("docker_container_id")?,
-            shell: object.text("shell")?,
-            grpc: object.text("grpc")?,
-            udp: object.text("udp")?,
-            h2ping: object.text("h2ping")?,
-            os_service: object.text("os_service")?,
-            grpc_use_tls: object.flag("grpc_use_tls")?,
-            h2ping_use_tls: if object.has("h2ping_use_tls") {
-                Some(object.flag("h2ping_use_tls")?)
-            } else {
-                None
-            },
-            tcp_use_tls: object.flag("tcp_use_tls")?,
-        })
-    }
-
-    fn is_any(&self) -> bool {
-        let texts = [&self.container, &self.grpc, &self.udp, &self.h2ping, &self.os_service];
-        !self.args.is_empty() || texts.iter().any(|text| !text.is_empty())
-    }
-
-    fn kind(self, schedule: Schedule) -> Result<Option<CheckKind>, DefinitionError> {
-        let FurtherKinds { args, container, shell, grpc, udp, h2ping, os_service, .. } = self;
-        let kind = if !container.is_empty() {
-            if args.is_empty() {
-                return Err(DefinitionError::Check("Args of a Docker check must not be empty".into()));
-            }
-            CheckKind::Docker { container, shell, args, schedule }
-        } else if !args.is_empty() {
-            CheckKind::Script { args, schedule }
-        } else if !grpc.is_empty() {
-            if self.grpc_use_tls {
-                return Err(DefinitionError::Unsupported("gRPC over TLS"));
-            }
-            CheckKind::Grpc { target: grpc, schedule }
-        } else if !udp.is_empty() {
-            CheckKind::Udp { address: udp, schedule }
-        } else if !h2ping.is_empty() {
-            // Over TLS unless it is said otherwise, as in Consul.
-            if self.h2ping_use_tls.unwrap_or(true) {
-                return Err(DefinitionError::Unsupported("H2PING over TLS"));
-            }
-            CheckKind::H2Ping { address: h2ping, schedule }
-        } else if !os_service.is_empty() {
-            CheckKind::OsService { name: os_service, schedule }
-        } else {
-            return Ok(None);
-        };
-        Ok(Some(kind))
-    }
 }
 
 #[cfg(test)]

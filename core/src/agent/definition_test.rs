@@ -66,11 +66,6 @@ fn refused_services_are_answered_with_the_known_texts() {
             "Invalid check: Interval and TTL cannot both be specified",
         ),
         (
-            json!({"Name": "x", "Check": {"GRPC": "127.0.0.1:1", "GRPCUseTLS": true, "Interval": "10s"}}),
-            400,
-            "Invalid check: gRPC over TLS checks are not supported by this version",
-        ),
-        (
             json!({"Name": "x", "Check": {"TTL": "10s", "Status": "fine"}}),
             400,
             "Status for checks must 'passing', 'warning', 'critical'",

@@ -11,7 +11,7 @@ use crate::store::model::{Check, Health, Service};
 use crate::time::Mono;
 
 /// Services and checks with all that is known about them besides what clients see.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Local {
     view: AgentView,
     origins: BTreeMap<Text, Origin>,

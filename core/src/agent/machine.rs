@@ -120,7 +120,7 @@ pub enum BadStart {
 }
 
 /// Consequences of a call, settled at its end. Empty between calls, but for those of [`Agent::new`].
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Pending {
     /// Changes to persist.
     unsaved: Vec<Change>,

@@ -367,7 +367,7 @@ fn a_check_runs_within_its_interval_and_then_at_intervals() {
     assert_eq!(world.check("service:t"), (Health::Critical, ""));
     let mut runs = 0;
     world.run_for(95 * SECOND, |probe| {
-        assert_eq!(probe.kind, ProbeKind::Tcp { address: "127.0.0.1:9999".into() });
+        assert_eq!(probe.kind, ProbeKind::Tcp { address: "127.0.0.1:9999".into(), tls: None });
         assert_eq!((probe.timeout, probe.output_max), (10 * SECOND, 4096));
         runs += 1;
         Health::Passing

@@ -3,6 +3,7 @@
 mod checks;
 pub(crate) mod decode;
 pub mod definition;
+mod kinds;
 mod local;
 mod machine;
 pub(crate) mod persist;
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use definition::{CheckDefinition, CheckKind, ServiceDefinition};
+pub use kinds::Tls;
 pub use machine::{Agent, BadStart, Config, Scripts};
 
 use crate::Text;
@@ -207,13 +209,15 @@ pub enum ProbeKind {
         body: Text,
         /// Whether redirects are followed.
         follow_redirects: bool,
-        /// Whether certificates are not verified.
-        tls_skip_verify: bool,
+        /// How `https` is spoken.
+        tls: Tls,
     },
     /// A TCP connection.
     Tcp {
         /// `host:port`
         address: Text,
+        /// With a handshake of TLS.
+        tls: Option<Tls>,
     },
     /// A datagram.
     Udp {
@@ -238,11 +242,15 @@ pub enum ProbeKind {
     Grpc {
         /// `host:port`, with `/service` behind it if it is about one service.
         target: Text,
+        /// Over TLS.
+        tls: Option<Tls>,
     },
     /// A ping of HTTP/2.
     H2Ping {
         /// `host:port`
         address: Text,
+        /// Over TLS.
+        tls: Option<Tls>,
     },
     /// A service of the operating system.
     OsService {

@@ -44,7 +44,7 @@ pub(super) enum Item {
 }
 
 /// What is known about the catalog.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Sync {
     /// Items that the catalog may not have as the agent does.
     dirty: BTreeSet<Item>,

@@ -361,6 +361,9 @@ pub(super) fn about_self(context: &Context<'_>) -> Handled {
     stats(&mut json, context.published);
     json.key("Meta");
     json.map(&about.node_meta);
+    // Proxies are not configured from here, whatever their version.
+    json.key("xDS");
+    json.raw(br#"{"SupportedProxies":{"envoy":[]}}"#);
     json.close(b'}');
     Ok(context.json(200, json.into_bytes()).into())
 }

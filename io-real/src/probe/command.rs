@@ -38,7 +38,11 @@ pub(super) async fn script(args: &[Text], limit: Duration, output_max: usize) ->
 
 /// Asks systemd for the state of a unit.
 pub(super) async fn os_service(name: &str, limit: Duration) -> ProbeOutcome {
-    let args = ["systemctl", "is-active", "--", name].map(Text::new);
+    unit_state("systemctl", name, limit).await
+}
+
+async fn unit_state(systemctl: &str, name: &str, limit: Duration) -> ProbeOutcome {
+    let args = [systemctl, "is-active", "--", name].map(Text::new);
     let (status, output) = match timeout(limit, run(&args, OUTPUT_MAX)).await {
         Ok(Ok(done)) => done,
         Ok(Err(error)) => {
@@ -185,6 +189,28 @@ mod tests {
         while !state().is_empty() && !state().contains(") Z") {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_unit_is_what_systemd_says() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("a directory");
+        let fake = dir.path().join("systemctl");
+        let text = "#!/bin/sh\n[ \"$1 $2\" = 'is-active --' ] || exit 9\necho \"$3\"\n[ \"$3\" = active ]\n";
+        std::fs::write(&fake, text).expect("written");
+        std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).expect("ours");
+        let fake = fake.to_str().expect("text").to_owned();
+        for (name, status, output) in [
+            ("active", Health::Passing, "Service \"active\" is healthy"),
+            ("activating", Health::Warning, "Service \"activating\" is activating"),
+            ("failed", Health::Critical, "Service \"failed\" is unhealthy: failed"),
+        ] {
+            let outcome = unit_state(&fake, name, LONG).await;
+            assert_eq!((outcome.status, outcome.output.as_str()), (status, output));
+        }
+        let outcome = unit_state("/does/not/exist", "x", LONG).await;
+        assert_eq!(outcome.status, Health::Critical);
+        assert_eq!(outcome.output, "Cannot ask systemd about \"x\": no such file or directory");
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! The Docker check: a program inside a container, run by Docker's daemon (Docker Engine API, «Exec»).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::command::Output;
 use super::{dial, outcome};
 
-/// Where Docker's daemon listens.
+/// Where Docker's daemon listens, if `DOCKER_HOST` does not say.
 const SOCKET: &str = "/var/run/docker.sock";
 /// Bytes before each piece of output: which of the two streams it is of, and how long it is.
 const FRAME_HEAD: usize = 8;
@@ -33,7 +33,18 @@ pub(super) async fn probe(
     args: &[Text],
     (limit, output_max): (Duration, usize),
 ) -> ProbeOutcome {
-    match timeout(limit, run(Path::new(SOCKET), container, shell, args, output_max)).await {
+    let socket = match std::env::var("DOCKER_HOST") {
+        Ok(host) if !host.is_empty() => match host.strip_prefix("unix://") {
+            Some(path) => PathBuf::from(path),
+            None => {
+                let text =
+                    format!("Unable to run the check in Docker: DOCKER_HOST={host} is no unix:// path");
+                return outcome(Health::Critical, text);
+            }
+        },
+        _ => PathBuf::from(SOCKET),
+    };
+    match timeout(limit, run(&socket, container, shell, args, output_max)).await {
         Ok(Ok((code, output))) => {
             let health = match code {
                 0 => Health::Passing,

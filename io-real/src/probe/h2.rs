@@ -6,12 +6,12 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::client::{self, Connection, SendRequest};
 use hyper::Request;
 use hyper::header::{CONTENT_TYPE, HeaderMap, TE};
-use proconsul_core::agent::ProbeOutcome;
+use proconsul_core::agent::{ProbeOutcome, Tls};
 use proconsul_core::store::model::Health;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{dial, outcome};
+use super::outcome;
+use super::tls::{self, Stream};
 
 /// `SERVING` of the protocol's `ServingStatus`.
 const SERVING: u64 = 1;
@@ -21,9 +21,9 @@ const STATES: [&str; 4] = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN
 const ANSWER_MAX: usize = 64 << 10;
 
 /// Sends a ping and waits for its answer.
-pub(super) async fn ping(address: &str, limit: Duration) -> ProbeOutcome {
+pub(super) async fn ping(address: &str, tls: Option<&Tls>, limit: Duration) -> ProbeOutcome {
     let ping = async {
-        let (_sender, mut connection) = connect(address).await?;
+        let (_sender, mut connection) = connect(address, tls).await?;
         let mut ping = connection.ping_pong().expect("nobody took it before");
         tokio::select! {
             pong = ping.ping(h2::Ping::opaque()) => pong.map(drop).map_err(|error| error.to_string()),
@@ -38,9 +38,9 @@ pub(super) async fn ping(address: &str, limit: Duration) -> ProbeOutcome {
 }
 
 /// Asks for the health of a service, or of all.
-pub(super) async fn health(target: &str, limit: Duration) -> ProbeOutcome {
+pub(super) async fn health(target: &str, tls: Option<&Tls>, limit: Duration) -> ProbeOutcome {
     let (address, service) = target.split_once('/').unwrap_or((target, ""));
-    match timeout(limit, serving(address, service)).await {
+    match timeout(limit, serving(address, service, tls)).await {
         Ok(Ok(())) => outcome(Health::Passing, format!("gRPC check {target}: success")),
         Ok(Err(error)) => outcome(Health::Critical, format!("gRPC check {target}: {error}")),
         Err(_) => outcome(
@@ -52,10 +52,10 @@ pub(super) async fn health(target: &str, limit: Duration) -> ProbeOutcome {
     }
 }
 
-type Client = (SendRequest<Bytes>, Connection<TcpStream, Bytes>);
+type Client = (SendRequest<Bytes>, Connection<Box<dyn Stream>, Bytes>);
 
-async fn connect(address: &str) -> Result<Client, String> {
-    let stream = dial::dial(address).await?;
+async fn connect(address: &str, tls: Option<&Tls>) -> Result<Client, String> {
+    let stream = tls::connect(address, tls, Some(tls::H2)).await?;
     client::handshake(stream).await.map_err(|error| error.to_string())
 }
 
@@ -63,18 +63,26 @@ fn ended(end: Result<(), h2::Error>) -> String {
     end.err().map_or_else(|| "EOF".to_owned(), |error| error.to_string())
 }
 
-async fn serving(address: &str, service: &str) -> Result<(), String> {
+async fn serving(address: &str, service: &str, tls: Option<&Tls>) -> Result<(), String> {
     let unavailable = |error: String| format!("rpc error: code = Unavailable desc = {error}");
-    let (sender, connection) = connect(address).await.map_err(unavailable)?;
+    let (sender, connection) = connect(address, tls).await.map_err(unavailable)?;
     tokio::select! {
-        result = ask(sender, address, service) => result,
+        result = ask(sender, address, service, tls) => result,
         end = connection => Err(unavailable(ended(end))),
     }
 }
 
-async fn ask(sender: SendRequest<Bytes>, address: &str, service: &str) -> Result<(), String> {
+async fn ask(
+    sender: SendRequest<Bytes>,
+    address: &str,
+    service: &str,
+    tls: Option<&Tls>,
+) -> Result<(), String> {
     let broken = |error: h2::Error| format!("rpc error: code = Unavailable desc = {error}");
-    let request = Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let authority =
+        tls.map(|tls| tls.server_name.as_str()).filter(|name| !name.is_empty()).unwrap_or(address);
+    let request = Request::post(format!("{scheme}://{authority}/grpc.health.v1.Health/Check"))
         .header(CONTENT_TYPE, "application/grpc")
         .header(TE, "trailers")
         .body(())
@@ -214,35 +222,36 @@ mod tests {
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.expect("accepted");
-                tokio::spawn(async move {
-                    let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
-                    while let Some(Ok((request, mut respond))) = connection.accept().await {
-                        tokio::spawn(async move {
-                            let mut body = request.into_body();
-                            let asked = body.data().await.expect("a question").expect("whole");
-                            let mut trailers = HeaderMap::new();
-                            let state = match &asked[5..] {
-                                b"" | b"\x0a\x04good" => 1,
-                                b"\x0a\x03bad" => 2,
-                                _ => 0,
-                            };
-                            let mut stream =
-                                respond.send_response(Response::new(()), false).expect("it waits");
-                            if state == 0 {
-                                trailers.insert("grpc-status", "5".parse().expect("a number"));
-                                trailers.insert("grpc-message", "unknown service".parse().expect("text"));
-                            } else {
-                                let answer = Bytes::from(vec![0, 0, 0, 0, 2, 8, state]);
-                                stream.send_data(answer, false).expect("it waits");
-                                trailers.insert("grpc-status", "0".parse().expect("a number"));
-                            }
-                            stream.send_trailers(trailers).expect("it waits");
-                        });
-                    }
-                });
+                tokio::spawn(serve(stream));
             }
         });
         address
+    }
+
+    async fn serve(stream: impl Stream) {
+        let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            tokio::spawn(async move {
+                let mut body = request.into_body();
+                let asked = body.data().await.expect("a question").expect("whole");
+                let mut trailers = HeaderMap::new();
+                let state = match &asked[5..] {
+                    b"" | b"\x0a\x04good" => 1,
+                    b"\x0a\x03bad" => 2,
+                    _ => 0,
+                };
+                let mut stream = respond.send_response(Response::new(()), false).expect("it waits");
+                if state == 0 {
+                    trailers.insert("grpc-status", "5".parse().expect("a number"));
+                    trailers.insert("grpc-message", "unknown service".parse().expect("text"));
+                } else {
+                    let answer = Bytes::from(vec![0, 0, 0, 0, 2, 8, state]);
+                    stream.send_data(answer, false).expect("it waits");
+                    trailers.insert("grpc-status", "0".parse().expect("a number"));
+                }
+                stream.send_trailers(trailers).expect("it waits");
+            });
+        }
     }
 
     async fn closed() -> SocketAddr {
@@ -258,21 +267,32 @@ mod tests {
             ("/bad", Health::Critical, "gRPC bad serving status: NOT_SERVING"),
             ("/none", Health::Critical, "rpc error: code = NotFound desc = unknown service"),
         ] {
-            let outcome = health(&format!("{address}{service}"), LONG).await;
+            let outcome = health(&format!("{address}{service}"), None, LONG).await;
             assert_eq!(outcome.status, status, "{}", outcome.output);
             assert!(outcome.output.ends_with(end), "{}", outcome.output);
         }
-        let outcome = health(&closed().await.to_string(), LONG).await;
+        let outcome = health(&closed().await.to_string(), None, LONG).await;
         assert!(outcome.output.contains("code = Unavailable desc = dial tcp"), "{}", outcome.output);
     }
 
     #[tokio::test]
     async fn a_ping_is_answered_by_whoever_speaks_http2() {
-        let outcome = ping(&server().await.to_string(), LONG).await;
+        let outcome = ping(&server().await.to_string(), None, LONG).await;
         assert_eq!((outcome.status, outcome.output.as_str()), (Health::Passing, "HTTP2 ping was successful"));
-        let outcome = ping(&closed().await.to_string(), LONG).await;
+        let outcome = ping(&closed().await.to_string(), None, LONG).await;
         assert_eq!(outcome.status, Health::Critical);
         assert!(outcome.output.contains("connection refused"), "{}", outcome.output);
+    }
+
+    #[tokio::test]
+    async fn both_are_spoken_over_tls() {
+        let address = tls::tests::serving(tls::H2, serve).await.to_string();
+        let trusting = Tls { skip_verify: true, server_name: Default::default() };
+        assert_eq!(health(&format!("{address}/good"), Some(&trusting), LONG).await.status, Health::Passing);
+        assert_eq!(ping(&address, Some(&trusting), LONG).await.status, Health::Passing);
+        let outcome = ping(&address, Some(&Tls::default()), LONG).await;
+        assert_eq!(outcome.status, Health::Critical);
+        assert!(outcome.output.ends_with("certificate signed by unknown authority"), "{}", outcome.output);
     }
 
     #[test]

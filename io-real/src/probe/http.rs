@@ -12,11 +12,11 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use proconsul_core::agent::{Probe, ProbeKind, ProbeOutcome};
+use proconsul_core::agent::{Probe, ProbeKind, ProbeOutcome, Tls};
 use proconsul_core::store::model::Health;
 use tokio::time::{Instant, timeout_at};
 
-use super::{dial, outcome};
+use super::{dial, outcome, tls};
 
 /// Redirects that are followed.
 const REDIRECTS_MAX: usize = 10;
@@ -58,7 +58,7 @@ pub(super) async fn probe(probe: &Probe) -> ProbeOutcome {
 
 /// Sends the request, and those that redirects ask for. Fails with words.
 async fn exchange(probe: &Probe) -> Result<Response<Incoming>, String> {
-    let ProbeKind::Http { url, method, headers, body, follow_redirects, .. } = &probe.kind else {
+    let ProbeKind::Http { url, method, headers, body, follow_redirects, tls } = &probe.kind else {
         unreachable!("the caller has looked")
     };
     let mut method = Method::from_bytes(method.as_bytes())
@@ -68,7 +68,7 @@ async fn exchange(probe: &Probe) -> Result<Response<Incoming>, String> {
     let custom =
         header_map(headers.iter().map(|(name, values)| (name.as_str(), values.iter().map(|v| v.as_str()))))?;
     for _ in 0..=REDIRECTS_MAX {
-        let response = send(&method, &uri, &custom, body.clone()).await?;
+        let response = send(&method, &uri, &custom, body.clone(), tls).await?;
         let status = response.status().as_u16();
         if !follow_redirects || !matches!(status, 301 | 302 | 303 | 307 | 308) {
             return Ok(response);
@@ -91,12 +91,13 @@ async fn send(
     uri: &Uri,
     custom: &HeaderMap,
     body: Bytes,
+    tls: &Tls,
 ) -> Result<Response<Incoming>, String> {
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => return Err("TLS checks are not supported by this version".into()),
+    let (tls, port) = match uri.scheme_str() {
+        Some("http") => (None, 80),
+        Some("https") => (Some(tls), 443),
         other => return Err(format!("unsupported protocol scheme {:?}", other.unwrap_or_default())),
-    }
+    };
     let authority = uri.authority().ok_or("http: no Host in request URL")?;
     let (userinfo, host) = match authority.as_str().rsplit_once('@') {
         Some((userinfo, host)) => (Some(userinfo), host),
@@ -104,9 +105,9 @@ async fn send(
     };
     let address = match authority.port_u16() {
         Some(_) => host.to_owned(),
-        None => format!("{}:80", host.trim_end_matches(':')),
+        None => format!("{}:{port}", host.trim_end_matches(':')),
     };
-    let stream = dial::dial(&address).await?;
+    let stream = tls::connect(&address, tls, None).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| words(&error))?;
 

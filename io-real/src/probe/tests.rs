@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use proconsul_core::agent::Tls;
+
 use super::*;
 
 /// A peer that reads a request and answers by its path.
@@ -57,7 +59,7 @@ fn get(address: SocketAddr, path: &str) -> Probe {
         headers: BTreeMap::new(),
         body: "".into(),
         follow_redirects: true,
-        tls_skip_verify: false,
+        tls: Tls::default(),
     };
     Probe { kind, timeout: Duration::from_secs(20), output_max: 4096 }
 }
@@ -158,13 +160,13 @@ async fn unreachable_targets_are_critical_and_named() {
     assert_eq!((status, output), (Health::Critical, format!("Get \"http://{address}/x\": {refused}")));
     let mut https = get(address, "/");
     let ProbeKind::Http { url, .. } = &mut https.kind else { unreachable!() };
-    *url = "https://user:secret@localhost/".into();
+    *url = format!("https://user:secret@{address}/").into();
     let (_, output) = run(https).await;
-    assert_eq!(output, "Get \"https://user:***@localhost/\": TLS checks are not supported by this version");
+    assert_eq!(output, format!("Get \"https://user:***@{address}/\": {refused}"));
 
     let tcp = |address: String| {
         run(Probe {
-            kind: ProbeKind::Tcp { address: address.into() },
+            kind: ProbeKind::Tcp { address: address.into(), tls: None },
             timeout: Duration::from_secs(5),
             output_max: 4096,
         })
@@ -188,4 +190,34 @@ async fn a_dropped_probe_closes_its_connection() {
     assert!(stream.read(&mut buffer).await.unwrap() > 0);
     task.abort();
     while stream.read(&mut buffer).await.unwrap_or(0) > 0 {}
+}
+
+#[tokio::test]
+async fn https_and_tcp_are_checked_over_tls() {
+    let address = tls::tests::serving(b"http/1.1", |mut stream| async move {
+        let mut request = vec![0; 16384];
+        if stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        }
+    })
+    .await;
+    let https = |tls| {
+        let mut probe = get(address, "/");
+        let ProbeKind::Http { url, tls: of_probe, .. } = &mut probe.kind else { unreachable!() };
+        (*url, *of_probe) = (format!("https://{address}/").into(), tls);
+        run(probe)
+    };
+    let tcp = |tls| {
+        let kind = ProbeKind::Tcp { address: address.to_string().into(), tls: Some(tls) };
+        run(Probe { kind, timeout: Duration::from_secs(20), output_max: 4096 })
+    };
+    let trusting = || Tls { skip_verify: true, server_name: "self.test".into() };
+    let ok = format!("HTTP GET https://{address}/: 200 OK Output: ok");
+    assert_eq!(https(trusting()).await, (Health::Passing, ok));
+    assert_eq!(tcp(trusting()).await, (Health::Passing, format!("TCP connect {address}: Success")));
+    let unknown = "x509: certificate signed by unknown authority";
+    for (status, output) in [https(Tls::default()).await, tcp(Tls::default()).await] {
+        assert_eq!(status, Health::Critical);
+        assert!(output.ends_with(unknown), "{output}");
+    }
 }

@@ -1,6 +1,7 @@
 //! Every kind of check: what its definition becomes, and what its results make of it.
 
 use super::*;
+use crate::agent::Tls;
 use crate::agent::definition::check_from_config;
 
 #[test]
@@ -14,11 +15,11 @@ fn every_kind_becomes_its_probe() {
             "docker",
             ProbeKind::Docker { container: "c".into(), shell: "/bin/sh".into(), args: vec!["a".into()] },
         ),
-        (json!({"GRPC": "h:1/s"}), "grpc", ProbeKind::Grpc { target: "h:1/s".into() }),
+        (json!({"GRPC": "h:1/s"}), "grpc", ProbeKind::Grpc { target: "h:1/s".into(), tls: None }),
         (
             json!({"H2PING": "h:1", "H2PingUseTLS": false}),
             "h2ping",
-            ProbeKind::H2Ping { address: "h:1".into() },
+            ProbeKind::H2Ping { address: "h:1".into(), tls: None },
         ),
         (json!({"OSService": "sshd"}), "os_service", ProbeKind::OsService { name: "sshd".into() }),
     ] {
@@ -39,18 +40,39 @@ fn every_kind_becomes_its_probe() {
 }
 
 #[test]
-fn what_needs_tls_is_refused_clearly() {
-    for (field, what) in [
-        (json!({"GRPC": "h:1", "GRPCUseTLS": true}), "gRPC over TLS"),
-        (json!({"H2PING": "h:1"}), "H2PING over TLS"),
-        (json!({"TCP": "h:1", "TCPUseTLS": true}), "TCP over TLS"),
+fn what_is_asked_of_tls_reaches_the_probe() {
+    let mut world = World::joined(config());
+    let tls = |skip_verify, name: &str| Tls { skip_verify, server_name: name.into() };
+    let (target, address) = (Text::new("h:1"), Text::new("h:1"));
+    for (field, kind, probe) in [
+        (
+            json!({"GRPC": "h:1", "GRPCUseTLS": true, "TLSSkipVerify": true}),
+            "grpc",
+            ProbeKind::Grpc { target, tls: Some(tls(true, "")) },
+        ),
+        (
+            json!({"H2PING": "h:1", "TLSServerName": "n"}),
+            "h2ping",
+            ProbeKind::H2Ping { address: address.clone(), tls: Some(tls(false, "n")) },
+        ),
+        (
+            json!({"TCP": "h:1", "TCPUseTLS": true, "TLSServerName": "n", "TLSSkipVerify": true}),
+            "tcp",
+            ProbeKind::Tcp { address, tls: Some(tls(true, "n")) },
+        ),
     ] {
         let mut body = field;
         body["Name"] = "x".into();
         body["Interval"] = "10s".into();
-        let error = check_from_request(body.to_string().as_bytes()).unwrap_err();
-        assert_eq!(error.status, 400);
-        assert_eq!(error.text, format!("Invalid check: {what} checks are not supported by this version"));
+        world.register_check(&body).unwrap();
+        assert_eq!(world.agent.view().checks["x"].kind, kind);
+        let mut seen = Vec::new();
+        world.run_for(10 * SECOND, |probe| {
+            seen.push(probe.kind.clone());
+            Health::Passing
+        });
+        assert!(seen.contains(&probe), "{seen:?}");
+        world.call(Call::DeregisterCheck { id: "x".into() }).unwrap();
     }
 }
 

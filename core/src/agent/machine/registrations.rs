@@ -125,6 +125,7 @@ impl Agent {
             | CheckKind::Grpc { .. }
             | CheckKind::H2Ping { .. }
             | CheckKind::OsService { .. }
+            | CheckKind::OverTls { .. }
             | CheckKind::Maintenance => Ok(()),
         }
     }
@@ -242,30 +243,25 @@ impl Agent {
         services: Vec<ServiceDefinition>,
         checks: Vec<CheckDefinition>,
     ) -> Result<(), CallError> {
-        let mut ids = BTreeSet::new();
-        let mut checks_in_all = checks.len();
-        for definition in &services {
-            let sidecar = definition.sidecar.as_deref();
-            for part in std::iter::once(definition).chain(sidecar) {
-                ids.insert(part.service.id.clone());
-                checks_in_all += part.checks.len().max(1) + 1;
-                part.checks.iter().try_for_each(|check| self.is_acceptable(check, true))?;
-            }
+        // A definition may be refused for what the others before it have left, so they are tried one after another, and
+        // all of that is taken back. These are all the parts that registrations change; nothing has left the agent yet.
+        let before = (self.local.clone(), self.sync.clone(), self.pending.clone());
+        let replaced = self.replace_files(services, checks);
+        if replaced.is_err() {
+            (self.local, self.sync, self.pending) = before;
         }
-        for check in &checks {
-            self.is_acceptable(check, true)?;
-            let service = &check.service_id;
-            let stays = self.local.origin(service).is_some_and(|origin| !origin.from_file);
-            if !service.is_empty() && !ids.contains(service) && !stays {
-                let text = format!("ServiceID {:?} does not exist", service.as_str());
-                return Err(CallError::new(500, text));
-            }
-            if check.id.is_empty() && check.name.is_empty() {
-                return Err(CallError::new(500, "CheckID missing"));
-            }
-        }
-        self.has_room(ids.len(), checks_in_all)?;
-        // Nothing is refused from here on, but for a sidecar that finds no port.
+        replaced
+    }
+
+    /// Puts definitions of files in the place of the former ones. On an error something may have changed.
+    fn replace_files(
+        &mut self,
+        services: Vec<ServiceDefinition>,
+        checks: Vec<CheckDefinition>,
+    ) -> Result<(), CallError> {
+        let sidecars = |definition: &ServiceDefinition| Some(definition.sidecar.as_ref()?.service.id.clone());
+        let own = services.iter().map(|definition| definition.service.id.clone());
+        let ids = own.chain(services.iter().filter_map(sidecars)).collect::<BTreeSet<_>>();
         let is_of_file = |id: &Text| self.local.origin(id).is_some_and(|origin| origin.from_file);
         let gone = |id: &&Text| is_of_file(id) && !ids.contains(*id);
         let stale = self.local.services().map(|(id, _)| id).filter(gone).cloned().collect::<Vec<_>>();
@@ -288,10 +284,17 @@ impl Agent {
             self.local.run_mut(id).expect("just listed").from_file = false;
         }
         for definition in services {
-            self.put_service(definition, true, false)?;
+            let name = definition.service.service.clone();
+            self.put_service(definition, true, false).map_err(|error| {
+                let text = format!("Failed to register service {:?}: {}", name.as_str(), error.text);
+                CallError::new(error.status, text)
+            })?;
         }
         for check in checks {
-            self.put_check(check, true)?;
+            let name = check.name.clone();
+            self.put_check(check, true).map_err(|error| {
+                CallError::new(error.status, format!("Failed to register check '{name}': {}", error.text))
+            })?;
         }
         for id in former {
             let Some(run) = self.local.run_mut(&id).filter(|run| !run.from_file) else { continue };
@@ -354,8 +357,6 @@ impl Agent {
         };
         self.insert_check(definition, false);
     }
-
-    // --- checks ---
 }
 
 /// Fills in the ids and names of a service's checks.

@@ -50,12 +50,50 @@ fn a_file_takes_over_what_was_registered_by_request() {
     assert!(world.agent.view().services.is_empty());
 }
 
+/// What is refused last, after everything else was fine.
+fn refused(world: &mut World, services: Vec<ServiceDefinition>, checks: Vec<CheckDefinition>) -> CallError {
+    let before = format!("{:?}", (&world.agent.local, &world.agent.sync, &world.agent.pending));
+    let error = reload(world, services, checks).unwrap_err();
+    let after = format!("{:?}", (&world.agent.local, &world.agent.sync, &world.agent.pending));
+    assert_eq!(before, after);
+    error
+}
+
 #[test]
-fn a_refused_reload_changes_nothing() {
+fn a_refused_reload_changes_nothing_and_says_why() {
     let mut world = World::joined(Config { services: vec![service("a", json!([ttl("a1")]))], ..config() });
-    let mut check = CheckDefinition::new("x", "x", CheckKind::Ttl { ttl: Duration::from_secs(30) });
-    check.service_id = "gone".into();
-    let error = reload(&mut world, Vec::new(), vec![check]).unwrap_err();
-    assert_eq!(error.text, "ServiceID \"gone\" does not exist");
+    let new = || vec![service("b", json!([ttl("b1")])), service("c", json!([]))];
+    let mut of_nobody = CheckDefinition::new("x", "x", CheckKind::Ttl { ttl: Duration::from_secs(30) });
+    of_nobody.service_id = "gone".into();
+    let error = refused(&mut world, new(), vec![of_nobody]);
+    assert_eq!(error.text, "Failed to register check 'x': ServiceID \"gone\" does not exist");
+    let script = json!([ttl("d1"), {"args": ["true"], "interval": "10s"}]);
+    let error = refused(&mut world, [new(), vec![service("d", script)]].concat(), Vec::new());
+    assert!(error.text.starts_with("Failed to register service \"d\": Scripts are disabled"), "{error}");
+    let nameless = CheckDefinition::new("", "", CheckKind::Ttl { ttl: Duration::from_secs(30) });
+    assert_eq!(
+        refused(&mut world, new(), vec![nameless]).text,
+        "Failed to register check '': CheckID missing"
+    );
+    // What came from files before is known to have: it goes with the next reload that is fine.
+    reload(&mut world, new(), Vec::new()).unwrap();
+    world.serve();
+    assert_eq!(world.catalog.services.keys().map(|id| id.as_str()).collect::<Vec<_>>(), ["b", "c"]);
+    assert_eq!(world.catalog.checks.keys().map(|id| id.as_str()).collect::<Vec<_>>(), ["b1"]);
+}
+
+#[test]
+fn a_reload_whose_sidecar_finds_no_port_changes_nothing() {
+    let mut world = World::joined(Config { services: vec![service("a", json!([ttl("a1")]))], ..config() });
+    for port in crate::agent::proxy::SIDECAR_PORTS {
+        let body = json!({"Name": "taken", "ID": format!("taken-{port}"), "Port": port});
+        let definition = Box::new(service_from_request(body.to_string().as_bytes()).unwrap());
+        let call = Call::RegisterService { definition, replace_existing_checks: false };
+        world.with(|agent, cx| agent.call(cx, call)).unwrap();
+    }
+    let sidecar = json!({"name": "e", "port": 80, "connect": {"sidecar_service": {}}});
+    let sidecar = service_from_config("service", &sidecar).unwrap();
+    let error = refused(&mut world, vec![service("b", json!([])), sidecar], Vec::new());
+    assert!(error.text.contains("ports is free for a sidecar"), "{error}");
     assert!(world.agent.view().services.contains_key("a") && world.agent.view().checks.contains_key("a1"));
 }

@@ -1,0 +1,244 @@
+//! Connections of checks that speak TLS.
+
+use std::sync::{Arc, LazyLock};
+
+use proconsul_core::agent::Tls;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::dial;
+
+/// A connection, whatever it speaks.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// What HTTP/2 is called in a handshake (RFC 9113, section 3.3).
+pub(super) const H2: &[u8] = b"h2";
+
+/// Connects to `host:port`, over TLS if that is asked for. Fails with words.
+pub(super) async fn connect(
+    address: &str,
+    tls: Option<&Tls>,
+    protocol: Option<&[u8]>,
+) -> Result<Box<dyn Stream>, String> {
+    let stream = dial::dial(address).await?;
+    match tls {
+        None => Ok(Box::new(stream)),
+        Some(tls) => handshake(stream, address, tls, protocol, &SYSTEM).await,
+    }
+}
+
+/// Authorities that the system trusts, as they were when the first check needed them.
+static SYSTEM: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "cannot read all authorities that the system trusts");
+    }
+    // Some systems have certificates that make no sense to anybody.
+    roots.add_parsable_certificates(found.certs);
+    Arc::new(roots)
+});
+
+async fn handshake(
+    stream: TcpStream,
+    address: &str,
+    tls: &Tls,
+    protocol: Option<&[u8]>,
+    roots: &Arc<RootCertStore>,
+) -> Result<Box<dyn Stream>, String> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let name = match tls.server_name.as_str() {
+        "" => host.trim_start_matches('[').trim_end_matches(']'),
+        name => name,
+    };
+    let server = ServerName::try_from(name.to_owned())
+        .map_err(|_| format!("tls: {name:?} cannot be the name of a server"))?;
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("the provider knows both versions");
+    let builder = if tls.skip_verify {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+    } else {
+        builder.with_root_certificates(Arc::clone(roots))
+    };
+    let mut config = builder.with_no_client_auth();
+    config.alpn_protocols = protocol.map(<[u8]>::to_vec).into_iter().collect();
+    let connected = TlsConnector::from(Arc::new(config)).connect(server, stream).await;
+    match connected {
+        Ok(stream) => Ok(Box::new(stream)),
+        Err(error) => Err(match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+            Some(error) => words(error, name),
+            None if error.kind() == std::io::ErrorKind::UnexpectedEof => "EOF".to_owned(),
+            None => dial::words(&error),
+        }),
+    }
+}
+
+/// What operators know these errors as.
+fn words(error: &Error, name: &str) -> String {
+    match error {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "x509: certificate signed by unknown authority".to_owned()
+        }
+        Error::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        ) => "x509: certificate has expired or is not yet valid".to_owned(),
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => format!("x509: certificate is not valid for {name}"),
+        Error::InvalidMessage(_) => "tls: first record does not look like a TLS handshake".to_owned(),
+        Error::AlertReceived(alert) => format!("remote error: tls: {alert:?}"),
+        other => format!("tls: {other}"),
+    }
+}
+
+/// Takes any certificate (`TLSSkipVerify`); that the other side has its key is still proven.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::net::SocketAddr;
+
+    use rustls::ServerConfig;
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::server::TlsStream;
+
+    use super::*;
+
+    /// A certificate that nobody has signed, for this name.
+    fn certificate(name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a name");
+        (made.cert.der().clone(), PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into()))
+    }
+
+    fn acceptor(
+        (certificate, key): (CertificateDer<'static>, PrivateKeyDer<'static>),
+        protocol: &[u8],
+    ) -> TlsAcceptor {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the provider knows both versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .expect("a certificate and its key");
+        config.alpn_protocols = vec![protocol.to_vec()];
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// A listener whose connections are handed to `serve`.
+    pub(in super::super) async fn serving<F>(
+        protocol: &[u8],
+        serve: impl Fn(TlsStream<TcpStream>) -> F + Send + Sync + 'static,
+    ) -> SocketAddr
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let acceptor = acceptor(certificate("self.test"), protocol);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.expect("accepted");
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    tokio::spawn(serve(stream));
+                }
+            }
+        });
+        address
+    }
+
+    async fn shake(address: SocketAddr, tls: &Tls, roots: &Arc<RootCertStore>) -> Result<(), String> {
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        handshake(stream, &address.to_string(), tls, None, roots).await.map(drop)
+    }
+
+    #[tokio::test]
+    async fn a_certificate_must_be_trusted_and_of_the_name_unless_nobody_cares() {
+        let made = certificate("self.test");
+        let mut roots = RootCertStore::empty();
+        roots.add(made.0.clone()).expect("a certificate");
+        let (trusting, roots) = (Arc::new(roots), Arc::new(RootCertStore::empty()));
+        let acceptor = acceptor(made, b"x");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.expect("accepted");
+                let _ = acceptor.accept(stream).await;
+            }
+        });
+        let tls = |skip_verify, name: &str| Tls { skip_verify, server_name: name.into() };
+        let unknown = Err("x509: certificate signed by unknown authority".to_owned());
+        assert_eq!(shake(address, &tls(false, "self.test"), &trusting).await, Ok(()));
+        assert_eq!(shake(address, &tls(false, "self.test"), &roots).await, unknown);
+        assert_eq!(shake(address, &tls(true, ""), &roots).await, Ok(()));
+        let other = Err("x509: certificate is not valid for 127.0.0.1".to_owned());
+        assert_eq!(shake(address, &tls(false, ""), &trusting).await, other);
+        let nonsense = shake(address, &tls(true, "a b"), &roots).await.expect_err("no name");
+        assert!(nonsense.contains("cannot be the name of a server"), "{nonsense}");
+    }
+
+    #[tokio::test]
+    async fn whoever_does_not_speak_tls_is_told_from_those_who_do() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(async move {
+            use tokio::io::AsyncWriteExt as _;
+            let (mut stream, _) = listener.accept().await.expect("accepted");
+            let _ = stream.write_all(b"220 mail.test ESMTP\r\n").await;
+            let (_kept, _) = listener.accept().await.expect("accepted");
+        });
+        let tls = Tls { skip_verify: true, server_name: Default::default() };
+        let error = shake(address, &tls, &SYSTEM).await.expect_err("no TLS");
+        assert_eq!(error, "tls: first record does not look like a TLS handshake");
+    }
+}
