@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::Request;
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -71,6 +72,35 @@ impl Client {
     ///
     /// If there is no answer; the kind of the error says whether the request can have had an effect.
     pub async fn request(&mut self, method: &str, path: &str, body: &[u8]) -> Result<Answer, RequestError> {
+        let answer = self.send(method, path, &[], Bytes::copy_from_slice(body)).await?;
+        let status = answer.status().as_u16();
+        let index = answer.headers().get("x-consul-index").and_then(|v| v.to_str().ok()?.parse().ok());
+        let body = tokio::time::timeout(self.timeout, answer.into_body().collect())
+            .await
+            .map_err(|_| self.took_too_long())
+            .and_then(|body| body.map_err(|error| RequestError::Lost(error.to_string())));
+        match body {
+            Ok(body) => Ok(Answer { status, index, body: body.to_bytes() }),
+            Err(error) => {
+                self.connection = None;
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends a request with headers and reads the head of the answer. The next request on the same client waits until
+    /// the body was read or dropped.
+    ///
+    /// # Errors
+    ///
+    /// As with [`Client::request`].
+    pub async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Response<Incoming>, RequestError> {
         let mut kept = self.connection.take();
         let usable = match &mut kept {
             Some(connection) => connection.ready().await.is_ok(),
@@ -83,30 +113,26 @@ impl Client {
                 .map_err(|_| RequestError::NotSent("connecting took too long".into()))?
                 .map_err(RequestError::NotSent)?,
         };
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", self.address.to_string())
-            .body(Full::new(Bytes::copy_from_slice(body)))
-            .map_err(|error| RequestError::NotSent(error.to_string()))?;
-        let exchange = async {
-            let answer = connection.send_request(request).await.map_err(|error| {
-                if error.is_canceled() {
-                    RequestError::NotSent(error.to_string())
-                } else {
-                    RequestError::Lost(error.to_string())
-                }
-            })?;
-            let status = answer.status().as_u16();
-            let index = answer.headers().get("x-consul-index").and_then(|v| v.to_str().ok()?.parse().ok());
-            let body = answer.into_body().collect().await.map_err(|e| RequestError::Lost(e.to_string()))?;
-            Ok(Answer { status, index, body: body.to_bytes() })
-        };
-        let answer = tokio::time::timeout(self.timeout, exchange)
+        let host = self.address.to_string();
+        let mut request = Request::builder().method(method).uri(path).header("host", host);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request =
+            request.body(Full::new(body)).map_err(|error| RequestError::NotSent(error.to_string()))?;
+        let answer = tokio::time::timeout(self.timeout, connection.send_request(request))
             .await
-            .map_err(|_| RequestError::Lost(format!("no answer within {:?}", self.timeout)))??;
+            .map_err(|_| self.took_too_long())?
+            .map_err(|error| {
+                let why = error.to_string();
+                if error.is_canceled() { RequestError::NotSent(why) } else { RequestError::Lost(why) }
+            })?;
         self.connection = Some(connection);
         Ok(answer)
+    }
+
+    fn took_too_long(&self) -> RequestError {
+        RequestError::Lost(format!("no answer within {:?}", self.timeout))
     }
 }
 
