@@ -7,6 +7,7 @@
 mod cache;
 mod checks;
 mod cli;
+mod clients;
 mod discovery;
 mod events;
 mod failover;
