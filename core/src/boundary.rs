@@ -37,10 +37,12 @@ pub enum Input {
         /// The request.
         id: RequestId,
     },
-    /// A connection to another server came up.
+    /// A connection to another agent came up.
     PeerUp {
-        /// Which server.
+        /// Which agent.
         peer: ServerId,
+        /// Where it is, if it is a server of another datacenter.
+        datacenter: Option<Text>,
     },
     /// Another server sent a frame.
     PeerFrame {
@@ -178,6 +180,8 @@ pub enum Output {
         to: ServerId,
         /// Where it is, as `host:port`.
         address: Text,
+        /// Its datacenter, unless it is this one.
+        datacenter: Option<Text>,
         /// A versioned [`crate::node::PeerMessage`].
         frame: Bytes,
     },

@@ -30,6 +30,8 @@ pub enum Timer {
     Leaving,
     /// When to look whether a full disk has room again.
     Room,
+    /// When servers of this datacenter that are missing among those of all datacenters are joined there.
+    Flood,
 }
 
 /// The surroundings of one call into a machine. `E` is the machine's own effect type.

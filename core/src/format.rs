@@ -15,6 +15,7 @@
 //! |---|---|---|
 //! | 1 | version byte, body | version byte, body |
 //! | 2 | version byte, CRC-32C of the body (little-endian), body | the same |
+//! | 3 | as before | as before; requests for other datacenters, and from them |
 //!
 //! The checksum of format 2 goes all the way from the server that proposes a command to each one that applies it, and so
 //! also covers what happens to it in memory and on the network.
@@ -36,6 +37,8 @@ impl Format {
     pub const FIRST: Format = Format(1);
     /// Bodies have a checksum from here on.
     pub const CHECKED: Format = Format(2);
+    /// Agents know requests for other datacenters from here on.
+    pub const FEDERATED: Format = Format(3);
 }
 
 impl Default for Format {
@@ -61,7 +64,7 @@ pub struct Formats {
 
 impl Formats {
     /// What this program knows.
-    pub const KNOWN: Formats = Formats { oldest: Format::FIRST, newest: Format::CHECKED };
+    pub const KNOWN: Formats = Formats { oldest: Format::FIRST, newest: Format::FEDERATED };
 
     /// Whether a format is one of them.
     #[must_use]

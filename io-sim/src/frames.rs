@@ -404,7 +404,7 @@ impl State {
         let links = self.frames.links.entry((at, peer)).or_default();
         links.push(id);
         if links.len() == 1 {
-            self.tell(at, peer, WireEvent::Up);
+            self.tell(at, peer, |id| WireEvent::Up(id, None));
         }
         // What waits for a connection that is still being made need not wait longer.
         let waiting = self

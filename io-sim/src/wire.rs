@@ -32,7 +32,8 @@ impl Fabric {
 }
 
 impl Wire for SimWire {
-    fn send(&mut self, to: ServerId, address: &Text, frame: Bytes) {
+    /// All agents of a simulation are of one datacenter.
+    fn send(&mut self, to: ServerId, address: &Text, _datacenter: Option<&Text>, frame: Bytes) {
         let mut state = self.fabric.lock();
         if state.is_alive(self.host, self.life) {
             state.send(self.host, to, address, frame);
@@ -100,7 +101,7 @@ mod tests {
 
     fn send(wire: &mut SimWire, to: HostId, number: u32) {
         let address = Text::from(to.address(8300));
-        wire.send(id(to), &address, Bytes::from(number.to_le_bytes().to_vec()));
+        wire.send(id(to), &address, None, Bytes::from(number.to_le_bytes().to_vec()));
     }
 
     /// What has come by now: numbers of frames, and words for the rest.
@@ -111,7 +112,7 @@ mod tests {
             tokio::select! {
                 biased;
                 event = poll_fn(|cx| wire.poll_next(cx)) => seen.push(match event {
-                    WireEvent::Up(_) => "up".to_owned(),
+                    WireEvent::Up(..) => "up".to_owned(),
                     WireEvent::Down(_) => "down".to_owned(),
                     WireEvent::Frame(_, bytes) => {
                         u32::from_le_bytes(bytes.as_ref().try_into().unwrap()).to_string()
@@ -247,10 +248,10 @@ mod tests {
         in_sim(1, || async {
             let mut world = World::new(LinkQuality::default(), false);
             let (mut a, mut b) = (world.start(A), world.start(B));
-            b.send(id(A), &Text::default(), Bytes::from_static(b"lost"));
+            b.send(id(A), &Text::default(), None, Bytes::from_static(b"lost"));
             send(&mut a, B, 1);
             assert_eq!(events(&mut b, SECOND).await, ["up", "1"]);
-            b.send(id(A), &Text::default(), Bytes::from(2_u32.to_le_bytes().to_vec()));
+            b.send(id(A), &Text::default(), None, Bytes::from(2_u32.to_le_bytes().to_vec()));
             assert_eq!(events(&mut a, SECOND).await, ["up", "2"]);
 
             world.fabric.reset_connections(A, B);
@@ -287,10 +288,10 @@ mod tests {
         in_sim(1, || async {
             let mut world = World::new(LinkQuality::default(), false);
             let (mut a, mut b) = (world.start(A), world.start(B));
-            a.send(Uuid(77), &Text::from(B.address(8300)), Bytes::from_static(b"for another"));
+            a.send(Uuid(77), &Text::from(B.address(8300)), None, Bytes::from_static(b"for another"));
             assert_eq!(events(&mut a, SECOND).await, ["down"]);
             assert_eq!(events(&mut b, SECOND).await, Vec::<String>::new());
-            a.send(id(B), &Text::from("10.9.9.9:8300"), Bytes::from_static(b"to nobody"));
+            a.send(id(B), &Text::from("10.9.9.9:8300"), None, Bytes::from_static(b"to nobody"));
             assert_eq!(events(&mut a, SECOND).await, Vec::<String>::new());
             assert_eq!(events(&mut a, SECOND * 5).await, ["down"]);
         });
@@ -301,7 +302,7 @@ mod tests {
         in_sim(1, || async {
             let mut world = World::new(LinkQuality::default(), true);
             let (mut a, mut b) = (world.start(A), world.start(B));
-            a.send(Uuid(77), &Text::from(B.address(8300)), Bytes::from_static(b"for another"));
+            a.send(Uuid(77), &Text::from(B.address(8300)), None, Bytes::from_static(b"for another"));
             send(&mut a, B, 1);
             assert_eq!(numbers(&events(&mut b, SECOND).await), [1]);
         });

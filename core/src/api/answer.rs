@@ -4,6 +4,7 @@ use super::render::render_rows;
 use super::{Consistency, HttpReply, QueryMeta, Read};
 use crate::node::Published;
 use crate::planted::{Bug, planted};
+use crate::store::Rows;
 use crate::time::Now;
 
 /// How a read is answered.
@@ -26,7 +27,8 @@ pub fn answer(published: &Published, read: &Read, now: Now) -> Answer {
         return Answer::Enter;
     }
     let found = read.evaluate(&published.view);
-    if read.blocking.is_some_and(|blocking| blocking.index >= found.index) {
+    let looks_further = matches!(&found.rows, Rows::Executed(Ok(done)) if done.failover.is_some());
+    if looks_further || read.blocking.is_some_and(|blocking| blocking.index >= found.index) {
         return Answer::Enter;
     }
     let meta = query_meta(published, found.index, now);

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use super::cluster::{ClusterCall, answer_everywhere};
 use super::health::selector;
-use super::params::check_datacenter;
 use super::render::json::Json;
 use super::route::{Context, Handled};
 use super::{Call, HttpReply, Write};
@@ -12,7 +12,7 @@ use crate::agent::decode::{DecodeError, Object, Source};
 use crate::agent::definition::DefinitionError;
 use crate::agent::{CallError, proxy};
 use crate::ids::Uuid;
-use crate::node::About;
+use crate::node::{About, Published};
 use crate::store::command::{Deregistration, Registration};
 use crate::store::model::{Check, CheckDefinition, Health, Service, ServiceAddress, ServiceKind, Weights};
 use crate::store::query::Query;
@@ -50,19 +50,26 @@ fn read(context: &Context<'_>, query: Query) -> Handled {
 }
 
 pub(super) fn datacenters(context: &Context<'_>) -> Handled {
-    let mut json = Json::with_capacity(16);
-    json.strings([&context.about().datacenter]);
-    Ok(context.json(200, json.into_bytes()).into())
+    answer_everywhere(context, ClusterCall::Datacenters)
+}
+
+/// The names of all datacenters, the nearest first.
+pub(super) fn render_datacenters(published: &Published) -> HttpReply {
+    let about = &published.about;
+    let mut json = Json::with_capacity(64);
+    json.strings(published.cluster.datacenters_by_distance(&about.node, &about.datacenter));
+    HttpReply::json(200, json.into_bytes())
 }
 
 pub(super) fn register(context: &Context<'_>) -> Handled {
     let registration = read_registration(&context.request.body, context.about())?;
-    Ok(context.ask(Call::Write(Write::Register(Box::new(registration)))))
+    let datacenter = registration.datacenter.clone();
+    context.ask_in(&datacenter, Call::Write(Write::Register(Box::new(registration))))
 }
 
 pub(super) fn deregister(context: &Context<'_>) -> Handled {
-    let deregistration = read_deregistration(&context.request.body, context.about())?;
-    Ok(context.ask(Call::Write(Write::Deregister(deregistration))))
+    let (deregistration, datacenter) = read_deregistration(&context.request.body)?;
+    context.ask_in(&datacenter, Call::Write(Write::Deregister(deregistration)))
 }
 
 /// Why a body was refused.
@@ -154,8 +161,9 @@ fn registration(mut body: Object, about: &About) -> Result<Registration, Bad> {
             .ok_or_else(|| rule(format!("Bad node ID: {id:?} is not a UUID of 36 characters")))?;
         registration.id = Some(parsed);
     }
-    check_datacenter(&registration.datacenter, about).map_err(Bad::Reply)?;
-    registration.datacenter = about.datacenter.clone();
+    if registration.datacenter.is_empty() {
+        registration.datacenter = about.datacenter.clone();
+    }
     for check in &mut registration.checks {
         if check.node.is_empty() {
             check.node = registration.node.clone();
@@ -352,11 +360,12 @@ fn definition_of(mut body: Object) -> Result<CheckDefinition, Bad> {
     Ok(definition)
 }
 
-fn read_deregistration(body: &[u8], about: &About) -> Result<Deregistration, HttpReply> {
-    deregistration(object(body)?, about).map_err(HttpReply::from)
+/// What is to be deregistered, and in which datacenter; the empty name is this one.
+fn read_deregistration(body: &[u8]) -> Result<(Deregistration, Text), HttpReply> {
+    deregistration(object(body)?).map_err(HttpReply::from)
 }
 
-fn deregistration(mut body: Object, about: &About) -> Result<Deregistration, Bad> {
+fn deregistration(mut body: Object) -> Result<(Deregistration, Text), Bad> {
     let some = |text: Text| (!text.is_empty()).then_some(text);
     let deregistration = Deregistration {
         node: body.text("node")?,
@@ -371,8 +380,7 @@ fn deregistration(mut body: Object, about: &About) -> Result<Deregistration, Bad
     if deregistration.node.is_empty() {
         return Err(rule("Must provide node"));
     }
-    check_datacenter(&datacenter, about).map_err(Bad::Reply)?;
-    Ok(deregistration)
+    Ok((deregistration, datacenter))
 }
 
 #[cfg(test)]
@@ -415,7 +423,6 @@ mod tests {
         let cases = [
             (r#"{"Address":"10.0.0.1"}"#, 500, "Must provide node"),
             (r#"{"Node":"n"}"#, 500, "Must provide address if SkipNodeUpdate is not set"),
-            (r#"{"Node":"n","Address":"a","Datacenter":"nowhere"}"#, 500, "No path to datacenter"),
             (r#"{"Node":"n","Address":"a","Service":{"ID":"x"}}"#, 500, "Must provide service name with ID"),
             (
                 r#"{"Node":"n","Address":"a","Check":{"Node":"other","CheckID":"x"}}"#,
@@ -459,10 +466,13 @@ mod tests {
 
     #[test]
     fn a_deregistration_says_what_goes() {
-        let read = |body: &str| read_deregistration(body.as_bytes(), &about());
+        let read = |body: &str| read_deregistration(body.as_bytes());
         assert_eq!(
             read(r#"{"Node":"d","ServiceID":"later"}"#),
-            Ok(Deregistration { node: "d".into(), service_id: Some("later".into()), check_id: None })
+            Ok((
+                Deregistration { node: "d".into(), service_id: Some("later".into()), check_id: None },
+                Text::default()
+            ))
         );
         assert_eq!(read("{}"), Err(HttpReply::text(500, "Must provide node")));
         assert_eq!(

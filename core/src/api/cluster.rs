@@ -8,12 +8,13 @@ use super::operator::{autopilot, raft, usage};
 use super::params::WAIT_LIMIT;
 use super::render::indented;
 use super::route::{Context, Handled};
-use super::{Call, HttpReply, Read, Write, coordinate, status};
+use super::{Call, HttpReply, Read, Write, catalog, coordinate, status};
 use crate::Text;
 use crate::coordinate::Coordinate;
 use crate::gossip::{KeysChange, Pool, UserEvent};
 use crate::ids::Uuid;
 use crate::node::Published;
+use crate::store::PreparedQuery;
 
 /// What can be asked about the cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -98,6 +99,8 @@ pub enum ClusterCall {
         /// Only how long it is.
         measure: bool,
     },
+    /// `/v1/catalog/datacenters`
+    Datacenters,
 }
 
 /// Who can answer a call.
@@ -121,6 +124,7 @@ impl ClusterCall {
                 | ClusterCall::RemovePeer { .. }
                 | ClusterCall::TransferLeader { .. }
                 | ClusterCall::Saved { .. }
+                | ClusterCall::Fire(_)
         )
     }
 
@@ -135,6 +139,7 @@ impl ClusterCall {
             | ClusterCall::Events(_) => Place::Agent,
             ClusterCall::Keys { .. }
             | ClusterCall::CoordinateDatacenters
+            | ClusterCall::Datacenters
             | ClusterCall::Saved { .. }
             | ClusterCall::StatusLeader
             | ClusterCall::StatusPeers
@@ -161,9 +166,22 @@ pub(super) fn answer_cluster(context: &Context<'_>, call: ClusterCall) -> Handle
         Place::Server => published.about.server,
         Place::Leader => published.about.server && published.lease.is_leader,
     };
-    if !here {
+    if !here || context.params.elsewhere().is_some() {
         return Ok(context.ask(Call::Cluster(call)));
     }
+    answer_here(context, call)
+}
+
+/// Like [`answer_cluster`], for what is the same in every datacenter.
+pub(super) fn answer_everywhere(context: &Context<'_>, call: ClusterCall) -> Handled {
+    if !context.about().server {
+        return Ok(context.ask_here(Call::Cluster(call)));
+    }
+    answer_here(context, call)
+}
+
+fn answer_here(context: &Context<'_>, call: ClusterCall) -> Handled {
+    let published = context.published;
     let reply = render_cluster(published, &call);
     Ok(if context.params.pretty(context.about()) { indented(reply) } else { reply }.into())
 }
@@ -181,6 +199,7 @@ pub fn render_cluster(published: &Published, call: &ClusterCall) -> HttpReply {
         ClusterCall::Usage { stale } => usage::render(published, *stale),
         ClusterCall::AutopilotConfiguration { .. } => autopilot::render_configuration(published),
         ClusterCall::CoordinateDatacenters => coordinate::render_datacenters(published),
+        ClusterCall::Datacenters => catalog::render_datacenters(published),
         ClusterCall::Join { .. }
         | ClusterCall::Leave
         | ClusterCall::ForceLeave { .. }
@@ -218,6 +237,8 @@ pub enum Forwarded {
     Cluster(ClusterCall),
     /// A DNS question.
     Dns(Box<crate::dns::Question>),
+    /// What a prepared query of another datacenter, of which a DNS question is, finds here.
+    DnsLent(Box<(crate::dns::Question, PreparedQuery)>),
 }
 
 impl Forwarded {
@@ -225,7 +246,7 @@ impl Forwarded {
     #[must_use]
     pub fn is_repeatable(&self) -> bool {
         match self {
-            Forwarded::Read(_) | Forwarded::Dns(_) => true,
+            Forwarded::Read(_) | Forwarded::Dns(_) | Forwarded::DnsLent(_) => true,
             Forwarded::Write(_) => false,
             Forwarded::Cluster(call) => call.is_repeatable(),
         }
@@ -239,12 +260,21 @@ impl Forwarded {
         !is_own && self.wait() <= WAIT_LIMIT
     }
 
+    /// Whether it may come from another datacenter: what others may ask, and what any agent of a datacenter does for those
+    /// who ask from elsewhere.
+    #[must_use]
+    pub fn is_allowed_elsewhere(&self) -> bool {
+        matches!(self, Forwarded::Cluster(ClusterCall::Fire(_))) || self.is_allowed()
+    }
+
     /// For how long the answer may keep waiting for a change.
     #[must_use]
     pub fn wait(&self) -> Duration {
         match self {
             Forwarded::Read(read) => read.blocking.map_or(Duration::ZERO, |blocking| blocking.wait),
-            Forwarded::Write(_) | Forwarded::Cluster(_) | Forwarded::Dns(_) => Duration::ZERO,
+            Forwarded::Write(_) | Forwarded::Cluster(_) | Forwarded::Dns(_) | Forwarded::DnsLent(_) => {
+                Duration::ZERO
+            }
         }
     }
 }
@@ -258,8 +288,9 @@ impl TryFrom<Call> for Forwarded {
             Call::Read(read) => Ok(Forwarded::Read(read)),
             Call::Write(write) => Ok(Forwarded::Write(write)),
             Call::Cluster(cluster) if cluster.place() != Place::Agent => Ok(Forwarded::Cluster(cluster)),
-            Call::Dns(question) => Ok(Forwarded::Dns(question)),
-            Call::Cluster(_) | Call::Agent(_) | Call::LocalService(_) => Err(call),
+            Call::Dns(question, None) => Ok(Forwarded::Dns(question)),
+            Call::Dns(question, Some(query)) => Ok(Forwarded::DnsLent(Box::new((*question, *query)))),
+            Call::Cluster(_) | Call::Agent(_) | Call::LocalService(_) | Call::Elsewhere(_) => Err(call),
         }
     }
 }
@@ -270,7 +301,11 @@ impl From<Forwarded> for Call {
             Forwarded::Read(read) => Call::Read(read),
             Forwarded::Write(write) => Call::Write(write),
             Forwarded::Cluster(cluster) => Call::Cluster(cluster),
-            Forwarded::Dns(question) => Call::Dns(question),
+            Forwarded::Dns(question) => Call::Dns(question, None),
+            Forwarded::DnsLent(both) => {
+                let (question, query) = *both;
+                Call::Dns(Box::new(question), Some(Box::new(query)))
+            }
         }
     }
 }

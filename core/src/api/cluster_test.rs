@@ -53,7 +53,7 @@ fn called(world: &World, method: &str, target: &str, body: &str) -> Call {
     match world.route(method, target, body) {
         Routed::Call { request, .. } => request.call,
         Routed::Reply(reply) => panic!("{method} {target} is answered at once: {}", text(&reply)),
-        Routed::Save(_) | Routed::Restore | Routed::Process { .. } => {
+        Routed::Save { .. } | Routed::Restore { .. } | Routed::Process { .. } => {
             panic!("{method} {target} is about an archive")
         }
     }
@@ -374,8 +374,96 @@ fn what_stands_for_the_asked_agent_is_resolved_before_it_is_forwarded() {
         panic!("another call")
     };
     assert_eq!(read.near, "conf-node");
-    let refused = world.get("/v1/kv/a?dc=nowhere");
-    assert_eq!((refused.status, text(&refused)), (500, "No path to datacenter"));
+}
+
+/// A server of `dc1` that knows one of `dc2`.
+fn federated() -> World {
+    let mut world = World::new();
+    let member = gossip_member("a.dc2", "10.0.0.1:8302", &[("dc", "dc2")], Status::Alive);
+    Arc::make_mut(&mut world.published.cluster).wan.insert(member.name.clone(), member);
+    world
+}
+
+#[test]
+fn a_request_for_another_datacenter_goes_there_if_it_is_known() {
+    let world = federated();
+    for (query, expected) in
+        [("?dc=dc2", "dc2"), ("?datacenter=dc2&dc=dc1", "dc2"), ("?datacenter=&dc=dc2", "dc2")]
+    {
+        let Call::Elsewhere(there) = called(&world, "GET", &format!("/v1/kv/a{query}"), "") else {
+            panic!("another call")
+        };
+        assert_eq!(there.datacenter, expected, "{query}");
+    }
+    for query in ["?dc=dc1", "?datacenter=dc1&dc=dc2", "?dc="] {
+        assert_eq!(world.get(&format!("/v1/kv/a{query}")).status, 404, "{query}");
+    }
+    let unknown = [
+        ("GET", "/v1/kv/a?dc=dc3", ""),
+        ("GET", "/v1/kv/a?dc=DC2", ""),
+        ("GET", "/v1/kv/a?datacenter=dc3&dc=dc1", ""),
+        ("GET", "/v1/operator/raft/configuration?dc=dc3", ""),
+        ("GET", "/v1/status/leader?dc=dc3", ""),
+        ("PUT", "/v1/event/fire/a?dc=dc3", ""),
+        ("PUT", "/v1/session/create?dc=dc3", "{}"),
+        ("PUT", "/v1/snapshot?dc=dc3", ""),
+        ("PUT", "/v1/catalog/register", r#"{"Node":"n","Address":"a","Datacenter":"dc3"}"#),
+        ("PUT", "/v1/catalog/deregister", r#"{"Node":"n","Datacenter":"dc3"}"#),
+    ];
+    for (method, target, body) in unknown {
+        let reply = world.reply(method, target, body);
+        assert_eq!((reply.status, text(&reply)), (500, "No path to datacenter"), "{method} {target}");
+    }
+    // Who knows no other datacenters asks those who do.
+    let Call::Elsewhere(there) = called(&client(), "GET", "/v1/kv/a?dc=dc3", "") else {
+        panic!("another call")
+    };
+    assert_eq!(there.datacenter, "dc3");
+}
+
+#[test]
+fn the_catalog_takes_the_datacenter_from_the_body_alone() {
+    let world = federated();
+    let body = |datacenter: &str| format!(r#"{{"Node":"n","Address":"a","Datacenter":"{datacenter}"}}"#);
+    let Call::Elsewhere(there) = called(&world, "PUT", "/v1/catalog/register", &body("dc2")) else {
+        panic!("another call")
+    };
+    let Forwarded::Write(Write::Register(registration)) = there.request else { panic!("another request") };
+    assert_eq!((there.datacenter.as_str(), registration.datacenter.as_str()), ("dc2", "dc2"));
+    let Call::Write(Write::Register(registration)) =
+        called(&world, "PUT", "/v1/catalog/register?dc=dc2", &body(""))
+    else {
+        panic!("another call")
+    };
+    assert_eq!(registration.datacenter, "dc1");
+}
+
+#[test]
+fn what_is_the_same_everywhere_is_asked_of_nobody_else() {
+    let world = federated();
+    for query in ["", "?dc=dc2", "?dc=dc3"] {
+        assert_eq!(world.json(&format!("/v1/catalog/datacenters{query}")), json!(["dc1", "dc2"]));
+        assert_eq!(
+            world.json(&format!("/v1/coordinate/datacenters{query}")).as_array().map(Vec::len),
+            Some(2)
+        );
+        assert_eq!(world.get(&format!("/v1/event/list{query}")).status, 200);
+    }
+}
+
+#[test]
+fn what_is_put_in_another_datacenter_belongs_to_it() {
+    let world = federated();
+    let body = r#"[{"Node":{"Verb":"set","Node":{"Node":"n","Address":"10.0.0.1"}}}]"#;
+    let Call::Elsewhere(there) = called(&world, "PUT", "/v1/txn?dc=dc2", body) else {
+        panic!("another call")
+    };
+    assert!(format!("{:?}", there.request).contains(r#"datacenter: "dc2""#), "{there:?}");
+    let Call::Elsewhere(there) = called(&world, "GET", "/v1/discovery-chain/web?dc=dc2", "") else {
+        panic!("another call")
+    };
+    let Forwarded::Read(read) = there.request else { panic!("another request") };
+    assert!(matches!(read.query, Query::DiscoveryChain { datacenter, .. } if datacenter == "dc2"));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::store::query::Query;
 
 /// Writes an entry.
 pub(super) fn write(context: &Context<'_>) -> Handled {
-    context.params.check_datacenter(context.about())?;
+    context.params.check_datacenter()?;
     let cas = context.params.number("cas")?;
     let body = parse(&context.request.body)?;
     let entry = Draft::parse(&body).map_err(|bad| match bad {
@@ -52,7 +52,7 @@ pub(super) fn handle(context: &Context<'_>) -> Handled {
     let kind = Kind::parse(kind)
         .ok_or_else(|| HttpReply::text(status, format!("invalid config entry kind: {kind}")))?;
     if delete {
-        context.params.check_datacenter(context.about())?;
+        context.params.check_datacenter()?;
         let cas = context.params.number("cas")?;
         let name = Text::new(name.unwrap_or(""));
         return Ok(context.ask(Call::Write(Write::ConfigDelete { kind, name, cas })));

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::catalog::{Bad, object};
-use super::cluster::{ClusterCall, answer_cluster};
-use super::params::check_datacenter;
+use super::cluster::{ClusterCall, answer_everywhere};
 use super::render::{json::Json, node_coordinate};
 use super::route::{Context, Handled};
 use super::{Call, HttpReply};
@@ -19,7 +18,7 @@ use crate::store::query::Query;
 
 pub(super) fn datacenters(context: &Context<'_>) -> Handled {
     enabled(context)?;
-    answer_cluster(context, ClusterCall::CoordinateDatacenters)
+    answer_everywhere(context, ClusterCall::CoordinateDatacenters)
 }
 
 pub(super) fn nodes(context: &Context<'_>) -> Handled {
@@ -38,12 +37,12 @@ fn read(context: &Context<'_>, query: Query) -> Handled {
 
 pub(super) fn update(context: &Context<'_>) -> Handled {
     enabled(context)?;
-    context.params.check_datacenter(context.about())?;
+    context.params.check_datacenter()?;
     let update = Update::read(&context.request.body)?;
-    check_datacenter(&update.datacenter, context.about())?;
     check_segment(&update.segment)?;
-    let Update { node, coordinate, .. } = update;
-    Ok(context.ask(Call::Cluster(ClusterCall::Coordinate { node, coordinate })))
+    let Update { node, coordinate, datacenter, .. } = update;
+    let datacenter = if datacenter.is_empty() { context.datacenter() } else { &datacenter };
+    context.ask_in(datacenter, Call::Cluster(ClusterCall::Coordinate { node, coordinate }))
 }
 
 /// Refuses everything where `disable_coordinates` is set.

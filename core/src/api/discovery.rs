@@ -20,7 +20,7 @@ pub(super) fn chain(context: &Context<'_>) -> Handled {
     } else {
         Overrides::default()
     };
-    let datacenter = context.params.filled("compile-dc").unwrap_or(&context.about().datacenter);
+    let datacenter = context.params.filled("compile-dc").unwrap_or(context.datacenter());
     let query =
         Query::DiscoveryChain { service, datacenter: Text::new(datacenter), overrides: Box::new(overrides) };
     unfiltered(context, query)

@@ -28,7 +28,7 @@ pub(super) fn fire(context: &Context<'_>) -> Handled {
         ltime: 0,
     };
     validate(&event).map_err(|text| HttpReply::text(500, text))?;
-    context.params.check_datacenter(context.about())?;
+    context.params.check_datacenter()?;
     Ok(context.ask(Call::Cluster(ClusterCall::Fire(event))))
 }
 

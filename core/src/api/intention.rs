@@ -29,7 +29,7 @@ pub(super) fn all(context: &Context<'_>) -> Handled {
     if context.request.method == "GET" {
         return context.read(context.params.read(Query::Intentions, context.about())?);
     }
-    context.params.check_datacenter(context.about())?;
+    context.params.check_datacenter()?;
     let given = Given::read(&context.request.body)
         .map_err(|why| HttpReply::text(500, format!("Failed to decode request body: {why}")))?;
     if !given.id.is_empty() {
@@ -52,7 +52,7 @@ pub(super) fn one(context: &Context<'_>) -> Handled {
     if context.request.method == "GET" {
         return read(context, Query::Intention(id(400, "")?));
     }
-    context.params.check_datacenter(context.about())?;
+    context.params.check_datacenter()?;
     if context.request.method == "DELETE" {
         return write(context, IntentionCommand::Delete { id: id(500, CHANGING)? });
     }
@@ -68,11 +68,11 @@ pub(super) fn exact(context: &Context<'_>) -> Handled {
     match context.request.method {
         "GET" => read(context, Query::ExactIntention { source, destination }),
         "DELETE" => {
-            context.params.check_datacenter(context.about())?;
+            context.params.check_datacenter()?;
             write(context, IntentionCommand::DeleteExact { source, destination })
         }
         _ => {
-            context.params.check_datacenter(context.about())?;
+            context.params.check_datacenter()?;
             // The pair is the path's, whatever the body says.
             let given = Given { id: Text::default(), source, destination, ..decoded(context)? };
             write(context, IntentionCommand::Upsert(Box::new(given.checked(context.now.wall)?)))

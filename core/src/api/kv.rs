@@ -44,7 +44,7 @@ fn conflict(context: &Context<'_>, flags: &[&str]) -> Result<(), HttpReply> {
 
 fn put(context: &Context<'_>) -> Handled {
     let params = &context.params;
-    params.check_datacenter(context.about())?;
+    params.check_datacenter()?;
     let key = key(context)?;
     conflict(context, &["cas", "acquire", "release"])?;
     let flags = params.number("flags")?.unwrap_or(0);
@@ -73,7 +73,7 @@ fn put(context: &Context<'_>) -> Handled {
 
 fn delete(context: &Context<'_>) -> Handled {
     let params = &context.params;
-    params.check_datacenter(context.about())?;
+    params.check_datacenter()?;
     conflict(context, &["cas", "recurse"])?;
     let (verb, key) = if params.has("recurse") {
         (KvVerb::DeleteTree, context.rest.into())

@@ -13,6 +13,7 @@ mod config;
 mod connect;
 mod coordinate;
 mod discovery;
+mod elsewhere;
 mod event;
 mod filter;
 mod front;
@@ -50,12 +51,13 @@ use crate::ids::Uuid;
 use crate::store::command::{Deregistration, KvCommand, Registration};
 use crate::store::model::SessionBehavior;
 use crate::store::query::Query;
-use crate::store::{AutopilotSettings, IntentionCommand, Operation, PreparedCommand, Restore};
+use crate::store::{AutopilotSettings, IntentionCommand, Operation, PreparedCommand, PreparedQuery, Restore};
 use crate::time::{Mono, Now};
 
 pub use answer::{Answer, answer, query_meta};
 pub use cache::{AgentCache, CachedRead, Onward, Settled};
 pub use cluster::{ClusterCall, EventsRead, Forwarded, Place, render_cluster};
+pub use elsewhere::{Elsewhere, NO_PATH, from_elsewhere};
 pub use event::{render_event, render_events};
 pub use front::{Admission, Front, LimitMode, Network, RequestLimiter, RequestLimits, Waits, Work};
 pub use operator::autopilot::{render_autopilot_health, render_autopilot_state};
@@ -158,11 +160,14 @@ pub enum Call {
     Agent(crate::agent::Call),
     /// About the cluster: gossip, the Raft group, autopilot.
     Cluster(ClusterCall),
-    /// A DNS question that this agent has no state to answer from. The reply's body is the answer; an empty one says
-    /// that there is none.
-    Dns(Box<crate::dns::Question>),
+    /// A DNS question that this agent has no state to answer from, and the prepared query that its name stands for if that
+    /// is another datacenter's. The reply's body is the answer; an empty one says that there is none, and 404 that such a
+    /// query finds nothing here.
+    Dns(Box<crate::dns::Question>, Option<Box<PreparedQuery>>),
     /// Waits for a change of one local service (`/v1/agent/service/:id?hash=`).
     LocalService(LocalServiceRead),
+    /// For another datacenter.
+    Elsewhere(Box<Elsewhere>),
 }
 
 /// A read with all that decides how it is answered.

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+use super::elsewhere::{NO_PATH, may_reach};
 use super::{Blocking, Consistency, HttpReply, Read, Shape, Waits};
-use crate::node::About;
+use crate::node::{About, Published};
 use crate::store::query::Query;
 use crate::{Text, duration};
 
@@ -27,6 +28,10 @@ const QUERY_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').rem
 #[derive(Debug, Default)]
 pub(super) struct Params<'a> {
     pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// The datacenter that is meant, unless it is the agent's own.
+    elsewhere: Option<Text>,
+    /// There is no way to it, and nobody who might know one.
+    lost: bool,
 }
 
 impl<'a> Params<'a> {
@@ -40,7 +45,24 @@ impl<'a> Params<'a> {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
             pairs.push((decode_component(key)?, decode_component(value)?));
         }
-        Ok(Params { pairs })
+        Ok(Params { pairs, elsewhere: None, lost: false })
+    }
+
+    /// The same, by an agent that sees the cluster like this.
+    pub(super) fn seen_by(mut self, published: &Published) -> Params<'a> {
+        if self.pairs.is_empty() {
+            return self;
+        }
+        let meant = self.filled("datacenter").or_else(|| self.filled("dc"));
+        let elsewhere = meant.filter(|name| *name != published.about.datacenter).map(Text::new);
+        self.lost = elsewhere.as_ref().is_some_and(|name| !may_reach(published, name));
+        self.elsewhere = elsewhere;
+        self
+    }
+
+    /// The datacenter that is meant, unless it is the agent's own.
+    pub(super) fn elsewhere(&self) -> Option<&Text> {
+        self.elsewhere.as_ref()
     }
 
     /// The first value of a parameter.
@@ -76,7 +98,7 @@ impl<'a> Params<'a> {
     /// All parameters but these.
     pub(super) fn without(&self, names: &[&str]) -> Params<'a> {
         let pairs = self.pairs.iter().filter(|(key, _)| !names.contains(&key.as_ref()));
-        Params { pairs: pairs.cloned().collect() }
+        Params { pairs: pairs.cloned().collect(), elsewhere: self.elsewhere.clone(), lost: self.lost }
     }
 
     /// All parameters as one canonical query string, sorted by name.
@@ -95,8 +117,8 @@ impl<'a> Params<'a> {
     ///
     /// # Errors
     /// 500, as Consul answers.
-    pub(super) fn check_datacenter(&self, about: &About) -> Result<(), HttpReply> {
-        check_datacenter(self.filled("datacenter").or_else(|| self.filled("dc")).unwrap_or(""), about)
+    pub(super) fn check_datacenter(&self) -> Result<(), HttpReply> {
+        if self.lost { Err(HttpReply::text(500, NO_PATH)) } else { Ok(()) }
     }
 
     /// A read of `query` with everything that the parameters say about it.
@@ -110,7 +132,7 @@ impl<'a> Params<'a> {
             return Ok(read);
         }
         self.consistency(&mut read)?;
-        self.check_datacenter(about)?;
+        self.check_datacenter()?;
         read.blocking = self.blocking(about.front.waits)?;
         read.filter = self.get("filter").unwrap_or("").trim().into();
         read.near = match self.get("near") {
@@ -197,18 +219,6 @@ impl<'a> Params<'a> {
                 })
             })
             .transpose()
-    }
-}
-
-/// Refuses a datacenter that this one has no way to; the empty name is this one.
-///
-/// # Errors
-/// 500, as Consul answers.
-pub(super) fn check_datacenter(name: &str, about: &About) -> Result<(), HttpReply> {
-    if name.is_empty() || name == about.datacenter {
-        Ok(())
-    } else {
-        Err(HttpReply::text(500, "No path to datacenter"))
     }
 }
 
@@ -299,8 +309,6 @@ mod tests {
                 "Cannot specify ?stale with ?consistent, conflicting semantics.",
             ),
             ("cached&consistent", 400, "Cannot specify ?cached with ?consistent, conflicting semantics."),
-            ("dc=nowhere", 500, "No path to datacenter"),
-            ("datacenter=nowhere&dc=dc1", 500, "No path to datacenter"),
             ("a=%zz", 400, "Invalid URL escape \"%zz\""),
             ("a=%1", 400, "Invalid URL escape \"%1\""),
         ];

@@ -21,7 +21,7 @@ pub(super) fn all(context: &Context<'_>) -> Handled {
     if context.request.method == "GET" {
         return read(context, Query::PreparedQueries);
     }
-    context.params.check_datacenter(context.about())?;
+    context.params.check_datacenter()?;
     let given = Given::read(&context.request.body)?;
     if !given.id.is_empty() {
         return Err(HttpReply::text(500, "ID must be empty when creating a new prepared query"));
@@ -41,11 +41,11 @@ pub(super) fn one(context: &Context<'_>) -> Handled {
     match context.request.method {
         "GET" => read(context, Query::PreparedQuery(id("")?)),
         "DELETE" => {
-            context.params.check_datacenter(context.about())?;
+            context.params.check_datacenter()?;
             write(context, PreparedCommand::Delete(id(CHANGING)?))
         }
         _ => {
-            context.params.check_datacenter(context.about())?;
+            context.params.check_datacenter()?;
             let given = Given::read(&context.request.body)?;
             let query = given.checked(id(CHANGING)?, false)?;
             write(context, PreparedCommand::Update(Box::new(query)))
@@ -66,7 +66,11 @@ pub(super) fn execute(context: &Context<'_>) -> Handled {
         limit: limit(context)?,
         near: context.params.get("near").unwrap_or("").into(),
         connect,
-        agent: context.about().node.clone(),
+        // The agent's node is near to nothing in another datacenter.
+        agent: match context.params.elsewhere() {
+            None => context.about().node.clone(),
+            Some(_) => Text::default(),
+        },
         client: client(context),
         // Whoever asks at another time gets another order.
         seed: context.now.mono.0,

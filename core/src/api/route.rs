@@ -6,12 +6,13 @@ use std::net::IpAddr;
 use bytes::Bytes;
 
 use super::answer::{Answer, answer};
+use super::elsewhere::{NO_PATH, may_reach};
 use super::filter::{self, Fields, Filter, FilterError};
 use super::params::{self, Params};
 use super::{
-    Authorizer, Call, Consistency, ContentType, HttpReply, Permission, Read, Request, Resource, Work, agent,
-    catalog, config, connect, coordinate, discovery, event, health, intention, kv, membership, operator,
-    prepared, probes, process, refused, session, snapshot, status, txn, ui,
+    Authorizer, Call, Consistency, ContentType, Forwarded, HttpReply, Permission, Read, Request, Resource,
+    Work, agent, catalog, config, connect, coordinate, discovery, event, health, intention, kv, membership,
+    operator, prepared, probes, process, refused, session, snapshot, status, txn, ui,
 };
 use crate::Text;
 use crate::node::{About, Published};
@@ -65,9 +66,17 @@ pub enum Routed {
         indent: bool,
     },
     /// Send an archive of the published state, once this request has been answered with 200.
-    Save(Request),
+    Save {
+        /// What is to be asked first.
+        barrier: Request,
+        /// The datacenter whose state it is, unless it is this one.
+        datacenter: Option<Text>,
+    },
     /// Restore the archive that the body is.
-    Restore,
+    Restore {
+        /// The datacenter whose state it becomes, unless it is this one.
+        datacenter: Option<Text>,
+    },
     /// For the process around the node.
     Process {
         /// What it is asked for.
@@ -176,6 +185,9 @@ impl Context<'_> {
             let fields = filter::of_query(&read.query).ok_or_else(|| unfilterable(self.request.path))?;
             Filter::parse(&read.filter, fields)?;
         }
+        if self.params.elsewhere().is_some() {
+            return Ok(self.ask(Call::Read(read)));
+        }
         Ok(match answer(self.published, &read, self.now) {
             Answer::Reply(reply) => Routed::Reply(reply),
             Answer::Enter => self.ask(Call::Read(read)),
@@ -205,12 +217,40 @@ impl Context<'_> {
         if text.is_empty() { Ok(None) } else { Filter::parse(text, fields).map(Some) }
     }
 
-    /// Asks the node.
+    /// Asks the node, or a server of the datacenter that is meant.
     pub(super) fn ask(&self, call: Call) -> Routed {
+        self.ask_here(call.aimed_at(self.params.elsewhere()))
+    }
+
+    /// Asks the node, whatever datacenter is meant.
+    pub(super) fn ask_here(&self, call: Call) -> Routed {
         // Reads carry their own shape, so that those who wait for the same one can share its bytes.
-        let indent =
-            !matches!(call, Call::Read(_) | Call::LocalService(_)) && self.params.pretty(self.about());
+        let shaped = match &call {
+            Call::Read(_) | Call::LocalService(_) => true,
+            Call::Elsewhere(there) => matches!(there.request, Forwarded::Read(_)),
+            Call::Write(_) | Call::Agent(_) | Call::Cluster(_) | Call::Dns(..) => false,
+        };
+        let indent = !shaped && self.params.pretty(self.about());
         Routed::Call { request: Request { call, authorizer: Authorizer }, indent }
+    }
+
+    /// Asks a server of the datacenter that a body names; the empty name is this one.
+    ///
+    /// # Errors
+    /// There is no way to it.
+    pub(super) fn ask_in(&self, datacenter: &str, call: Call) -> Handled {
+        if datacenter.is_empty() || datacenter == self.about().datacenter {
+            return Ok(self.ask_here(call));
+        }
+        if !may_reach(self.published, datacenter) {
+            return Err(HttpReply::text(500, NO_PATH));
+        }
+        Ok(self.ask_here(call.aimed_at(Some(&datacenter.into()))))
+    }
+
+    /// The datacenter that is meant.
+    pub(super) fn datacenter(&self) -> &Text {
+        self.params.elsewhere().unwrap_or(&self.about().datacenter)
     }
 
     /// A JSON reply from local state, indented if that is wanted.
@@ -434,7 +474,11 @@ fn dispatch(published: &Published, request: &HttpRequest<'_>, now: Now) -> Handl
     if let Some(reply) = refuse_method(endpoint, request.method) {
         return Ok(reply.into());
     }
-    let params = Params::parse(request.query)?;
+    let mut params = Params::parse(request.query)?;
+    // What is asked of an agent about itself is asked of no other.
+    if !endpoint.pattern.starts_with("/v1/agent/") {
+        params = params.seen_by(published);
+    }
     refuse_tenancy(&params, &request.headers)?;
     let rest = endpoint.rest(&path).unwrap_or("");
     if !Authorizer.allows(Permission::of(endpoint.resource, request.method != "GET"), rest) {

@@ -24,7 +24,7 @@ const TTL_MAX: Duration = Duration::from_secs(86_400);
 const SERF_HEALTH: &str = "serfHealth";
 
 pub(super) fn create(context: &Context<'_>) -> Handled {
-    context.params.check_datacenter(context.about())?;
+    context.params.check_datacenter()?;
     let spec = read_spec(&context.request.body, &context.about().node)?;
     Ok(context.ask(Call::Write(Write::SessionCreate(spec))))
 }
@@ -58,7 +58,7 @@ fn read(context: &Context<'_>, query: Query) -> Handled {
 }
 
 fn id(context: &Context<'_>) -> Result<Uuid, HttpReply> {
-    context.params.check_datacenter(context.about())?;
+    context.params.check_datacenter()?;
     let text = context.name("Missing session")?;
     Uuid::parse(&text).ok_or_else(|| {
         let why = if text.len() == 36 { "Invalid UUID" } else { "UUID must be 36 characters" };

@@ -25,13 +25,15 @@ pub(super) fn handle(context: &Context<'_>) -> Handled {
         if context.params.has("stale") {
             return Err(HttpReply::text(500, "stale not allowed for restore"));
         }
-        context.params.check_datacenter(context.about())?;
-        return Ok(Routed::Restore);
+        context.params.check_datacenter()?;
+        return Ok(Routed::Restore { datacenter: context.params.elsewhere().cloned() });
     }
     // On a server what is published after this read is fresh enough; for a client agent a server keeps the state.
     let mut read = context.params.read(Query::State, context.about())?;
     read.blocking = None;
     read.filter = Text::default();
     read.near = Text::default();
-    Ok(Routed::Save(Request { call: Call::Read(read), authorizer: Authorizer }))
+    let datacenter = context.params.elsewhere().cloned();
+    let call = Call::Read(read).aimed_at(datacenter.as_ref());
+    Ok(Routed::Save { barrier: Request { call, authorizer: Authorizer }, datacenter })
 }

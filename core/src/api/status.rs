@@ -7,12 +7,12 @@ use super::route::{Context, Handled};
 use crate::node::Published;
 
 pub(super) fn leader(context: &Context<'_>) -> Handled {
-    context.params.check_datacenter(context.about())?;
+    context.params.check_datacenter()?;
     answer_cluster(context, ClusterCall::StatusLeader)
 }
 
 pub(super) fn peers(context: &Context<'_>) -> Handled {
-    context.params.check_datacenter(context.about())?;
+    context.params.check_datacenter()?;
     answer_cluster(context, ClusterCall::StatusPeers)
 }
 

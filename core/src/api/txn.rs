@@ -36,12 +36,14 @@ pub(super) fn handle(context: &Context<'_>) -> Handled {
         let text = format!("Transaction contains too many operations ({count} > {OPERATIONS_MAX})");
         return Err(HttpReply::text(413, text));
     }
-    let parsed: Vec<Parsed> =
-        list.iter().filter_map(|element| parse(element, about).transpose()).collect::<Result<_, _>>()?;
+    let parsed: Vec<Parsed> = list
+        .iter()
+        .filter_map(|element| parse(element, about, context.datacenter()).transpose())
+        .collect::<Result<_, _>>()?;
     // What makes no sense is told before anything is tried, and alone.
     let senseless = parsed.iter().any(|parsed| parsed.operation.is_err());
     if parsed.iter().any(|parsed| parsed.writes) {
-        context.params.check_datacenter(about)?;
+        context.params.check_datacenter()?;
         if senseless {
             let errors = parsed.into_iter().zip(0..).filter_map(|(parsed, operation)| {
                 parsed.operation.err().map(|what| OperationError { operation, what: what.into() })
@@ -96,7 +98,7 @@ fn elements(body: &[u8]) -> Result<Vec<Value>, HttpReply> {
 }
 
 /// Reads one element. One that names no kind of operation is none; of several kinds the first counts, as in Consul.
-fn parse(element: &Value, about: &About) -> Result<Option<Parsed>, HttpReply> {
+fn parse(element: &Value, about: &About, datacenter: &Text) -> Result<Option<Parsed>, HttpReply> {
     let read = || -> Result<_, DecodeError> {
         let mut element = Object::new(Source::Api, "", element)?;
         let kinds = [
@@ -112,7 +114,7 @@ fn parse(element: &Value, about: &About) -> Result<Option<Parsed>, HttpReply> {
     let mut first = None;
     for parsed in [
         kv.map(|body| parse_kv(body, about)),
-        node.map(|body| parse_node(body, about)),
+        node.map(|body| parse_node(body, datacenter)),
         service.map(parse_service),
         check.map(parse_check),
     ] {
@@ -257,7 +259,7 @@ fn row_of(body: &mut Object, key: &str) -> Result<(Object, u64), DecodeError> {
     Ok((row, index))
 }
 
-fn parse_node(mut body: Object, about: &About) -> Result<Parsed, HttpReply> {
+fn parse_node(mut body: Object, datacenter: &Text) -> Result<Parsed, HttpReply> {
     let read = || -> Result<_, DecodeError> {
         let verb = body.text("verb")?;
         let (mut row, index) = row_of(&mut body, "node")?;
@@ -279,7 +281,7 @@ fn parse_node(mut body: Object, about: &About) -> Result<Parsed, HttpReply> {
     };
     let (verb, index, id, mut registration) = read().map_err(undecodable)?;
     if registration.datacenter.is_empty() {
-        registration.datacenter = about.datacenter.clone();
+        registration.datacenter = datacenter.clone();
     }
     let parsed = match id.as_str() {
         "" => Ok(None),

@@ -38,7 +38,7 @@ fn read(context: &Context<'_>, query: Query) -> Handled {
 
 /// Services that are exported to other clusters: there are none without peering.
 pub(super) fn nothing(context: &Context<'_>) -> Handled {
-    context.params.check_datacenter(context.about())?;
+    context.params.check_datacenter()?;
     Ok(context.json(200, b"[]".to_vec()).into())
 }
 
@@ -49,7 +49,7 @@ pub(super) fn metrics_proxy(_context: &Context<'_>) -> Handled {
 
 /// What datacenters tell each other about their mesh gateways; this one has no others.
 pub(super) fn federation_state(context: &Context<'_>) -> Handled {
-    context.params.check_datacenter(context.about())?;
+    context.params.check_datacenter()?;
     if context.rest.is_empty() {
         return Err(HttpReply::text(400, "Missing datacenter name"));
     }
@@ -58,6 +58,6 @@ pub(super) fn federation_state(context: &Context<'_>) -> Handled {
 
 /// The mesh gateways of all datacenters.
 pub(super) fn federation_gateways(context: &Context<'_>) -> Handled {
-    context.params.check_datacenter(context.about())?;
+    context.params.check_datacenter()?;
     Ok(context.json(200, b"{}".to_vec()).into())
 }

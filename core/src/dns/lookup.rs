@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
@@ -17,7 +18,7 @@ use super::question::Asked;
 use super::{DnsConfig, Served};
 use crate::rng::Rng;
 use crate::store::model::{Health, Node};
-use crate::store::{Execute, Instance, Unresolved, View};
+use crate::store::{Execute, Instance, Lent, PreparedQuery, Unresolved, View};
 use crate::{Text, duration};
 
 /// Name servers that an answer names.
@@ -44,6 +45,10 @@ pub(super) struct Reply {
     pub(super) left_out: bool,
     /// Whether another client might have been given another answer.
     pub(super) for_client: bool,
+    /// The datacenter that knows, if it is another one.
+    pub(super) elsewhere: Option<Text>,
+    /// A prepared query that finds nothing here, and says where else to look.
+    pub(super) further: Option<Arc<PreparedQuery>>,
 }
 
 /// A record of the answer section and the additional records that go with it.
@@ -64,6 +69,8 @@ impl Reply {
             additionals: Vec::new(),
             left_out: false,
             for_client: false,
+            elsewhere: None,
+            further: None,
         }
     }
 
@@ -120,11 +127,12 @@ impl<'a> Zone<'a> {
         let mut reply = match &parsed.target {
             // An address that a name spells does not depend on any datacenter.
             Target::Address(address) => self.address(asked, *address),
-            _ if !self.is_own(parsed.datacenter.as_deref()) => None,
+            Target::Query(name) if self.served.lent.is_some() => self.prepared(asked, name, budget, rng),
+            Target::Nothing => None,
+            _ if !self.is_own(parsed.datacenter.as_deref()) => self.elsewhere(parsed.datacenter.as_deref()),
             Target::Service { .. } => self.service(asked, &parsed.target, budget, rng),
             Target::Node(name) => self.node(asked, name, rng),
             Target::Query(name) => self.prepared(asked, name, budget, rng),
-            Target::Nothing => None,
         }
         .unwrap_or_else(|| Reply { code: ResponseCode::NXDomain, ..Reply::authoritative() });
         // RFC 2308: a negative answer carries the SOA record, whose TTL is its own.
@@ -137,6 +145,13 @@ impl<'a> Zone<'a> {
     fn is_own(&self, datacenter: Option<&str>) -> bool {
         datacenter
             .is_none_or(|datacenter| datacenter.eq_ignore_ascii_case(&self.served.published.about.datacenter))
+    }
+
+    /// That another datacenter knows, if there is one of this name.
+    fn elsewhere(&self, datacenter: Option<&str>) -> Option<Reply> {
+        let elsewhere = self.served.published.cluster.datacenter_like(datacenter?)?;
+        let code = ResponseCode::NXDomain;
+        Some(Reply { code, elsewhere: Some(elsewhere), ..Reply::authoritative() })
     }
 
     fn view(&self) -> &'a View {
@@ -267,7 +282,14 @@ impl<'a> Zone<'a> {
             seed: rng.next_u64(),
             ..Execute::default()
         };
-        let done = match self.view().execute_prepared(&run) {
+        let done = match self.served.lent {
+            Some(query) => {
+                let (query, agent) = (query.clone(), Text::default());
+                Ok(self.view().execute_lent(&Lent { query, run: Execute { agent, ..run }, failovers: 0 }))
+            }
+            None => self.view().execute_prepared(&run),
+        };
+        let done = match done {
             Ok(done) => done,
             Err(Unresolved::Unknown) => return None,
             Err(Unresolved::TemplateById | Unresolved::Template(_)) => {
@@ -278,6 +300,10 @@ impl<'a> Zone<'a> {
             Some(nanos) => Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)),
             None => self.service_ttl(&done.service),
         };
+        if let Some(query) = done.failover {
+            let code = ResponseCode::NXDomain;
+            return Some(Reply { code, further: Some(query), ..Reply::authoritative() });
+        }
         let instances: Vec<&Instance> = done.instances.iter().map(|instance| &**instance).collect();
         let reply = self.of_instances(asked, seconds(ttl), &instances, budget, rng);
         reply.map(|reply| Reply { for_client: true, ..reply })

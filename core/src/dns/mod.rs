@@ -9,6 +9,7 @@ mod name;
 mod question;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::Text;
 use crate::node::Published;
 use crate::rng::Rng;
+use crate::store::PreparedQuery;
 use crate::time::Now;
 
 /// How names are served.
@@ -105,13 +107,34 @@ pub struct Question {
 }
 
 impl Question {
-    /// The answer; `None` for what is no question.
+    /// The answer, as far as it can be had here; empty for what is no question. With a query of another datacenter it is
+    /// what that query finds here.
     #[must_use]
-    pub fn answer(&self, published: &Published, now: Now, rng: &mut Rng) -> Option<Bytes> {
+    pub fn answer(
+        &self,
+        published: &Published,
+        lent: Option<&PreparedQuery>,
+        now: Now,
+        rng: &mut Rng,
+    ) -> (Answered, Bytes) {
         let mut out = Vec::new();
-        let served = Served { published, config: &self.config, now };
-        answer(served, &self.packet, self.transport, rng, &mut out).then(|| Bytes::from(out))
+        let served = Served { published, config: &self.config, lent, now };
+        let answered = answer(served, &self.packet, self.transport, rng, &mut out);
+        (answered, Bytes::from(out))
     }
+}
+
+/// How a packet is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// With what was put out.
+    Here,
+    /// Not at all.
+    Never,
+    /// By a server of this datacenter. What was put out says that there is no such name.
+    Elsewhere(Text),
+    /// By other datacenters that this prepared query names: here it finds nothing, which is what was put out.
+    Further(Arc<PreparedQuery>),
 }
 
 impl Question {
@@ -138,12 +161,14 @@ pub struct Served<'a> {
     pub published: &'a Published,
     /// How names are served.
     pub config: &'a DnsConfig,
+    /// A prepared query of another datacenter, which names of queries stand for.
+    pub lent: Option<&'a PreparedQuery>,
     /// The time.
     pub now: Now,
 }
 
-/// Answers a packet. Puts the answer into `out`, which is cleared first, and says whether there is one: what is no
-/// question is not answered at all, so that nobody can be made to talk to themselves.
+/// Answers a packet. Puts the answer into `out`, which is cleared first, and says whether there is one, or who has it: what
+/// is no question is not answered at all, so that nobody can be made to talk to themselves.
 #[must_use]
 pub fn answer(
     served: Served<'_>,
@@ -151,15 +176,15 @@ pub fn answer(
     transport: Transport,
     rng: &mut Rng,
     out: &mut Vec<u8>,
-) -> bool {
+) -> Answered {
     out.clear();
     let asked = match question::read(packet) {
         question::Read::Question(asked) => asked,
         question::Read::Bad { id, flags, code } => {
             encode::bare(id, flags, code, out);
-            return true;
+            return Answered::Here;
         }
-        question::Read::Silence => return false,
+        question::Read::Silence => return Answered::Never,
     };
     let reply = if let Some(code) = asked.refusal {
         lookup::Reply::code(code)
@@ -169,7 +194,17 @@ pub fn answer(
         lookup::Reply::code(ResponseCode::ServFail)
     };
     encode::message(served.config, &asked, &reply, transport, out);
-    true
+    match (reply.elsewhere, reply.further) {
+        (Some(datacenter), _) => Answered::Elsewhere(datacenter),
+        (None, Some(query)) => Answered::Further(query),
+        (None, None) => Answered::Here,
+    }
+}
+
+/// Whether an answer is one: its code says that the name exists, or that there is trouble.
+#[must_use]
+pub fn finds(answer: &[u8]) -> bool {
+    answer.get(3).is_some_and(|flags| u16::from(flags & 0xf) != u16::from(ResponseCode::NXDomain))
 }
 
 impl Served<'_> {

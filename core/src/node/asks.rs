@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::Node;
 use super::jobs::{Job, JobId, Origin, Stage, Work};
 use super::peer::{Ask, AskId, BadFrame, PeerAnswer, PeerMessage, Serve};
-use crate::api::{Authorizer, HttpReply, Place, Request};
+use crate::api::{Authorizer, Call, Forwarded, HttpReply, Place, Request};
 use crate::ids::{LogIndex, ServerId};
 use crate::marks::{self, Mark};
 use crate::planted::{Bug, planted};
@@ -16,7 +16,7 @@ use crate::store::command::{Command, Refusal, Response};
 use crate::time::Now;
 
 /// How an agent refuses to do for others what is nobody's business but its own.
-const NOT_FOR_OTHERS: &str = "rpc error: this is not done for other agents";
+pub(super) const NOT_FOR_OTHERS: &str = "rpc error: this is not done for other agents";
 /// How a request ends whose answer makes no sense.
 const BAD_ANSWER: &str = "rpc error: the answer is not one to this request";
 
@@ -72,13 +72,15 @@ impl Node {
     }
 
     /// Does something for a client agent.
-    fn serve(&mut self, now: Now, guest: ServerId, asked: AskId, serve: Serve) {
+    pub(super) fn serve(&mut self, now: Now, guest: ServerId, asked: AskId, serve: Serve) {
         if self.admission().requests == 0 {
             let full = "rpc error: the server has too many requests under way, try again";
             return self.refuse(guest, asked, 503, full);
         }
         match serve {
-            Serve::Request(forwarded) if !forwarded.is_allowed() => {
+            Serve::Request(forwarded)
+                if !forwarded.is_allowed() && !self.is_allowed_to(guest, &forwarded) =>
+            {
                 self.refuse(guest, asked, 400, NOT_FOR_OTHERS);
             }
             Serve::Request(forwarded) => {
@@ -86,12 +88,23 @@ impl Node {
                 let request = Request { call: (*forwarded).into(), authorizer: Authorizer };
                 self.on_request(now, id, request);
             }
+            Serve::Elsewhere(there) if !there.request.is_allowed_elsewhere() => {
+                self.refuse(guest, asked, 400, NOT_FOR_OTHERS);
+            }
+            Serve::Elsewhere(there) => {
+                let id = self.guests.admit(guest, asked);
+                self.on_request(now, id, Request { call: Call::Elsewhere(there), authorizer: Authorizer });
+            }
             Serve::Command(payload) => self.propose_encoded(now, Origin::Guest(guest, asked), &payload),
             Serve::Catalog(node) => self.begin(now, Origin::Guest(guest, asked), Work::Catalog(node)),
         }
     }
 
-    fn refuse(&mut self, peer: ServerId, asked: AskId, status: u16, why: &'static str) {
+    fn is_allowed_to(&self, peer: ServerId, request: &Forwarded) -> bool {
+        self.foreign.contains_key(&peer) && request.is_allowed_elsewhere()
+    }
+
+    pub(super) fn refuse(&mut self, peer: ServerId, asked: AskId, status: u16, why: &'static str) {
         self.answer_peer(peer, asked, PeerAnswer::Reply(HttpReply::text(status, why)));
     }
 
@@ -110,9 +123,12 @@ impl Node {
     }
 
     /// Whom this agent asked answers, or somebody pretends to.
-    fn on_answer(&mut self, now: Now, peer: ServerId, id: AskId, answer: PeerAnswer) {
+    pub(super) fn on_answer(&mut self, now: Now, peer: ServerId, id: AskId, answer: PeerAnswer) {
         if self.servers.on_answer(peer) && !self.about.server {
             self.retry_held(now);
+        }
+        if self.abroad.on_answer(peer) {
+            self.retry_abroad(now);
         }
         if id.life != self.life {
             return marks::hit(Mark::AnswerToFormerLife);
@@ -133,6 +149,7 @@ impl Node {
                 self.confirmed_elsewhere(now, id, job, LogIndex(index), renewed);
             }
             (PeerAnswer::Reply(reply), Work::Lead(_) | Work::Serve(_)) => self.answer_reply(&job, reply),
+            (PeerAnswer::Reply(reply), Work::Abroad(_)) => self.answered_abroad(now, job, reply),
             // A server that is too busy for the agent's own, say.
             (PeerAnswer::Reply(reply), _) => self.fail(now, job, &String::from_utf8_lossy(&reply.body)),
             (PeerAnswer::Catalog(catalog), Work::Catalog(_)) if !self.about.server => {

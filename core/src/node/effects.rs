@@ -261,9 +261,9 @@ impl Node {
     /// Encodes and sends what this step says to other servers.
     pub(super) fn send_frames(&mut self, out: &mut Outbox) {
         for (to, message) in std::mem::take(&mut self.frames) {
-            let address = self.rpc_address(to);
+            let (address, datacenter) = self.rpc_address(to);
             let format = self.format_of(to);
-            out.push(Output::Peer { to, address, frame: message.encode(format) });
+            out.push(Output::Peer { to, address, datacenter, frame: message.encode(format) });
         }
     }
 }

@@ -29,7 +29,9 @@ pub(super) fn check(known: Formats, found: Format) -> Result<(), NewerFormat> {
 pub(super) fn tell(config: &mut Config) {
     if config.about.server {
         let formats = Text::new(config.about.formats.to_string());
-        config.lan.tags.insert(Text::new_static(tag::FORMATS), formats);
+        for pool in std::iter::once(&mut config.lan).chain(config.wan.as_mut()) {
+            pool.tags.insert(Text::new_static(tag::FORMATS), formats.clone());
+        }
     }
 }
 

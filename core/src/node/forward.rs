@@ -7,7 +7,7 @@ use super::Node;
 use super::jobs::{Job, JobId, Origin, Stage, Work};
 use super::peer::{Ask, AskId, PeerMessage, Serve};
 use crate::Text;
-use crate::api::Forwarded;
+use crate::api::{Elsewhere, Forwarded};
 use crate::format::Format;
 use crate::gossip;
 use crate::ids::{RequestId, ServerId};
@@ -15,7 +15,7 @@ use crate::marks::{self, Mark};
 use crate::time::Now;
 
 /// A server answers up to so much later than it was asked to: the way, and its own turn.
-const LATE_MAX: Duration = Duration::from_secs(1);
+pub(super) const LATE_MAX: Duration = Duration::from_secs(1);
 /// Identifiers of guests' requests have this bit; those that front-ends draw count from zero.
 const GUEST_BIT: u64 = 1 << 63;
 
@@ -47,6 +47,12 @@ impl Guests {
         Some(guest)
     }
 
+    /// Whose request it is, if it is a guest's.
+    #[must_use]
+    pub fn whose(&self, request: RequestId) -> Option<ServerId> {
+        self.by_request.get(&request).map(|(guest, _)| *guest)
+    }
+
     /// Whether the request is a guest's.
     #[must_use]
     pub fn is_guest(request: RequestId) -> bool {
@@ -72,13 +78,15 @@ impl Guests {
 impl Node {
     /// Has a server answer a client's request.
     pub(super) fn forward(&mut self, now: Now, request: RequestId, forwarded: Forwarded) {
-        let wait = forwarded.wait();
-        let give_up = now.mono
-            + self.config.hold_timeout
-            + wait
-            + wait / super::requests::WAIT_JITTER_DIVISOR
-            + LATE_MAX;
+        let give_up = self.give_up_at(now, &forwarded);
         let work = Work::Serve(Box::new(Serve::Request(Box::new(forwarded))));
+        self.begin_until(now, Origin::Client(request), work, give_up);
+    }
+
+    /// Has a server find one of another datacenter that answers a client's request.
+    pub(super) fn forward_elsewhere(&mut self, now: Now, request: RequestId, there: Box<Elsewhere>) {
+        let give_up = self.give_up_at(now, &there.request) + LATE_MAX;
+        let work = Work::Serve(Box::new(Serve::Elsewhere(there)));
         self.begin_until(now, Origin::Client(request), work, give_up);
     }
 
@@ -94,10 +102,14 @@ impl Node {
             Work::Serve(serve) => serve.as_ref().clone(),
             Work::Propose(command, _) => Serve::Command(command.encode(Format::FIRST)),
             Work::Catalog(node) => Serve::Catalog(node.clone()),
-            Work::Read(..) | Work::Confirm { .. } | Work::Lead(_) => {
+            Work::Read(..) | Work::Confirm { .. } | Work::Lead(_) | Work::Abroad(_) => {
                 unreachable!("client agents neither read nor lead")
             }
         };
+        if self.servers.get(server).is_some_and(|known| known.formats.newest < serve.needs()) {
+            let why = "rpc error: the server is of an older version, which does not know other datacenters";
+            return self.fail(now, job, why);
+        }
         self.put_asked(job, server, Ask::Serve(serve));
     }
 
@@ -129,7 +141,7 @@ impl Node {
 
     /// The client went away.
     pub(super) fn abandon(&mut self, request: RequestId) {
-        if let Some((id, Job { stage: Stage::Asked(server), work: Work::Serve(_), .. })) =
+        if let Some((id, Job { stage: Stage::Asked(server), work: Work::Serve(_) | Work::Abroad(_), .. })) =
             self.jobs.abandon(request)
         {
             self.frames.push((server, PeerMessage::Forget { id: self.ask_id(id) }));

@@ -10,7 +10,9 @@ use crate::Text;
 use crate::agent::persist::{BadPersisted, decode, encode};
 use crate::boundary::{Outbox, Output};
 use crate::cx::Cx;
-use crate::gossip::{self, Clocks, Gossip, Key, KeysChange, KeysReport, Member, MemberChange, Pool, Status};
+use crate::gossip::{
+    self, Clocks, Gossip, Key, KeysChange, KeysReport, Member, MemberChange, Pool, Status, tag,
+};
 use crate::ids::{OpId, RequestId, ServerId};
 use crate::time::Now;
 
@@ -97,8 +99,14 @@ impl Node {
             }
             gossip::Effect::Member(change) => self.on_member_change(now, pool, change),
             gossip::Effect::Suspected(name) => {
-                let suspect = self.cluster.lan.get(&name).and_then(Member::id);
-                if let Some(id) = suspect.filter(|_| pool == Pool::Lan && !self.about.server) {
+                let suspect = match pool {
+                    Pool::Lan => self.cluster.lan.get(&name).filter(|_| !self.about.server),
+                    Pool::Wan => {
+                        let is_foreign = |it: &&Member| it.tag(tag::DATACENTER) != self.about.datacenter;
+                        self.cluster.wan.get(&name).filter(is_foreign)
+                    }
+                };
+                if let Some(id) = suspect.and_then(Member::id) {
                     // It may have been stopped, and then says nothing for as long as anybody waits.
                     self.ask_others(now, id);
                 }
@@ -156,6 +164,8 @@ impl Node {
         if pool == Pool::Lan {
             self.alive = self.alive + usize::from(alive) - usize::from(former.as_ref().is_some_and(is_alive));
             self.on_lan_change(now, &change);
+        } else {
+            self.on_wan_change(now, &change);
         }
     }
 
@@ -170,7 +180,9 @@ impl Node {
         }
         if self.about.server {
             self.form(now, |forming, cx, facts| forming.look(cx, facts));
-            self.join_wan(now, change);
+            if let MemberChange::Upsert(member) = change {
+                self.join_wan(now, member);
+            }
             self.duties(now, |duties, cx, facts| duties.on_member(cx, facts, change));
         }
         self.seek_if_alone(now);
@@ -194,13 +206,15 @@ impl Node {
         forming::may_hear(&self.raft, self.store.group(), peer, theirs, self.about.formats)
     }
 
-    /// Where an agent takes calls: as gossip says, which knows of moves first, else as the group does. Empty for
-    /// client agents, which are only answered.
-    pub(super) fn rpc_address(&self, id: ServerId) -> Text {
-        match (self.servers.get(id), self.raft.membership().servers.get(&id)) {
-            (Some(server), _) => server.address.clone(),
-            (None, Some(member)) => member.address.clone(),
-            (None, None) => Text::default(),
+    /// Where an agent takes calls: as gossip says, which knows of moves first, else as the group does; and in which
+    /// datacenter, unless that is this one. Empty for client agents, which are only answered.
+    pub(super) fn rpc_address(&self, id: ServerId) -> (Text, Option<Text>) {
+        let members = &self.raft.membership().servers;
+        match (self.servers.get(id), members.get(&id), self.abroad.get(id)) {
+            (Some(server), ..) => (server.address.clone(), None),
+            (None, Some(member), _) => (member.address.clone(), None),
+            (None, None, Some((datacenter, server))) => (server.address.clone(), Some(datacenter.clone())),
+            (None, None, None) => (Text::default(), None),
         }
     }
 

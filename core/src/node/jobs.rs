@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::abroad::Errand;
 use super::peer::{AskId, Serve};
 use crate::Text;
 use crate::api::{ClusterCall, Read, Write};
@@ -48,6 +49,8 @@ pub enum Work {
     Lead(ClusterCall),
     /// Have a server do it; on client agents only.
     Serve(Box<Serve>),
+    /// Have a server of another datacenter do it; on servers only.
+    Abroad(Box<Errand>),
 }
 
 impl Work {
@@ -59,6 +62,7 @@ impl Work {
             Work::Lead(call) => call.is_repeatable(),
             Work::Read(..) | Work::Confirm { .. } | Work::Catalog(_) => true,
             Work::Serve(serve) => serve.is_repeatable(),
+            Work::Abroad(errand) => errand.there.request.is_repeatable(),
         }
     }
 }
@@ -203,10 +207,10 @@ impl Jobs {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// The jobs whose stage satisfies `wanted`, oldest first.
+    /// The jobs that are `wanted`, oldest first.
     #[must_use]
-    pub fn in_stage(&self, wanted: impl Fn(&Stage) -> bool) -> Vec<JobId> {
-        self.all.iter().filter(|(_, job)| wanted(&job.stage)).map(|(id, _)| *id).collect()
+    pub fn those(&self, wanted: impl Fn(&Job) -> bool) -> Vec<JobId> {
+        self.all.iter().filter(|(_, job)| wanted(job)).map(|(id, _)| *id).collect()
     }
 
     /// How many requests are under way.

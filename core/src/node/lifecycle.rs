@@ -8,7 +8,7 @@ use crate::Text;
 use crate::api::HttpReply;
 use crate::boundary::Outbox;
 use crate::cx::Cx;
-use crate::gossip::{MemberChange, Pool, Status, tag};
+use crate::gossip::{Member, Pool, Status, tag};
 use crate::ids::{LogIndex, Term};
 use crate::time::Now;
 
@@ -35,6 +35,7 @@ impl Node {
             self.perform_joining(now, steps);
         }
         self.seek_if_alone(now);
+        self.start_flood(now);
         self.settle(now, out);
     }
 
@@ -84,8 +85,7 @@ impl Node {
     }
 
     /// Servers of one datacenter know each other in the pool of all datacenters, too.
-    pub(super) fn join_wan(&mut self, now: Now, change: &MemberChange) {
-        let MemberChange::Upsert(member) = change else { return };
+    pub(super) fn join_wan(&mut self, now: Now, member: &Member) {
         if self.wan.is_none() || !member.is_server() || member.status != Status::Alive {
             return;
         }

@@ -1,5 +1,6 @@
 //! The node: routes inputs to its machines and their effects to the outbox, and decides nothing else.
 
+mod abroad;
 mod asked;
 mod asks;
 mod checkpointing;
@@ -8,6 +9,7 @@ mod config;
 mod duties;
 mod effects;
 mod events;
+mod failover;
 mod formats;
 mod forming;
 mod forward;
@@ -44,6 +46,7 @@ pub use joining::JoinPolicy;
 pub use peer::{Ask, AskId, BadFrame, PeerAnswer, PeerMessage, Serve};
 pub use published::{About, Lease, Published};
 
+use self::abroad::Abroad;
 use self::asked::Asked;
 use self::checkpointing::Checkpointing;
 use self::duties::Duties;
@@ -133,10 +136,14 @@ pub struct Node {
     /// Servers only.
     wan: Option<Gossip>,
     servers: Servers,
+    /// Those of other datacenters.
+    abroad: Abroad,
     /// So many members of the datacenter's pool are well.
     alive: usize,
     /// Agents that a connection is up with.
     connected: BTreeSet<ServerId>,
+    /// Those of them that are servers of other datacenters, with the names of these.
+    foreign: BTreeMap<ServerId, Text>,
     /// Of those that have said so: the newest format that they know, too.
     peer_formats: BTreeMap<ServerId, Format>,
     /// Agents whose frames could not be read, since their connection came up.
@@ -262,8 +269,10 @@ impl Node {
             lan,
             wan,
             servers: Servers::default(),
+            abroad: Abroad::default(),
             alive: 0,
             connected: BTreeSet::new(),
+            foreign: BTreeMap::new(),
             peer_formats: BTreeMap::new(),
             misunderstood: BTreeSet::new(),
             joining,
@@ -312,8 +321,15 @@ impl Node {
             Input::Wake => {}
             Input::Request { id, request } => self.on_request(now, id, request),
             Input::Abandon { id } => self.abandon(id),
-            Input::PeerUp { peer } => {
+            Input::PeerUp { peer, datacenter: Some(datacenter) } => {
                 self.connected.insert(peer);
+                self.foreign.insert(peer, datacenter);
+                self.misunderstood.remove(&peer);
+                self.greet(peer);
+            }
+            Input::PeerUp { peer, datacenter: None } => {
+                self.connected.insert(peer);
+                self.foreign.remove(&peer);
                 self.misunderstood.remove(&peer);
                 self.greet(peer);
                 self.raft(now, |raft, cx| raft.on_peer_up(cx, peer));
@@ -325,10 +341,16 @@ impl Node {
                 let sent = self.connected.remove(&peer);
                 self.misunderstood.remove(&peer);
                 self.peer_formats.remove(&peer);
-                self.raft(now, |raft, cx| raft.on_peer_down(cx, peer));
+                let is_foreign = self.foreign.remove(&peer).is_some() || self.abroad.get(peer).is_some();
+                if !is_foreign {
+                    self.raft(now, |raft, cx| raft.on_peer_down(cx, peer));
+                }
                 self.on_peer_lost(now, peer, sent);
             }
             Input::PeerFrame { peer, frame } => match PeerMessage::decode(&frame, self.about.formats) {
+                Ok(message) if self.foreign.contains_key(&peer) => {
+                    self.on_foreign_message(now, peer, message);
+                }
                 Ok(message) => self.on_peer_message(now, peer, message),
                 Err(bad) => self.on_bad_frame(peer, &bad),
             },
@@ -412,6 +434,7 @@ impl Node {
                 Timer::Seek => self.on_seek_timer(now),
                 Timer::Forming => self.form(now, |forming, cx, facts| forming.on_timer(cx, facts)),
                 Timer::Room => self.on_room_timer(now),
+                Timer::Flood => self.flood(now),
                 Timer::Leaving => self.leave(now, |leaving, cx, raft| leaving.on_timer(cx, raft)),
                 Timer::Parked => self.on_waits_over(now),
                 Timer::Hold => self.on_jobs_expired(now),
@@ -487,8 +510,13 @@ impl Node {
     fn arm_waits(&mut self, now: Now) {
         let local = self.local_waits.iter().map(|wait| wait.until).min();
         let event = self.event_waits.iter().map(|wait| wait.until).min();
-        let penalty =
-            self.servers.next_deadline(now.mono).filter(|_| !self.about.server && self.jobs.len() > 0);
+        let penalty = if self.jobs.len() == 0 {
+            None
+        } else if self.about.server {
+            self.abroad.next_deadline(now.mono)
+        } else {
+            self.servers.next_deadline(now.mono)
+        };
         let deadlines = [
             (Timer::Parked, [self.parked.next_deadline(), local, event].into_iter().flatten().min()),
             (Timer::Hold, [self.jobs.next_deadline(), penalty].into_iter().flatten().min()),

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::Text;
 use crate::agent::CatalogState;
-use crate::api::{ClusterCall, Forwarded, HttpReply};
+use crate::api::{ClusterCall, Elsewhere, Forwarded, HttpReply};
 use crate::format::{self, BadEnvelope, Format, Formats};
 use crate::ids::Uuid;
 use crate::raft::Message;
@@ -77,6 +77,8 @@ pub enum Serve {
     Command(Bytes),
     /// Say what the catalog has of this node.
     Catalog(Text),
+    /// Have a server of another datacenter answer a client's request.
+    Elsewhere(Box<Elsewhere>),
 }
 
 impl Serve {
@@ -87,6 +89,19 @@ impl Serve {
             Serve::Request(request) => request.is_repeatable(),
             Serve::Command(_) => false,
             Serve::Catalog(_) => true,
+            Serve::Elsewhere(there) => there.request.is_repeatable(),
+        }
+    }
+
+    /// The format in which it came to be: whoever does not know that one cannot read it.
+    #[must_use]
+    pub fn needs(&self) -> Format {
+        match self {
+            Serve::Elsewhere(_) => Format::FEDERATED,
+            Serve::Request(request) if **request == Forwarded::Cluster(ClusterCall::Datacenters) => {
+                Format::FEDERATED
+            }
+            Serve::Request(_) | Serve::Command(_) | Serve::Catalog(_) => Format::FIRST,
         }
     }
 }
@@ -238,6 +253,10 @@ mod tests {
             any::<u128>().prop_map(|id| Ask::Serve(Serve::Request(Box::new(Forwarded::Write(
                 Write::SessionDestroy(Uuid(id))
             ))))),
+            "[ -~]{0,20}".prop_map(|dc| Ask::Serve(Serve::Elsewhere(Box::new(Elsewhere {
+                datacenter: dc.into(),
+                request: Forwarded::Cluster(ClusterCall::Datacenters),
+            })))),
             Just(Ask::Lead(ClusterCall::Keys { change: KeysChange::List, local_only: true })),
         ];
         let answer = prop_oneof![
@@ -260,7 +279,7 @@ mod tests {
 
         #[test]
         fn what_is_sent_arrives_in_every_format(message in message()) {
-            for format in [Format::FIRST, Format::CHECKED] {
+            for format in [Format::FIRST, Format::CHECKED, Format::FEDERATED] {
                 prop_assert_eq!(PeerMessage::decode(&message.encode(format), Formats::KNOWN), Ok(message.clone()));
             }
         }

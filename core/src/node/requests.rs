@@ -1,5 +1,6 @@
 //! Requests: from a client or another server to their answer, through whatever they have to wait for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::forward::Guests;
@@ -17,7 +18,7 @@ use crate::planted::{Bug, planted};
 use crate::store::command::{Command, Response};
 use crate::store::model::{ServiceCheck, Session};
 use crate::store::query::Query;
-use crate::store::{IntentionCommand, PreparedCommand, PreparedQuery, Restore};
+use crate::store::{Executed, IntentionCommand, PreparedCommand, PreparedQuery, Restore, Rows};
 use crate::time::{Mono, Now};
 
 /// A blocking query waits up to so much of its wait longer, so that many do not give up at once.
@@ -29,11 +30,20 @@ const FORMER_LEADER_GRACE: Duration = Duration::from_millis(500);
 impl Node {
     pub(super) fn on_request(&mut self, now: Now, id: RequestId, request: Request) {
         let origin = Origin::Client(id);
+        let request = match request {
+            Request { call: Call::Elsewhere(there), authorizer }
+                if there.datacenter == self.about.datacenter =>
+            {
+                Request { call: there.request.into(), authorizer }
+            }
+            request => request,
+        };
         let call = if self.about.server {
             request.call
         } else {
             match Forwarded::try_from(request.call) {
                 Ok(forwarded) => return self.forward(now, id, forwarded),
+                Err(Call::Elsewhere(there)) => return self.forward_elsewhere(now, id, there),
                 Err(own) => own,
             }
         };
@@ -50,11 +60,8 @@ impl Node {
             }
             Call::Agent(call) => self.on_agent_call(now, id, call),
             Call::Cluster(call) => self.on_cluster_call(now, id, call),
-            Call::Dns(question) => {
-                let published = self.published(now);
-                let answer = question.answer(&published, now, &mut self.rng).unwrap_or_default();
-                self.reply(id, HttpReply { body: answer, ..HttpReply::empty(200) });
-            }
+            Call::Elsewhere(there) => self.ask_elsewhere(now, id, *there),
+            Call::Dns(question, lent) => self.on_question(now, id, question, lent.as_deref()),
             Call::LocalService(read) => {
                 let wait = read.wait + self.rng.duration_below(read.wait / WAIT_JITTER_DIVISOR);
                 self.local_waits.push(LocalWait { id, read, until: now.mono + wait });
@@ -117,6 +124,9 @@ impl Node {
         if !self.about.server {
             return self.ask_a_server(now, id, job);
         }
+        if let Work::Abroad(_) = &job.work {
+            return self.ask_abroad(now, id, job);
+        }
         if let Work::Read(read, None) = &job.work
             && self.is_fresh_enough(now, read)
         {
@@ -148,7 +158,7 @@ impl Node {
                 let reply = self.lead(now, call.clone());
                 self.answer_reply(&job, reply);
             }
-            Work::Serve(_) => unreachable!("only client agents ask servers to serve"),
+            Work::Serve(_) | Work::Abroad(_) => unreachable!("these go to others"),
             Work::Read(..) | Work::Confirm { .. } | Work::Catalog(_) => {
                 let consistent = match &job.work {
                     Work::Read(read, _) => read.consistency == Consistency::Consistent,
@@ -258,6 +268,10 @@ impl Node {
         if renew.is_some() && !found.exists {
             return self.reply(request, unknown_session(renew));
         }
+        if let Rows::Executed(Ok(Executed { failover: Some(query), .. })) = &found.rows {
+            let query = Arc::clone(query);
+            return self.begin_failover(now, request, read, found, query);
+        }
         if let Some(blocking) = read.blocking
             && found.index <= blocking.index
         {
@@ -283,7 +297,7 @@ impl Node {
         read.consistency == Consistency::Stale && read.max_stale.is_none_or(is_within)
     }
 
-    fn meta(&self, now: Now, index: u64) -> QueryMeta {
+    pub(super) fn meta(&self, now: Now, index: u64) -> QueryMeta {
         QueryMeta {
             index: index.max(1),
             known_leader: self.raft.leader().is_some(),
@@ -388,7 +402,7 @@ impl Node {
     /// The leader changed: jobs that wait for one go on, those that were proposed here cannot know their outcome.
     pub(super) fn on_leader_changed(&mut self, now: Now, lost_leadership: bool) {
         if lost_leadership {
-            for id in self.jobs.in_stage(|stage| matches!(stage, Stage::Proposed(_))) {
+            for id in self.jobs.those(|job| matches!(job.stage, Stage::Proposed(_))) {
                 let job = self.jobs.take(id).expect("just listed");
                 self.answer_write(now, job, Err("leadership lost while committing log"));
             }
@@ -398,9 +412,11 @@ impl Node {
         if leader.is_none() {
             return;
         }
-        let retried = self.jobs.in_stage(|stage| match stage {
+        let retried = self.jobs.those(|job| match job.stage {
+            // Other datacenters have leaders of their own.
+            _ if matches!(job.work, Work::Abroad(_)) => false,
             Stage::Held => true,
-            Stage::Asked(former) => Some(*former) != leader,
+            Stage::Asked(former) => Some(former) != leader,
             Stage::Proposed(_) | Stage::Confirming | Stage::CatchingUp(_) => false,
         });
         for id in retried {
@@ -420,7 +436,8 @@ impl Node {
     /// was one at all; what was asked for while there was none has reached nobody.
     pub(super) fn on_peer_lost(&mut self, now: Now, peer: ServerId, sent: bool) {
         self.servers.avoid(peer, now.mono);
-        for id in self.jobs.in_stage(|stage| *stage == Stage::Asked(peer)) {
+        self.abroad.avoid(peer, now.mono);
+        for id in self.jobs.those(|job| job.stage == Stage::Asked(peer)) {
             let job = self.jobs.take(id).expect("just listed");
             if sent && !job.work.is_repeatable() && !planted(Bug::ForwardedAgain) {
                 self.answer_lost(now, job, "connection lost");
@@ -433,7 +450,10 @@ impl Node {
 
     /// Whoever was asked has not done it. Asks the next one, or waits until there is another one to ask.
     pub(super) fn ask_again(&mut self, now: Now, id: JobId, job: Job, asked: ServerId) {
-        if self.about.server && self.raft.leader().is_none_or(|leader| leader == asked) {
+        if matches!(job.work, Work::Abroad(_)) {
+            self.abroad.avoid(asked, now.mono);
+            self.advance(now, id, job);
+        } else if self.about.server && self.raft.leader().is_none_or(|leader| leader == asked) {
             self.jobs.put(id, Job { stage: Stage::Held, ..job });
         } else {
             self.advance(now, id, job);
@@ -442,7 +462,7 @@ impl Node {
 
     /// A server is not well any more. Those of its answers that may be given twice are asked of others.
     pub(super) fn ask_others(&mut self, now: Now, server: ServerId) {
-        for id in self.jobs.in_stage(|stage| *stage == Stage::Asked(server)) {
+        for id in self.jobs.those(|job| job.stage == Stage::Asked(server)) {
             let job = self.jobs.take(id).expect("just listed");
             if job.work.is_repeatable() {
                 self.advance(now, id, job);
@@ -465,7 +485,7 @@ impl Node {
         if self.about.server && self.raft.leader().is_none() {
             return;
         }
-        for id in self.jobs.in_stage(|stage| *stage == Stage::Held) {
+        for id in self.jobs.those(|job| job.stage == Stage::Held) {
             let job = self.jobs.take(id).expect("just listed");
             self.advance(now, id, job);
         }
@@ -475,15 +495,22 @@ impl Node {
         while let Some(job) = self.jobs.take_expired(now.mono) {
             if let Stage::Asked(silent) = job.stage {
                 self.servers.avoid(silent, now.mono);
+                self.abroad.avoid(silent, now.mono);
             }
             if matches!(job.stage, Stage::Asked(_)) && !job.work.is_repeatable() {
                 self.answer_lost(now, job, "no answer in time");
             } else {
-                let nobody = if self.about.server { "No cluster leader" } else { "No known Consul servers" };
+                let nobody = match &job.work {
+                    Work::Abroad(_) => "rpc error: no server of that datacenter answers",
+                    _ if self.about.server => "No cluster leader",
+                    _ => "No known Consul servers",
+                };
                 self.fail(now, job, nobody);
             }
         }
-        if !self.about.server {
+        if self.about.server {
+            self.retry_abroad(now);
+        } else {
             self.retry_held(now);
         }
     }
@@ -492,6 +519,7 @@ impl Node {
     pub(super) fn fail(&mut self, now: Now, job: Job, why: &str) {
         match (&job.origin, &job.work) {
             (_, Work::Propose(..)) => self.answer_write(now, job, Err(why)),
+            (_, Work::Abroad(_)) => self.failed_abroad(now, job, why),
             (_, Work::Catalog(_)) => self.answer_catalog(now, &job.origin, None),
             (Origin::Peer(peer, asked), _) => self.answer_peer(*peer, *asked, PeerAnswer::NotLeader),
             (Origin::Client(_) | Origin::Guest(..) | Origin::Agent(_) | Origin::Duty, _) => {
@@ -534,7 +562,7 @@ impl Node {
             Work::Confirm { consistent, renew } => Ask::ReadIndex { consistent: *consistent, renew: *renew },
             Work::Catalog(_) => Ask::ReadIndex { consistent: false, renew: None },
             Work::Lead(call) => Ask::Lead(call.clone()),
-            Work::Serve(_) => unreachable!("only client agents ask servers to serve"),
+            Work::Serve(_) | Work::Abroad(_) => unreachable!("these do not go to the leader"),
         };
         self.put_asked(job, leader, ask);
     }

@@ -134,7 +134,7 @@ impl Node {
         if !self.room.lacks_log() {
             return;
         }
-        for id in self.jobs.in_stage(|stage| matches!(stage, Stage::Proposed(_))) {
+        for id in self.jobs.those(|job| matches!(job.stage, Stage::Proposed(_))) {
             let job = self.jobs.take(id).expect("just listed");
             self.answer_write(now, job, Err(UNKNOWN));
         }

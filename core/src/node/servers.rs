@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::Text;
+use crate::format::{Format, Formats};
 use crate::gossip::{Member, MemberChange, Status, tag};
 use crate::ids::{ServerId, Uuid};
 use crate::rng::Rng;
@@ -29,6 +30,8 @@ pub struct Known {
     pub group: Option<Uuid>,
     /// Whether gossip believes it to be well.
     pub alive: bool,
+    /// The formats that it knows.
+    pub formats: Formats,
 }
 
 /// All servers of this datacenter that gossip knows.
@@ -81,6 +84,7 @@ impl Servers {
             address: Text::new(address.to_string()),
             group: Uuid::parse(member.tag(tag::GROUP)),
             alive: member.status == Status::Alive,
+            formats: formats_of(member),
         };
         // A renamed server is there twice for a while: the living one counts.
         let former = self.known.get(&id);
@@ -182,6 +186,12 @@ impl Servers {
         let avoided = self.silent.values().filter(|silence| silence.until > now);
         avoided.flat_map(|silence| [silence.since + PENALTY, silence.until]).filter(|at| *at > now).min()
     }
+}
+
+/// What a server says that it knows. One that says nothing, or nothing that makes sense, knows the first format.
+pub fn formats_of(member: &Member) -> Formats {
+    let first = Formats { oldest: Format::FIRST, newest: Format::FIRST };
+    Formats::parse(member.tag(tag::FORMATS)).unwrap_or(first)
 }
 
 #[cfg(test)]

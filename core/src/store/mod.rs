@@ -58,7 +58,7 @@ pub use instances::{Instance, InstanceList, Memo, Rendering, ServiceNames};
 pub use intentions::{Decision, Intention, IntentionCommand, IntentionDraft, Side};
 pub use pieces::Pieces;
 pub use prepared::{
-    Execute, Executed, Failover, PreparedCommand, PreparedQuery, ServiceQuery, Template, Unresolved,
+    Execute, Executed, Failover, Lent, PreparedCommand, PreparedQuery, ServiceQuery, Template, Unresolved,
 };
 pub use read::{Found, Rows};
 pub use restore::{Restore, encode_rows};

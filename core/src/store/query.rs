@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::intentions::Side;
 use super::model::Health;
-use super::prepared::Execute;
+use super::prepared::{Execute, Lent};
 use super::transaction::Lookup;
 use crate::Text;
 use crate::config_entry::{Kind, Overrides};
@@ -155,6 +155,8 @@ pub enum Query {
         /// The service that is spoken to.
         destination: Text,
     },
+    /// What a prepared query of another datacenter finds here; has no index.
+    ExecuteLent(Box<Lent>),
 }
 
 /// Which instances of a service.

@@ -65,7 +65,7 @@ pub enum Rows {
     Prepared(Vec<Arc<PreparedQuery>>),
     /// [`Query::Explain`]
     Explained(Result<Arc<PreparedQuery>, Unresolved>),
-    /// [`Query::Execute`]
+    /// [`Query::Execute`], [`Query::ExecuteLent`]
     Executed(Result<Executed, Unresolved>),
     /// [`Query::DiscoveryChain`], or why there is none.
     Chain(Result<Arc<Chain>, String>),
@@ -173,7 +173,9 @@ impl Store {
                 self.prepared.get(*id).map_or(indexes.prepared, |query| query.modify_index)
             }
             // They tell no index, and have none that could be waited for.
-            Query::Transaction(_) | Query::Explain(_) | Query::Execute(_) => return 1,
+            Query::Transaction(_) | Query::Explain(_) | Query::Execute(_) | Query::ExecuteLent(_) => {
+                return 1;
+            }
             Query::State => self.newest_index(),
             // What is absent has the index of the table, which its removal has moved.
             Query::ConfigEntry { kind, name } => {
@@ -299,6 +301,7 @@ impl Store {
             Query::PreparedQuery(id) => Rows::Prepared(self.prepared.get(*id).cloned().into_iter().collect()),
             Query::Explain(name) => Rows::Explained(self.resolve_prepared(name)),
             Query::Execute(run) => Rows::Executed(self.execute_prepared(run)),
+            Query::ExecuteLent(lent) => Rows::Executed(Ok(self.execute_lent(lent))),
         }
     }
 
@@ -399,7 +402,11 @@ fn watch(query: &Query) -> Vec<WatchKey> {
         Query::PreparedQueries => vec![WatchKey::PreparedQueries],
         Query::PreparedQuery(id) => vec![WatchKey::PreparedQuery(*id)],
         // They never wait.
-        Query::Transaction(_) | Query::State | Query::Explain(_) | Query::Execute(_) => Vec::new(),
+        Query::Transaction(_)
+        | Query::State
+        | Query::Explain(_)
+        | Query::Execute(_)
+        | Query::ExecuteLent(_) => Vec::new(),
     }
 }
 

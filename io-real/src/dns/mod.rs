@@ -63,7 +63,7 @@ impl NodeResponder {
 }
 
 impl NodeResponder {
-    /// Has a server answer: a client agent has no state of its own.
+    /// Has a server answer: a client agent has no state of its own, and other datacenters have others.
     fn ask(
         &self,
         packet: &[u8],
@@ -74,7 +74,7 @@ impl NodeResponder {
         let question = dns::Question { packet, transport, config: self.config.as_ref().clone() };
         async move {
             let failure = question.failure();
-            let request = Request { call: Call::Dns(Box::new(question)), authorizer: Authorizer };
+            let request = Request { call: Call::Dns(Box::new(question), None), authorizer: Authorizer };
             match gate.ask(request).await {
                 Ok(reply) if reply.status == 200 => Some(reply.body).filter(|answer| !answer.is_empty()),
                 Ok(_) | Err(_) => failure,
@@ -96,11 +96,19 @@ impl Responder for NodeResponder {
         if !published.about.server {
             return Answered::Later(Box::pin(self.ask(packet, transport)));
         }
-        let served = Served { published: &published, config: &self.config, now: self.gate.now() };
+        let now = self.gate.now();
+        let served = Served { published: &published, config: &self.config, lent: None, now };
         let answered = dns::answer(served, packet, transport, &mut self.rng, out);
         let time = self.gate.now().mono.since(served.now.mono);
         self.gate.metrics().dns_answered(is_reverse(packet), time);
-        if answered { Answered::Now } else { Answered::Never }
+        match answered {
+            dns::Answered::Here => Answered::Now,
+            dns::Answered::Never => Answered::Never,
+            // The node knows the way to other datacenters.
+            dns::Answered::Elsewhere(_) | dns::Answered::Further(_) => {
+                Answered::Later(Box::pin(self.ask(packet, transport)))
+            }
+        }
     }
 }
 

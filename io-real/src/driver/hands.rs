@@ -91,7 +91,9 @@ impl Hands {
                 Output::Cancel { op } => {
                     self.probes.remove(&op);
                 }
-                Output::Peer { to, address, frame } => self.wire.send(to, &address, frame),
+                Output::Peer { to, address, datacenter, frame } => {
+                    self.wire.send(to, &address, datacenter.as_ref(), frame);
+                }
                 Output::Datagram { pool, to, bytes } => self.gossip.send(pool, to, bytes),
                 Output::GossipCall { pool, call, to, bytes, timeout } => {
                     self.gossip.call(pool, call, to, bytes, timeout);

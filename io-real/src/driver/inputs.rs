@@ -107,7 +107,7 @@ impl Inputs {
         {
             self.turns.peers -= 1;
             return Poll::Ready(Heard::Input(match event {
-                WireEvent::Up(peer) => Input::PeerUp { peer },
+                WireEvent::Up(peer, datacenter) => Input::PeerUp { peer, datacenter },
                 WireEvent::Frame(peer, frame) => Input::PeerFrame { peer, frame },
                 WireEvent::Down(peer) => Input::PeerDown { peer },
             }));
@@ -180,7 +180,7 @@ mod tests {
     struct Flood;
 
     impl Wire for Flood {
-        fn send(&mut self, _to: ServerId, _address: &Text, _frame: Bytes) {}
+        fn send(&mut self, _to: ServerId, _address: &Text, _datacenter: Option<&Text>, _frame: Bytes) {}
 
         fn poll_next(&mut self, _cx: &mut Context<'_>) -> Poll<WireEvent> {
             Poll::Ready(WireEvent::Frame(ServerId::default(), Bytes::new()))

@@ -102,7 +102,7 @@ async fn respond(
     }
     if streams_body(head.method.as_str(), head.uri.path()) {
         let reply = match routed(gate, client, &head, Bytes::new()) {
-            Routed::Restore => snapshot::restore(gate, &mut body).await,
+            Routed::Restore { datacenter } => snapshot::restore(gate, datacenter, &mut body).await,
             Routed::Reply(reply) => {
                 discard(&mut body).await;
                 reply
@@ -129,13 +129,13 @@ async fn respond(
             let reply = ask(gate, request).await;
             if indent { indented(reply) } else { reply }
         }
-        Routed::Save(barrier) => match snapshot::save(gate, barrier).await {
+        Routed::Save { barrier, datacenter } => match snapshot::save(gate, barrier, datacenter).await {
             Ok(saved) => return encode::archive(saved),
             Err(reply) => reply,
         },
         Routed::Process { wish, indent } => return process::answer(gate, wish, indent, gzip).await,
         // The path was written in another way, which is as good.
-        Routed::Restore => snapshot::restore(gate, &mut Full::new(body)).await,
+        Routed::Restore { datacenter } => snapshot::restore(gate, datacenter, &mut Full::new(body)).await,
     };
     let reply = match cached {
         Some((cache, read)) => cache.settle(gate, read, reply),

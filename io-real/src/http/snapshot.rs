@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use http_body_util::BodyExt;
 use hyper::body::Body;
+use proconsul_core::Text;
 use proconsul_core::api::{Authorizer, Call, ClusterCall, HttpReply, QueryMeta, Request, SavedState, Write};
 use proconsul_core::ids::Uuid;
 use proconsul_core::store::{Pieces, Restore};
@@ -25,11 +26,15 @@ pub(super) struct Saved {
 ///
 /// # Errors
 /// The reply to a client whose wish cannot be met.
-pub(super) async fn save(gate: &Gate, barrier: Request) -> Result<Saved, HttpReply> {
+pub(super) async fn save(
+    gate: &Gate,
+    barrier: Request,
+    datacenter: Option<Text>,
+) -> Result<Saved, HttpReply> {
     let reply = ask(gate, barrier).await;
     let Some(fresh) = reply.meta.filter(|_| reply.status == 200) else { return Err(reply) };
     let millis = gate.now().wall.0;
-    let (source, length, state) = if gate.published().about.server {
+    let (source, length, state) = if gate.published().about.server && datacenter.is_none() {
         let published = gate.published();
         let store = published.view.to_save();
         let index = store.newest_index().max(published.lease.applied.0);
@@ -40,8 +45,9 @@ pub(super) async fn save(gate: &Gate, barrier: Request) -> Result<Saved, HttpRep
         let state: SavedState = postcard::from_bytes(&reply.body).map_err(|_| {
             HttpReply::text(500, "the server did not keep its state: it is of another version")
         })?;
-        let length = measure(gate, state.id).await?;
-        (Source::There(gate.clone(), state.id), length, state)
+        let there = There { gate: gate.clone(), id: state.id, datacenter };
+        let length = there.measure().await?;
+        (Source::There(there), length, state)
     };
     let index = state.index.max(1);
     let packer = Packer::new(Meta::new(index, state.term, millis), length, millis / 1_000);
@@ -52,16 +58,23 @@ pub(super) async fn save(gate: &Gate, barrier: Request) -> Result<Saved, HttpRep
 enum Source {
     /// This server's state.
     Here(Box<Pieces>),
-    /// A server that keeps a state for this client agent.
-    There(Gate, Uuid),
+    /// A server that keeps a state for this client agent, or for this other datacenter.
+    There(There),
+}
+
+/// A state that a server keeps.
+struct There {
+    gate: Gate,
+    id: Uuid,
+    datacenter: Option<Text>,
 }
 
 impl Source {
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
         match self {
             Source::Here(pieces) => Ok(pieces.next()),
-            Source::There(gate, id) => {
-                let piece = fetch(gate, *id, false).await;
+            Source::There(there) => {
+                let piece = there.fetch(false).await;
                 let piece = piece
                     .map_err(|reply| io::Error::other(String::from_utf8_lossy(&reply.body).into_owned()))?;
                 Ok(Some(piece).filter(|piece| !piece.is_empty()))
@@ -87,33 +100,36 @@ fn archive(packer: Packer, source: Source) -> BoxStream<'static, io::Result<Byte
     stream.boxed()
 }
 
-async fn fetch(gate: &Gate, id: Uuid, measure: bool) -> Result<Bytes, HttpReply> {
-    let call = Call::Cluster(ClusterCall::Saved { id, measure });
-    let reply = ask(gate, Request { call, authorizer: Authorizer }).await;
-    if reply.status == 200 { Ok(reply.body) } else { Err(reply) }
-}
+impl There {
+    async fn fetch(&self, measure: bool) -> Result<Bytes, HttpReply> {
+        let call =
+            Call::Cluster(ClusterCall::Saved { id: self.id, measure }).aimed_at(self.datacenter.as_ref());
+        let reply = ask(&self.gate, Request { call, authorizer: Authorizer }).await;
+        if reply.status == 200 { Ok(reply.body) } else { Err(reply) }
+    }
 
-/// The length of all pieces of a state that a server keeps.
-async fn measure(gate: &Gate, id: Uuid) -> Result<u64, HttpReply> {
-    let mut length = 0;
-    loop {
-        let body = fetch(gate, id, true).await?;
-        let more = body[..].try_into().map(u64::from_le_bytes);
-        match more.map_err(|_| HttpReply::text(500, "the server's answer cannot be read"))? {
-            0 => return Ok(length),
-            more => length += more,
+    /// The length of all pieces.
+    async fn measure(&self) -> Result<u64, HttpReply> {
+        let mut length = 0;
+        loop {
+            let body = self.fetch(true).await?;
+            let more = body[..].try_into().map(u64::from_le_bytes);
+            match more.map_err(|_| HttpReply::text(500, "the server's answer cannot be read"))? {
+                0 => return Ok(length),
+                more => length += more,
+            }
         }
     }
 }
 
 /// Restores the archive that a body is. The pieces are handed on as they come, and become the state only when the
 /// whole archive has proved good.
-pub(super) async fn restore<B>(gate: &Gate, body: &mut B) -> HttpReply
+pub(super) async fn restore<B>(gate: &Gate, datacenter: Option<Text>, body: &mut B) -> HttpReply
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Display,
 {
-    let mut restore = Restoring { gate, id: None, pieces: 0 };
+    let mut restore = Restoring { gate, datacenter, id: None, pieces: 0 };
     match restore.run(body).await {
         Ok(()) => HttpReply::empty(200),
         Err(reply) => {
@@ -126,6 +142,7 @@ where
 /// A restore under way; given up when dropped.
 struct Restoring<'a> {
     gate: &'a Gate,
+    datacenter: Option<Text>,
     id: Option<Uuid>,
     pieces: u64,
 }
@@ -134,11 +151,11 @@ fn refused(bad: &BadArchive) -> HttpReply {
     HttpReply::text(500, bad.to_string())
 }
 
-fn request(write: Write) -> Request {
-    Request { call: Call::Write(write), authorizer: Authorizer }
-}
-
 impl Restoring<'_> {
+    fn request(&self, write: Write) -> Request {
+        Request { call: Call::Write(write).aimed_at(self.datacenter.as_ref()), authorizer: Authorizer }
+    }
+
     async fn run<B>(&mut self, body: &mut B) -> Result<(), HttpReply>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -167,7 +184,7 @@ impl Restoring<'_> {
         if let Some(id) = self.id {
             return Ok(id);
         }
-        let reply = ask(self.gate, request(Write::RestoreBegin)).await;
+        let reply = ask(self.gate, self.request(Write::RestoreBegin)).await;
         let id = std::str::from_utf8(&reply.body).ok().and_then(Uuid::parse);
         match id.filter(|_| reply.status == 200) {
             Some(id) => {
@@ -186,7 +203,7 @@ impl Restoring<'_> {
     }
 
     async fn step(&self, step: Restore) -> Result<(), HttpReply> {
-        let reply = ask(self.gate, request(Write::Restore(step))).await;
+        let reply = ask(self.gate, self.request(Write::Restore(step))).await;
         if reply.status == 200 { Ok(()) } else { Err(reply) }
     }
 }
@@ -194,7 +211,7 @@ impl Restoring<'_> {
 impl Drop for Restoring<'_> {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            self.gate.tell(request(Write::Restore(Restore::Abort { id })));
+            self.gate.tell(self.request(Write::Restore(Restore::Abort { id })));
         }
     }
 }

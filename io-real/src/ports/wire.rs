@@ -14,8 +14,8 @@ pub trait Wire: Send + 'static {
     /// disconnected.
     ///
     /// It goes over any connection with that peer, whoever made it. Without one, `address` is dialled; an empty
-    /// `address` is none to dial: the frame is lost then.
-    fn send(&mut self, to: ServerId, address: &Text, frame: Bytes);
+    /// `address` is none to dial: the frame is lost then. `datacenter` is where the peer is, unless that is this agent's own.
+    fn send(&mut self, to: ServerId, address: &Text, datacenter: Option<&Text>, frame: Bytes);
 
     /// The next thing that peers did, or later a wake-up of `cx`.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<WireEvent>;
@@ -24,8 +24,8 @@ pub trait Wire: Send + 'static {
 /// What another agent did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WireEvent {
-    /// It is connected, and was not before.
-    Up(ServerId),
+    /// It is connected, and was not before. A server of another datacenter comes with the name of that.
+    Up(ServerId, Option<Text>),
     /// A frame came.
     Frame(ServerId, Bytes),
     /// A connection with it was closed, or an attempt to connect has failed. What was queued for it is lost.

@@ -18,17 +18,20 @@ const HEAD_BYTES: usize = 7;
 const BODY_BYTES_MAX: usize = 1_024;
 
 /// What an agent does for others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Role {
     /// It is part of the group, and can be dialled.
     Server,
     /// It asks, and cannot be dialled.
     Client,
+    /// It is a server of this other datacenter, which asks for its clients, and can be dialled.
+    Abroad(Text),
 }
 
 /// What a caller says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hello {
+    /// The datacenter of the callee, and of the caller unless its role says otherwise.
     pub(super) datacenter: Text,
     /// Who calls.
     pub(super) id: ServerId,
@@ -108,7 +111,8 @@ where
         }
         received => received?,
     };
-    let refusal = if hello.datacenter != me.datacenter {
+    let claims_to_be_foreign = hello.role == Role::Abroad(me.datacenter.clone());
+    let refusal = if hello.datacenter != me.datacenter || claims_to_be_foreign {
         Some(Refusal::Datacenter(me.datacenter.clone()))
     } else if hello.callee != me.id {
         Some(Refusal::Identity(me.id))
@@ -201,6 +205,18 @@ mod tests {
         let refusal = Refusal::Datacenter("dc2".into());
         assert!(matches!(called, Err(Failure::Refused(it)) if it == refusal));
         assert!(matches!(answered, Err(Failure::Refused(it)) if it == refusal));
+    }
+
+    #[tokio::test]
+    async fn a_server_of_another_datacenter_says_so_and_is_welcome() {
+        let abroad = Hello { role: Role::Abroad("dc2".into()), ..hello(1, 2) };
+        let (called, answered) = meet(abroad.clone(), hello(2, 0)).await;
+        assert_eq!((called.expect("welcome"), answered.expect("a greeting")), (9, abroad.clone()));
+        let elsewhere = Hello { datacenter: "dc3".into(), ..abroad };
+        let (called, _) = meet(elsewhere, hello(2, 0)).await;
+        assert_eq!(called.expect_err("it is in dc1").to_string(), "it is in datacenter \"dc1\"");
+        let confused = Hello { role: Role::Abroad("dc1".into()), ..hello(1, 2) };
+        assert!(meet(confused, hello(2, 0)).await.0.is_err());
     }
 
     #[tokio::test]

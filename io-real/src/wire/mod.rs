@@ -26,7 +26,7 @@ pub use tcp::{BindError, Identity, TcpWire};
 pub struct NoWire;
 
 impl Wire for NoWire {
-    fn send(&mut self, _to: ServerId, _address: &Text, _frame: Bytes) {}
+    fn send(&mut self, _to: ServerId, _address: &Text, _datacenter: Option<&Text>, _frame: Bytes) {}
 
     fn poll_next(&mut self, _cx: &mut Context<'_>) -> Poll<WireEvent> {
         Poll::Pending

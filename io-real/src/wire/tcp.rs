@@ -103,6 +103,8 @@ struct Peer {
 struct Link {
     id: LinkId,
     instance: u64,
+    /// Where the peer is, unless in the same datacenter.
+    datacenter: Option<Text>,
     queue: Arc<Queue>,
 }
 
@@ -182,7 +184,7 @@ impl TcpWire {
         self.local_address
     }
 
-    fn dial(&mut self, to: ServerId, address: &Text, frame: Bytes) {
+    fn dial(&mut self, to: ServerId, address: &Text, datacenter: Option<&Text>, frame: Bytes) {
         let peer = self.peers.entry(to).or_default();
         if peer.address != *address {
             // Nothing is known of this one.
@@ -191,11 +193,8 @@ impl TcpWire {
         }
         let since_failure = peer.failed_at.map_or(Duration::MAX, |at| at.elapsed());
         let wait = backoff(peer.failures).saturating_sub(since_failure);
-        let bytes_max = match self.shared.me.role {
-            Role::Server => SERVER_QUEUE_BYTES,
-            Role::Client => CLIENT_QUEUE_BYTES,
-        };
-        let queue = Arc::new(Queue::new(bytes_max));
+        let queue_bytes = queue_bytes_max(&self.shared.me.role);
+        let queue = Arc::new(Queue::new(queue_bytes));
         if let Some(former) = peer.dial.take() {
             former.queue.move_to(&queue);
             former.queue.cut();
@@ -204,8 +203,9 @@ impl TcpWire {
         let id = LinkId::Dialled(self.next_dial);
         self.next_dial += 1;
         peer.dial = Some(Dial { id, queue: Arc::clone(&queue) });
-        let (shared, address) = (Arc::clone(&self.shared), address.clone());
-        self.runtime.spawn(async move { dial(&shared, to, &address, id, queue, wait).await });
+        let target = Target { id: to, address: address.clone(), datacenter: datacenter.cloned() };
+        let shared = Arc::clone(&self.shared);
+        self.runtime.spawn(async move { dial(&shared, target, id, queue, wait).await });
     }
 
     fn hear(&mut self, event: Event) -> Option<WireEvent> {
@@ -242,7 +242,7 @@ impl TcpWire {
             self.ready.push_back(WireEvent::Down(id));
         }
         if peer.links.is_empty() {
-            self.ready.push_back(WireEvent::Up(id));
+            self.ready.push_back(WireEvent::Up(id, link.datacenter.clone()));
         }
         peer.links.push(link);
     }
@@ -293,7 +293,7 @@ fn backoff(failures: u32) -> Duration {
 }
 
 impl Wire for TcpWire {
-    fn send(&mut self, to: ServerId, address: &Text, frame: Bytes) {
+    fn send(&mut self, to: ServerId, address: &Text, datacenter: Option<&Text>, frame: Bytes) {
         if let Some(peer) = self.peers.get(&to) {
             if let Some(link) = peer.links.first() {
                 return link.queue.push(frame);
@@ -305,7 +305,7 @@ impl Wire for TcpWire {
             }
         }
         if !address.is_empty() {
-            self.dial(to, address, frame);
+            self.dial(to, address, datacenter, frame);
         }
     }
 
@@ -343,13 +343,42 @@ impl Drop for TcpWire {
     }
 }
 
+/// Whom to dial.
+struct Target {
+    id: ServerId,
+    address: Text,
+    /// Where it is, unless in the same datacenter.
+    datacenter: Option<Text>,
+}
+
+impl Target {
+    /// What is said to it first.
+    fn hello(&self, me: &Hello) -> Hello {
+        let hello = Hello { callee: self.id, ..me.clone() };
+        match &self.datacenter {
+            None => hello,
+            Some(there) => {
+                Hello { datacenter: there.clone(), role: Role::Abroad(me.datacenter.clone()), ..hello }
+            }
+        }
+    }
+}
+
+/// What may wait for an agent, or at one.
+fn queue_bytes_max(role: &Role) -> usize {
+    match role {
+        Role::Server | Role::Abroad(_) => SERVER_QUEUE_BYTES,
+        Role::Client => CLIENT_QUEUE_BYTES,
+    }
+}
+
 /// Makes a connection and runs it to its end.
-async fn dial(shared: &Shared, to: ServerId, address: &str, id: LinkId, queue: Arc<Queue>, wait: Duration) {
+async fn dial(shared: &Shared, target: Target, id: LinkId, queue: Arc<Queue>, wait: Duration) {
     let connected = async {
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
-        timeout(DIAL_LIMIT, connect(shared, to, address))
+        timeout(DIAL_LIMIT, connect(shared, &target))
             .await
             .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
     };
@@ -360,21 +389,24 @@ async fn dial(shared: &Shared, to: ServerId, address: &str, id: LinkId, queue: A
         connected = connected => connected,
     };
     match connected {
-        Ok((stream, instance)) => run(shared, to, Link { id, instance, queue }, stream).await,
+        Ok((stream, instance)) => {
+            let link = Link { id, instance, datacenter: target.datacenter, queue };
+            run(shared, target.id, link, stream).await;
+        }
         Err(failure) => {
             // A node that has stopped needs not know.
-            let _ = shared.events.send(Event::DialFailed(to, id, failure)).await;
+            let _ = shared.events.send(Event::DialFailed(target.id, id, failure)).await;
         }
     }
 }
 
-async fn connect(shared: &Shared, to: ServerId, address: &str) -> Result<(TcpStream, u64), Failure> {
+async fn connect(shared: &Shared, target: &Target) -> Result<(TcpStream, u64), Failure> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no such host");
-    for address in tokio::net::lookup_host(address).await? {
+    for address in tokio::net::lookup_host(target.address.as_str()).await? {
         match socket::dialling(shared.source, address)?.connect(address).await {
             Ok(mut stream) => {
                 socket::tune(&stream)?;
-                let hello = Hello { callee: to, ..shared.me.clone() };
+                let hello = target.hello(&shared.me);
                 let instance = handshake::call(&mut stream, &hello).await?;
                 return Ok((stream, instance));
             }
@@ -405,12 +437,13 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             drop(place);
             match greeted {
                 Ok((stream, hello)) => {
-                    let bytes_max = match hello.role {
-                        Role::Server => SERVER_QUEUE_BYTES,
-                        Role::Client => CLIENT_QUEUE_BYTES,
+                    let queue = Arc::new(Queue::new(queue_bytes_max(&hello.role)));
+                    let datacenter = match hello.role {
+                        Role::Server | Role::Client => None,
+                        Role::Abroad(datacenter) => Some(datacenter),
                     };
-                    let queue = Arc::new(Queue::new(bytes_max));
-                    run(&shared, hello.id, Link { id, instance: hello.instance, queue }, stream).await;
+                    let link = Link { id, instance: hello.instance, datacenter, queue };
+                    run(&shared, hello.id, link, stream).await;
                 }
                 Err(failure) if failure.needs_attention() => {
                     tracing::warn!(%from, reason = %failure, "a caller was refused");

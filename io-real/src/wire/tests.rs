@@ -44,7 +44,7 @@ impl Agent {
     }
 
     fn send(&mut self, to: &Agent, frame: impl Into<Bytes>) {
-        self.wire.send(to.id, &to.address, frame.into());
+        self.wire.send(to.id, &to.address, None, frame.into());
     }
 
     async fn next(&mut self) -> WireEvent {
@@ -62,9 +62,9 @@ impl Agent {
 /// Lets both sides of a connection see that it is up.
 async fn connect(a: &mut Agent, b: &mut Agent) {
     a.send(b, "hello");
-    assert_eq!(b.next().await, WireEvent::Up(a.id));
+    assert_eq!(b.next().await, WireEvent::Up(a.id, None));
     assert_eq!(b.frame().await, "hello");
-    assert_eq!(a.next().await, WireEvent::Up(b.id));
+    assert_eq!(a.next().await, WireEvent::Up(b.id, None));
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn frames_come_in_order_whatever_their_size() {
     for (number, size) in sizes.into_iter().enumerate() {
         a.send(&b, vec![number as u8; size]);
     }
-    assert_eq!(b.next().await, WireEvent::Up(id(1)));
+    assert_eq!(b.next().await, WireEvent::Up(id(1), None));
     for (number, size) in sizes.into_iter().enumerate() {
         assert_eq!(b.frame().await, vec![number as u8; size]);
     }
@@ -86,7 +86,7 @@ async fn an_answer_goes_over_the_callers_connection() {
     connect(&mut client, &mut server).await;
     server.send(&client, "answer");
     assert_eq!(client.next().await, WireEvent::Frame(id(2), "answer".into()));
-    server.wire.send(id(9), &Text::default(), Bytes::from_static(b"to nobody"));
+    server.wire.send(id(9), &Text::default(), None, Bytes::from_static(b"to nobody"));
     drop(client);
     assert_eq!(server.next().await, WireEvent::Down(id(1)), "and nothing of the frame to nobody");
 }
@@ -96,9 +96,9 @@ async fn two_that_dial_each_other_are_up_once_and_down_once() {
     let (mut a, mut b) = (Agent::server(1), Agent::server(2));
     a.send(&b, "from a");
     b.send(&a, "from b");
-    assert_eq!(a.next().await, WireEvent::Up(id(2)));
+    assert_eq!(a.next().await, WireEvent::Up(id(2), None));
     assert_eq!(a.frame().await, "from b");
-    assert_eq!(b.next().await, WireEvent::Up(id(1)));
+    assert_eq!(b.next().await, WireEvent::Up(id(1), None));
     assert_eq!(b.frame().await, "from a");
     for number in 0..100_u8 {
         a.send(&b, vec![number]);
@@ -117,7 +117,7 @@ async fn of_two_connections_the_loss_of_either_is_told_to_both_ends() {
         // What a says to b goes through somebody who can cut it.
         let relay = TcpListener::bind(local()).await.expect("a free port");
         let through = relay.local_addr().expect("bound").to_string().into();
-        a.wire.send(id(2), &through, Bytes::from_static(b"from a"));
+        a.wire.send(id(2), &through, None, Bytes::from_static(b"from a"));
         b.send(&a, "from b");
         let (mut near, _) = relay.accept().await.expect("a calls");
         let mut far = tokio::net::TcpStream::connect(b.address.as_str()).await.expect("b listens");
@@ -125,8 +125,8 @@ async fn of_two_connections_the_loss_of_either_is_told_to_both_ends() {
             // Ends by being aborted, which closes both.
             let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
         });
-        assert_eq!(a.next().await, WireEvent::Up(id(2)));
-        assert_eq!(b.next().await, WireEvent::Up(id(1)));
+        assert_eq!(a.next().await, WireEvent::Up(id(2), None));
+        assert_eq!(b.next().await, WireEvent::Up(id(1), None));
         assert_eq!(a.frame().await, "from b");
         assert_eq!(b.frame().await, "from a");
         // Both connections are up at both ends once each has carried something both ways, whichever is used.
@@ -154,7 +154,7 @@ async fn what_refuses_the_connection_is_down_at_once_each_time() {
     let Agent { address, wire: gone, .. } = Agent::server(2);
     drop(gone);
     for _ in 0..3 {
-        a.wire.send(id(2), &address, Bytes::from_static(b"lost"));
+        a.wire.send(id(2), &address, None, Bytes::from_static(b"lost"));
         assert_eq!(a.next().await, WireEvent::Down(id(2)));
     }
 }
@@ -162,7 +162,7 @@ async fn what_refuses_the_connection_is_down_at_once_each_time() {
 #[tokio::test]
 async fn a_wrong_identity_is_refused() {
     let (mut a, mut b) = (Agent::server(1), Agent::server(2));
-    a.wire.send(id(3), &b.address, Bytes::from_static(b"for another"));
+    a.wire.send(id(3), &b.address, None, Bytes::from_static(b"for another"));
     tokio::select! {
         event = a.next() => assert_eq!(event, WireEvent::Down(id(3))),
         event = b.next() => panic!("{event:?}"),
@@ -178,6 +178,19 @@ async fn another_datacenter_is_refused() {
         event = a.next() => assert_eq!(event, WireEvent::Down(id(2))),
         event = b.next() => panic!("{event:?}"),
     }
+}
+
+#[tokio::test]
+async fn servers_of_two_datacenters_know_of_each_other_where_they_are() {
+    let mut a = Agent::server(1);
+    let mut b = Agent::at(local(), Identity { datacenter: "dc2".into(), ..identity(2) });
+    let there = Text::new("dc2");
+    a.wire.send(b.id, &b.address, Some(&there), Bytes::from_static(b"a question"));
+    assert_eq!(b.next().await, WireEvent::Up(id(1), Some("dc1".into())));
+    assert_eq!(b.frame().await, "a question");
+    b.send(&a, "an answer");
+    assert_eq!(a.next().await, WireEvent::Up(id(2), Some(there)));
+    assert_eq!(a.frame().await, "an answer");
 }
 
 #[tokio::test]
@@ -206,7 +219,7 @@ async fn a_newer_process_replaces_the_connections_of_the_former() {
     let mut newer = Agent { id: id(1), wire, address: Text::default() };
     newer.send(&server, "newer");
     assert_eq!(server.next().await, WireEvent::Down(id(1)));
-    assert_eq!(server.next().await, WireEvent::Up(id(1)));
+    assert_eq!(server.next().await, WireEvent::Up(id(1), None));
     assert_eq!(server.frame().await, "newer");
     assert_eq!(former.next().await, WireEvent::Down(id(2)));
 }
@@ -241,13 +254,13 @@ async fn a_newer_address_is_dialled_while_the_old_one_is_silent() {
     let silent = TcpListener::bind(local()).await.expect("a free port");
     let (mut a, mut b) = (Agent::server(1), Agent::server(2));
     let old = silent.local_addr().expect("bound").to_string().into();
-    a.wire.send(id(2), &old, Bytes::from_static(b"first"));
+    a.wire.send(id(2), &old, None, Bytes::from_static(b"first"));
     let (mut stream, _) = silent.accept().await.expect("a dial");
     a.send(&b, "second");
-    assert_eq!(b.next().await, WireEvent::Up(id(1)));
+    assert_eq!(b.next().await, WireEvent::Up(id(1), None));
     assert_eq!(b.frame().await, "first");
     assert_eq!(b.frame().await, "second");
-    assert_eq!(a.next().await, WireEvent::Up(id(2)));
+    assert_eq!(a.next().await, WireEvent::Up(id(2), None));
     let mut greeting = Vec::new();
     stream.read_to_end(&mut greeting).await.expect("the old dial is given up");
 }

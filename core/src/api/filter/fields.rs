@@ -187,6 +187,7 @@ pub(crate) fn of_query(query: &Query) -> Option<Fields> {
         | Query::PreparedQuery(_)
         | Query::Explain(_)
         | Query::Execute(_)
+        | Query::ExecuteLent(_)
         | Query::Intention(_)
         | Query::ExactIntention { .. }
         | Query::MatchIntentions { .. }

@@ -18,7 +18,7 @@ use crate::store::AutopilotSettings;
 pub(in crate::api) fn configuration(context: &Context<'_>) -> Handled {
     match context.request.method {
         "GET" => {
-            context.params.check_datacenter(context.about())?;
+            context.params.check_datacenter()?;
             let stale = context.params.has("stale");
             answer_cluster(context, ClusterCall::AutopilotConfiguration { stale })
         }
@@ -35,17 +35,17 @@ fn configure(context: &Context<'_>) -> Handled {
                 HttpReply::text(400, format!("Error parsing cas value: {text:?}: {error}"))
             })?),
         };
-    context.params.check_datacenter(context.about())?;
+    context.params.check_datacenter()?;
     Ok(context.ask(Call::Write(Write::Autopilot { settings, cas })))
 }
 
 pub(in crate::api) fn health(context: &Context<'_>) -> Handled {
-    context.params.check_datacenter(context.about())?;
+    context.params.check_datacenter()?;
     Ok(context.ask(Call::Cluster(ClusterCall::AutopilotHealth)))
 }
 
 pub(in crate::api) fn state(context: &Context<'_>) -> Handled {
-    context.params.check_datacenter(context.about())?;
+    context.params.check_datacenter()?;
     Ok(context.ask(Call::Cluster(ClusterCall::AutopilotState)))
 }
 

@@ -13,7 +13,7 @@ use crate::node::autopilot::State;
 const PROTOCOL_VERSION: &str = "3";
 
 pub(in crate::api) fn configuration(context: &Context<'_>) -> Handled {
-    context.params.check_datacenter(context.about())?;
+    context.params.check_datacenter()?;
     let stale = context.params.has("stale");
     let call = ClusterCall::RaftConfiguration { stale };
     // Only the leader's own machine knows how far the others are.
@@ -29,7 +29,7 @@ pub(in crate::api) fn remove_peer(context: &Context<'_>) -> Handled {
         }
         (Some(_), Some(_)) => "Must specify only one of ?id or ?address",
         (Some(_), None) | (None, Some(_)) => {
-            context.params.check_datacenter(context.about())?;
+            context.params.check_datacenter()?;
             return Ok(context.ask(Call::Cluster(ClusterCall::RemovePeer { id, address })));
         }
     };
@@ -37,7 +37,7 @@ pub(in crate::api) fn remove_peer(context: &Context<'_>) -> Handled {
 }
 
 pub(in crate::api) fn transfer_leader(context: &Context<'_>) -> Handled {
-    context.params.check_datacenter(context.about())?;
+    context.params.check_datacenter()?;
     let id = match context.params.filled("id") {
         None => None,
         Some(text) => Some(Uuid::parse(text).ok_or_else(|| {

@@ -14,7 +14,7 @@ use crate::store::query::Query;
 const SERVERS: &str = "consul";
 
 pub(in crate::api) fn handle(context: &Context<'_>) -> Handled {
-    context.params.check_datacenter(context.about())?;
+    context.params.check_datacenter()?;
     answer_cluster(context, ClusterCall::Usage { stale: context.params.has("stale") })
 }
 

@@ -53,6 +53,9 @@ pub fn render_rows(about: &About, read: &Read, found: &Found, meta: QueryMeta) -
             Err(error) => return error.into(),
         }
     };
+    if goes_on_elsewhere(read, found) {
+        reply.status = 404;
+    }
     reply.meta = Some(meta);
     if is_catalog(&read.query) {
         let name = Text::new_static("X-Consul-Effective-Consistency");
@@ -85,6 +88,12 @@ fn is_missing(read: &Read, found: &Found) -> bool {
         | Query::ExactIntention { .. } => !found.exists,
         _ => false,
     }
+}
+
+/// Whether another datacenter has to go on looking.
+fn goes_on_elsewhere(read: &Read, found: &Found) -> bool {
+    let is_empty = matches!(&found.rows, Rows::Executed(Ok(done)) if done.instances.is_empty());
+    is_empty && matches!(read.query, Query::ExecuteLent(_))
 }
 
 /// Whether instances are shown with their nodes and checks.
@@ -144,7 +153,8 @@ fn is_catalog(query: &Query) -> bool {
         | Query::PreparedQueries
         | Query::PreparedQuery(_)
         | Query::Explain(_)
-        | Query::Execute(_) => true,
+        | Query::Execute(_)
+        | Query::ExecuteLent(_) => true,
     }
 }
 

@@ -536,7 +536,7 @@ fn an_operator_removes_servers_by_identity_or_address() {
 fn the_format_is_raised_when_every_server_of_the_group_knows_a_newer_one() {
     let mut bench = Bench::new();
     let knows = |number, formats| tagged(server(number), tag::FORMATS, formats);
-    bench.about.formats = Formats::KNOWN;
+    bench.about.formats = Formats { newest: Format::CHECKED, ..Formats::KNOWN };
     bench.says(knows(1, "1-2"));
     bench
         .raft(|raft, cx| {
@@ -549,9 +549,9 @@ fn the_format_is_raised_when_every_server_of_the_group_knows_a_newer_one() {
     bench.says(server(2));
     bench.settle();
     assert_eq!(bench.store.format(), Format::FIRST, "the other one is older");
-    bench.says(knows(2, "1-3"));
+    bench.says(knows(2, "1-9"));
     bench.settle();
-    assert_eq!(bench.store.format(), Format::CHECKED);
+    assert_eq!(bench.store.format(), Format::CHECKED, "the first one knows no more");
     bench.says(server(2));
     bench.settle();
     assert_eq!(bench.store.format(), Format::CHECKED, "never lowered");

@@ -28,7 +28,8 @@ const HELD_BACK: Duration = Duration::from_millis(300);
 /// What an older program understands.
 const FIRST: Formats = Formats { oldest: Format::FIRST, newest: Format::FIRST };
 
-/// What a world is made of.
+/// What a world, or one datacenter of it, is made of.
+#[derive(Clone)]
 pub struct Plan {
     pub servers: usize,
     pub clients: usize,
@@ -56,9 +57,20 @@ enum Event {
     Disk(usize, u64),
 }
 
-/// Agents by number; servers come first.
+/// A datacenter of several.
+#[derive(Clone)]
+struct Datacenter {
+    name: Text,
+    /// The number of its first agent.
+    first: usize,
+    plan: Plan,
+}
+
+/// Agents by number; servers come first, in each datacenter if there are several.
 pub struct World {
     agents: Vec<Agent>,
+    /// Empty if there is only one.
+    datacenters: Vec<Datacenter>,
     pub now: Now,
     events: BTreeMap<(Mono, u64), Event>,
     next: u64,
@@ -163,10 +175,53 @@ pub fn config(plan: &Plan, agent: usize) -> Config {
     }
 }
 
+/// The port of a pool of gossip.
+fn port(pool: Pool) -> u16 {
+    match pool {
+        Pool::Lan => 8301,
+        Pool::Wan => 8302,
+    }
+}
+
+/// An agent of one of several datacenters. Servers join the first of all servers, as somebody has told them to.
+fn config_in(datacenter: &Datacenter, agent: usize) -> Config {
+    let Datacenter { name, first, plan } = datacenter;
+    let servers = first + plan.servers;
+    let mut config = config(&Plan { servers, ..plan.clone() }, agent);
+    let policy = |agent, pool| JoinPolicy {
+        addresses: vec![Text::new(address(agent, port(pool)).to_string())],
+        interval: Duration::from_secs(30),
+        attempts_max: None,
+        default_port: port(pool),
+    };
+    config.about.datacenter = name.clone();
+    config.agent.datacenter = name.clone();
+    config.lan.datacenter = name.clone();
+    config.lan.tags.insert(tag::DATACENTER.into(), name.clone());
+    config.join.insert(Pool::Lan, policy(*first, Pool::Lan));
+    if agent < servers {
+        config.lan.tags.insert(tag::WAN_PORT.into(), port(Pool::Wan).to_string().into());
+        let own = Text::new(format!("{}.{name}", config.about.node));
+        config.wan = Some(gossip::Config {
+            tags: config.lan.tags.clone(),
+            datacenter: name.clone(),
+            ..gossip::Config::new(own, address(agent, port(Pool::Wan)))
+        });
+        if agent == *first {
+            config.join.insert(Pool::Wan, policy(0, Pool::Wan));
+        }
+    }
+    config
+}
+
 /// The group that all servers of the plan found together.
 pub fn founders(servers: usize) -> Membership {
+    founders_from(0, servers)
+}
+
+fn founders_from(first: usize, servers: usize) -> Membership {
     let member = |agent| Member { address: Text::new(address(agent, 8300).to_string()), voter: true };
-    Membership { servers: (0..servers).map(|agent| (id(agent), member(agent))).collect() }
+    Membership { servers: (first..first + servers).map(|agent| (id(agent), member(agent))).collect() }
 }
 
 impl World {
@@ -185,10 +240,44 @@ impl World {
         World::with(plan, BTreeSet::new(), disks)
     }
 
+    /// A world of several datacenters, `dc1`, `dc2` and so on, each with so many servers, which found a group, and clients.
+    pub fn federated(sizes: &[(usize, usize)]) -> World {
+        let none = Plan { servers: 0, clients: 0, forming: FormingPolicy::Wait };
+        let mut world = World::with(&none, BTreeSet::new(), BTreeMap::new());
+        let mut first = 0;
+        for (number, (servers, clients)) in (1..).zip(sizes) {
+            let forming = FormingPolicy::Found(founders_from(first, *servers));
+            let plan = Plan { servers: *servers, clients: *clients, forming };
+            world.datacenters.push(Datacenter { name: Text::new(format!("dc{number}")), first, plan });
+            first += servers + clients;
+        }
+        for agent in 0..first {
+            let plan = world.plan_of(agent);
+            world.add(&plan, agent);
+        }
+        world
+    }
+
+    /// The plan of an agent's datacenter, of several.
+    pub fn plan_of(&self, agent: usize) -> Plan {
+        self.datacenter_of(agent).expect("of several").plan.clone()
+    }
+
+    fn datacenter_of(&self, agent: usize) -> Option<&Datacenter> {
+        self.datacenters.iter().rev().find(|datacenter| datacenter.first <= agent)
+    }
+
+    /// Where `other` is, as it tells `agent`, if that is another datacenter.
+    fn elsewhere(&self, agent: usize, other: usize) -> Option<Text> {
+        let there = self.datacenter_of(other)?;
+        (there.name != self.datacenter_of(agent)?.name).then(|| there.name.clone())
+    }
+
     fn with(plan: &Plan, old: BTreeSet<usize>, disks: BTreeMap<usize, Disk>) -> World {
         let now = Now { mono: Mono(1_000_000_000), wall: Wall(0) };
         let mut world = World {
             agents: Vec::new(),
+            datacenters: Vec::new(),
             now,
             events: BTreeMap::new(),
             next: 0,
@@ -227,7 +316,10 @@ impl World {
     }
 
     fn config(&self, plan: &Plan, agent: usize) -> Config {
-        let mut config = config(plan, agent);
+        let mut config = match self.datacenter_of(agent) {
+            Some(datacenter) => config_in(datacenter, agent),
+            None => config(plan, agent),
+        };
         if self.old.contains(&agent) {
             config.about.formats = FIRST;
         }
@@ -316,7 +408,7 @@ impl World {
                         && self.reaches(from, to)
                         && !befalls(&mut self.losing)
                     {
-                        self.later(to, Input::Datagram { pool, from: address(from, 8301), bytes });
+                        self.later(to, Input::Datagram { pool, from: address(from, port(pool)), bytes });
                     }
                 }
                 Output::GossipCall { pool, call, to, bytes, timeout } => {
@@ -359,7 +451,7 @@ impl World {
                 self.next += 1;
                 let caller = self.next;
                 self.callers.insert(caller, (from, self.agents[from].life, pool, call));
-                self.later(to, Input::GossipCall { pool, caller, from: address(from, 8301), bytes });
+                self.later(to, Input::GossipCall { pool, caller, from: address(from, port(pool)), bytes });
             }
             Some(to) if self.reaches(from, to) => self.later(from, failed(gossip::CallError::Refused)),
             _ => {
@@ -379,8 +471,8 @@ impl World {
             return self.later(from, Input::PeerDown { peer: there });
         }
         if self.connected.insert(pair(from, to)) {
-            self.later(from, Input::PeerUp { peer: there });
-            self.later(to, Input::PeerUp { peer: here });
+            self.later(from, Input::PeerUp { peer: there, datacenter: self.elsewhere(from, to) });
+            self.later(to, Input::PeerUp { peer: here, datacenter: self.elsewhere(to, from) });
         }
         if befalls(&mut self.doubling) {
             let after = LATENCY + self.doubling.0.duration_below(HELD_BACK);
@@ -477,8 +569,17 @@ impl World {
 
     /// Who leads, if living servers agree.
     pub fn leader(&self) -> Option<usize> {
-        let leads = |agent: &Agent| agent.alive && agent.published.lease.is_leader;
-        self.agents.iter().position(leads)
+        self.leader_among(0..self.agents.len())
+    }
+
+    /// Who leads among these agents.
+    pub fn leader_among(&self, mut agents: std::ops::Range<usize>) -> Option<usize> {
+        agents.find(|agent| self.agents[*agent].alive && self.agents[*agent].published.lease.is_leader)
+    }
+
+    /// An agent's node, for what nobody can see from outside.
+    pub fn node(&self, agent: usize) -> &Node {
+        &self.agents[agent].node
     }
 
     pub fn published(&self, agent: usize) -> &Published {

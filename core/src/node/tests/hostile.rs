@@ -334,7 +334,7 @@ proptest! {
                 Happening::Garbage(peer, bytes) => {
                     bench.step(Input::PeerFrame { peer, frame: bytes.into() });
                 }
-                Happening::Up(peer) => bench.step(Input::PeerUp { peer }),
+                Happening::Up(peer) => bench.step(Input::PeerUp { peer, datacenter: None }),
                 Happening::Down(peer) => bench.step(Input::PeerDown { peer }),
                 Happening::Request(true) => {
                     bench.request(put());
@@ -418,7 +418,7 @@ fn that_frames_cannot_be_read_is_told_once_for_each_connection() {
     let mut bench = Bench::new(Part::Client);
     let garbage = || Input::PeerFrame { peer: STRANGER, frame: Bytes::from_static(&[250, 1, 2]) };
     for _ in 0..3 {
-        bench.step(Input::PeerUp { peer: STRANGER });
+        bench.step(Input::PeerUp { peer: STRANGER, datacenter: None });
         for _ in 0..5 {
             bench.step(garbage());
         }

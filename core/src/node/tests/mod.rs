@@ -1,6 +1,7 @@
 //! One node that keeps nothing, driven by hand: what a client sees, in which order.
 
 mod cluster;
+mod federation;
 mod formats;
 mod hostile;
 mod repeated;

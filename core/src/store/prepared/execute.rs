@@ -54,6 +54,19 @@ pub struct Executed {
     pub dns_ttl: Text,
     /// How many other datacenters were asked.
     pub failovers: u64,
+    /// The query, if nothing was found and it says where else to look.
+    pub failover: Option<Arc<PreparedQuery>>,
+}
+
+/// A query of another datacenter, where it has found nothing, to be run here.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Lent {
+    /// The query, filled in if it is a template.
+    pub query: PreparedQuery,
+    /// How to run it.
+    pub run: Execute,
+    /// So many other datacenters have been asked, this one included.
+    pub failovers: u64,
 }
 
 /// Why there is no such query.
@@ -93,6 +106,20 @@ impl Store {
     /// [`Unresolved`] when there is none.
     pub fn execute_prepared(&self, run: &Execute) -> Result<Executed, Unresolved> {
         let query = self.resolve_prepared(&run.query)?;
+        let mut done = self.run_prepared(&query, run);
+        if done.instances.is_empty() && query.service.failover.is_wanted() {
+            done.failover = Some(query);
+        }
+        Ok(done)
+    }
+
+    /// Runs a query of another datacenter.
+    #[must_use]
+    pub fn execute_lent(&self, lent: &Lent) -> Executed {
+        Executed { failovers: lent.failovers, ..self.run_prepared(&lent.query, &lent.run) }
+    }
+
+    fn run_prepared(&self, query: &PreparedQuery, run: &Execute) -> Executed {
         let service = &query.service;
         let group = GroupKey::new(&service.service, service.connect || run.connect);
         let group = self.services.group(&group);
@@ -115,13 +142,13 @@ impl Store {
         if let Some(limit) = run.limit.and_then(|limit| usize::try_from(limit).ok()) {
             instances.truncate(limit);
         }
-        // No other datacenter is known that could be asked instead, and one that is not known is not counted.
-        Ok(Executed {
+        Executed {
             service: service.service.clone(),
             instances,
             dns_ttl: query.dns_ttl.clone(),
             failovers: 0,
-        })
+            failover: None,
+        }
     }
 
     /// The node that instances are to be near to; empty: none.

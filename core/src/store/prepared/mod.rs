@@ -23,10 +23,10 @@ use super::sessions::folded;
 use crate::Text;
 use crate::ids::Uuid;
 
-pub use execute::{Execute, Executed, Unresolved};
+pub use execute::{Execute, Executed, Lent, Unresolved};
 
 /// A query as it is kept. Lists and maps that were not given differ from empty ones only in how they are shown.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PreparedQuery {
     /// Identity.
     pub id: Uuid,
@@ -50,7 +50,7 @@ pub struct PreparedQuery {
 }
 
 /// What makes a query a template.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Template {
     /// It is one (`name_prefix_match`). The other fields are kept in any case, and mean nothing without this.
     pub by_prefix: bool,
@@ -61,7 +61,7 @@ pub struct Template {
 }
 
 /// Which instances of which service a query finds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ServiceQuery {
     /// Name, without regard to letter case.
     pub service: Text,
@@ -84,7 +84,7 @@ pub struct ServiceQuery {
 }
 
 /// Where to look if there is no instance in the datacenter that was asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Failover {
     /// So many of the nearest datacenters.
     pub nearest_n: u64,
@@ -92,6 +92,15 @@ pub struct Failover {
     pub datacenters: Option<Vec<Text>>,
     /// Or, instead of both, these datacenters in order.
     pub targets: Option<Vec<Text>>,
+}
+
+impl Failover {
+    /// Whether it names anywhere else to look.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        let any = |list: &Option<Vec<Text>>| list.as_ref().is_some_and(|list| !list.is_empty());
+        self.nearest_n > 0 || any(&self.datacenters) || any(&self.targets)
+    }
 }
 
 /// A change of the table.
