@@ -52,9 +52,8 @@ impl Known {
                 problems.extend(self.text_differs(want, got).map(|why| format!("{path}: {why}")));
             }
             (Value::Number(a), Value::Number(b)) => {
-                if a != b && !(a.is_f64() || b.is_f64()) || !near(want, got) {
-                    problems.push(format!("{path}: expected {want}, got {got}"));
-                }
+                let equal = a == b || (a.is_f64() || b.is_f64()) && near(want, got);
+                problems.extend((!equal).then(|| format!("{path}: expected {want}, got {got}")));
             }
             _ if want != got => {
                 problems.push(format!("{path}: expected {}, got {}", short(want), short(got)));
