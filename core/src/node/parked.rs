@@ -24,6 +24,7 @@ pub struct Parked {
     watches: Watches<GroupId>,
     deadlines: BTreeSet<(Mono, RequestId)>,
     requests: BTreeMap<RequestId, (GroupId, Mono)>,
+    evaluations: u64,
 }
 
 /// One query and those who wait for it.
@@ -94,6 +95,13 @@ impl Parked {
         self.requests.len()
     }
 
+    /// How often a group was looked at again because of a commit.
+    #[cfg(test)]
+    #[must_use]
+    pub fn evaluations(&self) -> u64 {
+        self.evaluations
+    }
+
     /// The groups that a commit concerns.
     #[must_use]
     pub fn concerned(&self, touched: &[WatchKey]) -> BTreeSet<GroupId> {
@@ -108,6 +116,7 @@ impl Parked {
 
     /// Takes those of a group who know an older index than `index`, and notes what the group looked at this time.
     pub fn wake(&mut self, group: GroupId, index: u64, watch: Vec<WatchKey>) -> Vec<RequestId> {
+        self.evaluations += 1;
         let members = self.groups.get_mut(&group).expect("a concerned group");
         let woken: Vec<RequestId> =
             members.waiters.iter().filter(|(_, known)| **known < index).map(|(id, _)| *id).collect();

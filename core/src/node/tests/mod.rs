@@ -6,6 +6,7 @@ mod formats;
 mod hostile;
 mod repeated;
 mod room;
+mod waiting;
 
 use std::time::Duration;
 

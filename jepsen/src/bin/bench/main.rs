@@ -13,6 +13,7 @@ mod measure;
 mod report;
 mod scenario;
 mod target;
+mod waiting;
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -115,7 +116,7 @@ struct RunArguments {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     connections: u32,
     /// Blocked queries.
-    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=9_000))]
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=18_000))]
     blocked: u32,
     /// How long to watch an agent at rest, in seconds.
     #[arg(long, default_value_t = 10)]
@@ -167,6 +168,10 @@ enum Scenario {
     Dns,
     /// Blocked queries on one key.
     Blocked,
+    /// Blocked queries on absent keys, under writes that do not concern them.
+    Asleep,
+    /// Blocked queries on the health of one service.
+    Service,
     /// Memory and CPU at rest.
     Idle,
     /// From exec to the first write.
@@ -276,6 +281,12 @@ fn run(arguments: RunArguments) -> Result<(), Box<dyn Error>> {
             print!("{loads}");
             if wanted(Scenario::Blocked) {
                 scenario::blocked(&programs, &effort).await?;
+            }
+            if wanted(Scenario::Asleep) {
+                waiting::asleep(&programs, &effort).await?;
+            }
+            if wanted(Scenario::Service) {
+                waiting::service(&programs, &effort).await?;
             }
             if wanted(Scenario::Idle) {
                 scenario::idle(&programs, &effort).await?;

@@ -70,7 +70,7 @@ fn with_bare<'a>(bare: &Bare, servers: &[(&'a str, Server)]) -> Vec<Target<'a>> 
 }
 
 /// Sends a request that must succeed; returns the body.
-async fn must(address: SocketAddr, request: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
+pub(crate) async fn must(address: SocketAddr, request: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
     let (answer, body) = load::ask(address, request).await?;
     if answer.status == 200 {
         return Ok(body);
