@@ -5,8 +5,8 @@ use clap::{ArgMatches, Command};
 use super::command::Run;
 use super::{Terminal, command_of, typed};
 use crate::commands::{
-    agent, autopilot, catalog, config, event, info, keygen, keyring, kv, kv_tree, maint, members, membership,
-    raft, repair, rtt, services, snapshot, usage, validate, version,
+    agent, autopilot, catalog, config, event, info, intention, keygen, keyring, kv, kv_tree, maint, members,
+    membership, raft, repair, rtt, services, snapshot, usage, validate, version,
 };
 
 /// What a command does.
@@ -262,6 +262,51 @@ static AVAILABLE: &[Entry] = &[
                 \x20   $ PROGRAM force-leave web-7\n",
         action: Action::of::<membership::ForceLeaveOptions>(),
     },
+    group("intention", "Manages who may talk to whom"),
+    Entry {
+        path: "intention check",
+        arguments: "[options] SRC DST",
+        summary: "Tells whether a connection is allowed",
+        about: "Prints Allowed or Denied, and ends with status 0 or 1; misuse ends with 2.\n\n    $ PROGRAM intention check web db\n",
+        action: Action::of::<intention::CheckOptions>(),
+    },
+    Entry {
+        path: "intention create",
+        arguments: "[options] SRC DST",
+        summary: "Creates an intention",
+        about: "Lets one service speak to another, or keeps it from that; * stands for any service.\n\n\
+                \x20   $ PROGRAM intention create -deny web db\n",
+        action: Action::of::<intention::CreateOptions>(),
+    },
+    Entry {
+        path: "intention delete",
+        arguments: "[options] SRC DST",
+        summary: "Deletes an intention",
+        about: "Deletes the intention for a pair of services, or the one with an ID.\n\n    $ PROGRAM intention delete web db\n",
+        action: Action::of::<intention::DeleteOptions>(),
+    },
+    Entry {
+        path: "intention get",
+        arguments: "[options] SRC DST",
+        summary: "Shows an intention",
+        about: "Shows the intention for a pair of services, or the one with an ID.\n\n    $ PROGRAM intention get web db\n",
+        action: Action::of::<intention::GetOptions>(),
+    },
+    Entry {
+        path: "intention list",
+        arguments: "[options]",
+        summary: "Lists all intentions",
+        about: "Prints all intentions as a table, the most precise first.\n\n    $ PROGRAM intention list\n",
+        action: Action::of::<intention::ListOptions>(),
+    },
+    Entry {
+        path: "intention match",
+        arguments: "[options] SRC|DST",
+        summary: "Lists the intentions of a service",
+        about: "Prints the intentions towards a service, or from it, in the order in which they count.\n\n\
+                \x20   $ PROGRAM intention match db\n",
+        action: Action::of::<intention::MatchOptions>(),
+    },
     Entry {
         path: "join",
         arguments: "[options] ADDRESS...",
@@ -453,12 +498,6 @@ static LATER: &[Entry] = &[
     later("connect proxy", "Runs a small proxy"),
     later("debug", "Collects an archive for finding faults"),
     later("exec", "Runs a command on nodes"),
-    group("intention", "Manages who may talk to whom"),
-    later("intention check", "Tells whether a connection is allowed"),
-    later("intention create", "Creates an intention"),
-    later("intention delete", "Deletes an intention"),
-    later("intention get", "Shows an intention"),
-    later("intention match", "Lists the intentions of a service"),
     later("lock", "Runs a command under a lock"),
     later("login", "Logs in by an auth method"),
     later("logout", "Destroys a token made by login"),

@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod config;
 pub mod event;
 pub mod info;
+pub mod intention;
 pub mod keygen;
 pub mod keyring;
 pub mod kv;

@@ -92,7 +92,7 @@ pub(super) fn matching(context: &Context<'_>) -> Handled {
     }
     let mut names = Vec::new();
     for label in context.params.all("name") {
-        names.push((Text::new(label), bare(label)?.ok_or_else(|| no_namespaces("name"))?));
+        names.push((Text::new(label), bare("name", label)?.ok_or_else(|| no_namespaces("name"))?));
     }
     read(context, Query::MatchIntentions { side, names })
 }
@@ -132,7 +132,7 @@ fn required<'c>(context: &'c Context<'_>, name: &str) -> Result<&'c str, HttpRep
 
 fn pair(context: &Context<'_>) -> Result<(Text, Text), HttpReply> {
     let (source, destination) = (required(context, "source")?, required(context, "destination")?);
-    let side = |which: &str, name: &str| bare(name)?.ok_or_else(|| no_namespaces(which));
+    let side = |which: &str, name: &str| bare(which, name)?.ok_or_else(|| no_namespaces(which));
     Ok((side("source", source)?, side("destination", destination)?))
 }
 
@@ -142,12 +142,13 @@ fn no_namespaces(parameter: &str) -> HttpReply {
 }
 
 /// A name without its namespace; `None` if that is another one than everything is in.
-fn bare(name: &str) -> Result<Option<Text>, HttpReply> {
+fn bare(parameter: &str, name: &str) -> Result<Option<Text>, HttpReply> {
     match name.split_once('/') {
         None => Ok(Some(Text::new(name))),
-        Some((_, rest)) if rest.contains('/') => {
-            Err(HttpReply::text(500, format!("name {name:?} is invalid: input can contain at most one '/'")))
-        }
+        Some((_, rest)) if rest.contains('/') => Err(HttpReply::text(
+            500,
+            format!("{parameter} {name:?} is invalid: input can contain at most one '/'"),
+        )),
         Some((NAMESPACE, rest)) => Ok(Some(Text::new(rest))),
         Some(_) => Ok(None),
     }
