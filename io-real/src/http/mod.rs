@@ -248,6 +248,7 @@ mod tests {
     use arc_swap::ArcSwap;
     use hyper_util::rt::TokioIo;
     use proconsul_core::agent::AgentView;
+    use proconsul_core::api::Front;
     use proconsul_core::node::{About, Lease, Published};
     use proconsul_core::raft::Membership;
     use proconsul_core::store::View;
@@ -265,7 +266,11 @@ mod tests {
             agent: Arc::new(AgentView::default()),
             cluster: Arc::default(),
             alarm: None,
-            about: Arc::new(About { kv_max_value_size: 10, ..About::default() }),
+            about: Arc::new(About {
+                kv_max_value_size: 10,
+                front: Front { page: Some("/ui/".into()), ..Front::default() },
+                ..About::default()
+            }),
         };
         let (gate, _queue) =
             Gate::new(Arc::new(ArcSwap::from_pointee(published)), Arc::new(RealClock::new()));
@@ -295,5 +300,19 @@ mod tests {
         let replies = exchange("GET", "/v1/catalog/datacenters", 100_000).await;
         assert!(replies.starts_with("HTTP/1.1 200 "), "{replies}");
         assert!(replies.contains("HTTP/1.1 404 "), "{replies}");
+    }
+
+    #[tokio::test]
+    async fn the_page_is_served_below_its_place_with_its_policy() {
+        let replies = exchange("GET", "/ui/dc1/services/%3Cscript%3E?dc=dc1", 0).await;
+        assert!(replies.starts_with("HTTP/1.1 200 "), "{replies}");
+        assert!(
+            replies.contains("Content-Security-Policy: default-src 'none'; script-src 'sha256-"),
+            "{replies}"
+        );
+        assert!(replies.contains("<!doctype html>") && replies.contains("</html>"), "{replies}");
+        assert!(replies.matches("<script").count() == 1, "nothing of the address is in the page: {replies}");
+        let replies = exchange("HEAD", "/ui/", 0).await;
+        assert!(replies.starts_with("HTTP/1.1 200 ") && !replies.contains("<!doctype"), "{replies}");
     }
 }
