@@ -287,12 +287,7 @@ impl Store {
         change.dirty(RowKey::service(key));
         change.raise(&mut self.indexes, TableIndex::Services);
         self.nodes.service_changed(change, &key.0);
-        let own: Vec<OnNode> = self
-            .checks
-            .of_node(&key.0)
-            .filter(|(_, check)| !check.service_id.is_empty() && folded(&check.service_id) == key.1)
-            .map(|(check_key, _)| check_key.clone())
-            .collect();
+        let own: Vec<OnNode> = self.checks.of_instance(key).map(|(check, _)| check).collect();
         for check in own {
             self.remove_check(change, &check);
         }
@@ -402,20 +397,14 @@ pub(super) fn assemble(
     if keys.is_empty() {
         return Vec::new();
     }
-    let mut of_node: Vec<Arc<Check>> = Vec::new();
-    let mut own: std::collections::BTreeMap<Text, Vec<Arc<Check>>> = std::collections::BTreeMap::new();
-    for (_, check) in store.checks.of_node(node) {
-        if check.service_id.is_empty() {
-            of_node.push(Arc::clone(check));
-        } else {
-            own.entry(folded(&check.service_id)).or_default().push(Arc::clone(check));
-        }
-    }
+    let checks_of = |of: &OnNode| store.checks.of_instance(of).map(|(_, check)| Arc::clone(check)).collect();
+    let of_node: Vec<Arc<Check>> = checks_of(&(node.clone(), Text::default()));
     keys.iter()
         .filter_map(|key| {
             let service = Arc::clone(store.services.get(key)?);
             let mut checks = of_node.clone();
-            checks.extend(own.remove(&key.1).unwrap_or_default());
+            let own: Vec<Arc<Check>> = checks_of(key);
+            checks.extend(own);
             let node = Arc::clone(row);
             Some((key.clone(), Arc::new(Instance { node, service, checks, rendered: Memo::new() })))
         })

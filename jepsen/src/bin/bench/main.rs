@@ -10,6 +10,7 @@ mod cluster;
 mod large;
 mod load;
 mod measure;
+mod registrations;
 mod report;
 mod scenario;
 mod target;
@@ -176,6 +177,8 @@ enum Scenario {
     Idle,
     /// From exec to the first write.
     Start,
+    /// Registrations on one agent.
+    Register,
     /// A large state: memory, snapshot and restore under writes, restart.
     Large,
 }
@@ -293,6 +296,9 @@ fn run(arguments: RunArguments) -> Result<(), Box<dyn Error>> {
             }
             if wanted(Scenario::Start) {
                 scenario::start(&programs, &effort).await?;
+            }
+            if wanted(Scenario::Register) {
+                registrations::measure(&programs, &effort).await?;
             }
             if wanted(Scenario::Large) {
                 large::measure(&programs, &effort).await?;
