@@ -193,6 +193,7 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
             txn_max_req_len: number("limits.txn_max_req_len"),
             http_max_conns_per_client: size("limits.http_max_conns_per_client"),
             max_header_bytes: Some(size("http_config.max_header_bytes")).filter(|bytes| *bytes > 0),
+            http_idle_timeout: settings.duration("http_config.idle_timeout"),
         },
         gossip,
         join_lan,

@@ -187,6 +187,7 @@ pub const AGENT: &[Row] = &[
     row("gossip_wan.suspicion_mult", Int, Used, "GossipWANSuspicionMult", "6"),
     row("http_config.allow_write_http_from", StrList, Used, "AllowWriteHTTPFrom", "[]"),
     row("http_config.block_endpoints", StrList, Used, "HTTPBlockEndpoints", "[]"),
+    row("http_config.idle_timeout", Duration, Used, "", r#""120s""#),
     row("http_config.max_header_bytes", Int, Used, "", ""),
     row("http_config.response_headers", StrMap, Used, "HTTPResponseHeaders", "{}"),
     row("http_config.use_cache", Bool, Used, "HTTPUseCache", "true"),

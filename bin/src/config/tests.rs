@@ -322,7 +322,8 @@ fn defaults_are_those_of_the_documentation() {
             kv_max_value_size: 524_288,
             txn_max_req_len: 524_288,
             http_max_conns_per_client: 200,
-            max_header_bytes: None
+            max_header_bytes: None,
+            http_idle_timeout: Duration::from_secs(120),
         }
     );
     assert_eq!(config.session_ttl_min, Duration::from_secs(10));

@@ -38,8 +38,6 @@ use crate::config::{Config, Listen};
 /// How long a leave may take (Consul's documentation, «consul leave»).
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// For how long a client may leave its connection unused, or take to send the headers of a request.
-const IDLE_MAX: Duration = Duration::from_secs(120);
 /// For how long connections are kept after a leave.
 const FAREWELL: Duration = Duration::from_millis(250);
 /// How often it is looked whether a recovery has had its effect.
@@ -230,7 +228,7 @@ impl Daemon {
         let bounds = http::Bounds {
             per_client: config.limits.http_max_conns_per_client,
             header_bytes: config.limits.max_header_bytes.unwrap_or(http::HEADERS_BYTES_DEFAULT),
-            idle: Some(IDLE_MAX),
+            idle: Some(config.limits.http_idle_timeout).filter(|timeout| !timeout.is_zero()),
         };
         let site = http::Site::new(gate.clone(), bounds).with_cache();
         for listener in listeners {
