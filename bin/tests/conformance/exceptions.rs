@@ -65,7 +65,6 @@ const ACCESS_RULES: &str = "access rules are not built yet";
 const MESH: &str = "the mesh's certificate authority is not built yet";
 const BROWSERS: &str =
     "the interface for browsers is off unless it is asked for, as in Consul; agents in memory ask";
-const OTHER_DATACENTERS: &str = "several datacenters are not built yet";
 const PROMETHEUS: &str = "answered without the setting that Consul asks for";
 const XDS: &str = "there is no gRPC interface; Consul leaves this out where its own is off";
 const ANOTHER_SERVER: &str = "the servers are others than the agent that is asked";
@@ -104,7 +103,7 @@ const CERTIFICATES: &[&str] = &[
 ];
 
 /// On an agent in memory.
-const DEV: &[Exception] = &[except("http/two-datacenters.json", Steps::All, OTHER_DATACENTERS)];
+const DEV: &[Exception] = &[];
 
 /// On a client agent of three servers.
 const CLIENT: &[Exception] = &[

@@ -20,6 +20,7 @@ mod moving;
 mod refusals;
 mod restarts;
 mod signals;
+mod snapshots;
 mod support;
 mod tour;
 mod wiped;

@@ -18,12 +18,17 @@ impl Http {
         Http { runtime, client: Client::new(address) }
     }
 
-    pub fn request(&mut self, method: &str, path: &str, body: &str) -> Result<Answer, RequestError> {
-        self.runtime.block_on(self.client.request(method, path, body.as_bytes()))
+    pub fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: impl AsRef<[u8]>,
+    ) -> Result<Answer, RequestError> {
+        self.runtime.block_on(self.client.request(method, path, body.as_ref()))
     }
 
     /// An answer with status 200.
-    pub fn ok(&mut self, method: &str, path: &str, body: &str) -> Answer {
+    pub fn ok(&mut self, method: &str, path: &str, body: impl AsRef<[u8]>) -> Answer {
         let answer = self.request(method, path, body);
         let answer = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
         assert_eq!(answer.status, 200, "{method} {path}: {}", String::from_utf8_lossy(&answer.body));
