@@ -13,14 +13,13 @@ use proconsul_core::store::model::Health;
 use rustix::process::{Pid, Signal};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
-use tokio::time::timeout;
 
 use super::{dial, outcome};
 
 /// Runs a script check: exit status 0 passes, 1 warns, everything else is critical.
 pub(super) async fn script(args: &[Text], limit: Duration, output_max: usize) -> ProbeOutcome {
-    match timeout(limit, run(args, output_max)).await {
-        Ok(Ok((status, output))) => {
+    match run(args, limit, output_max).await {
+        Ok((Some(status), output)) => {
             let health = match status.code() {
                 Some(0) => Health::Passing,
                 Some(1) => Health::Warning,
@@ -28,11 +27,19 @@ pub(super) async fn script(args: &[Text], limit: Duration, output_max: usize) ->
             };
             outcome(health, output.text())
         }
-        Ok(Err(error)) => outcome(Health::Critical, format!("{}: {}", args[0], dial::words(&error))),
-        Err(_) => {
+        Ok((None, output)) => {
             let limit = proconsul_core::duration::format(limit);
-            outcome(Health::Critical, format!("Timed out ({limit}) running check"))
+            let (mut text, said) = (format!("Timed out ({limit}) running check"), output.text());
+            if !said.is_empty() {
+                text = format!("{text}\n\n{said}");
+            }
+            outcome(Health::Critical, text)
         }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !args[0].contains('/') => {
+            let text = format!("exec: {:?}: executable file not found in $PATH", args[0].as_str());
+            outcome(Health::Critical, text)
+        }
+        Err(error) => outcome(Health::Critical, format!("fork/exec {}: {}", args[0], dial::words(&error))),
     }
 }
 
@@ -43,14 +50,14 @@ pub(super) async fn os_service(name: &str, limit: Duration) -> ProbeOutcome {
 
 async fn unit_state(systemctl: &str, name: &str, limit: Duration) -> ProbeOutcome {
     let args = [systemctl, "is-active", "--", name].map(Text::new);
-    let (status, output) = match timeout(limit, run(&args, OUTPUT_MAX)).await {
-        Ok(Ok(done)) => done,
-        Ok(Err(error)) => {
+    let (status, output) = match run(&args, limit, OUTPUT_MAX).await {
+        Ok((Some(status), output)) => (status, output),
+        Ok((None, _)) => {
+            return outcome(Health::Critical, format!("Cannot ask systemd about {name:?}: i/o timeout"));
+        }
+        Err(error) => {
             let text = format!("Cannot ask systemd about {name:?}: {}", dial::words(&error));
             return outcome(Health::Critical, text);
-        }
-        Err(_) => {
-            return outcome(Health::Critical, format!("Cannot ask systemd about {name:?}: i/o timeout"));
         }
     };
     let output = output.text();
@@ -110,8 +117,11 @@ impl Drop for Running {
     }
 }
 
-/// Runs a program to its end, with its output and its errors in the order in which they came.
-async fn run(args: &[Text], output_max: usize) -> io::Result<(ExitStatus, Output)> {
+/// Runs a program to its end, or until it has taken too long and is killed: then there is no status. Its output and its
+/// errors are in the order in which they came.
+async fn run(args: &[Text], limit: Duration, output_max: usize) -> io::Result<(Option<ExitStatus>, Output)> {
+    let deadline = tokio::time::sleep(limit);
+    tokio::pin!(deadline);
     let (reader, writer) = io::pipe()?;
     let mut command = Command::new(&*args[0]);
     command.args(args[1..].iter().map(Text::as_str));
@@ -143,8 +153,9 @@ async fn run(args: &[Text], output_max: usize) -> io::Result<(ExitStatus, Output
                     }
                     output.add(&buffer[..read]);
                 }
-                return Ok((ended.map_err(io::Error::other)??, output));
+                return Ok((Some(ended.map_err(io::Error::other)??), output));
             }
+            () = &mut deadline => return Ok((None, output)),
         }
     }
 }
@@ -168,7 +179,9 @@ mod tests {
         assert_eq!(sh("kill -9 $$", LONG, 100).await.0, Health::Critical);
         let outcome = script(&["/does/not/exist".into()], LONG, 100).await;
         assert_eq!(outcome.status, Health::Critical);
-        assert_eq!(outcome.output, "/does/not/exist: no such file or directory");
+        assert_eq!(outcome.output, "fork/exec /does/not/exist: no such file or directory");
+        let outcome = script(&["no-such-program".into()], LONG, 100).await;
+        assert_eq!(outcome.output, "exec: \"no-such-program\": executable file not found in $PATH");
     }
 
     #[tokio::test]
@@ -181,9 +194,10 @@ mod tests {
     async fn a_script_that_takes_too_long_is_killed_with_its_children() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("pid");
-        let text = format!("sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait", file.display());
+        let text =
+            format!("echo begun; sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait", file.display());
         let (status, output) = sh(&text, Duration::from_secs(2), 100).await;
-        assert_eq!((status, output.as_str()), (Health::Critical, "Timed out (2s) running check"));
+        assert_eq!((status, output.as_str()), (Health::Critical, "Timed out (2s) running check\n\nbegun\n"));
         let pid = std::fs::read_to_string(&file).expect("it ran").trim().to_owned();
         let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         while !state().is_empty() && !state().contains(") Z") {

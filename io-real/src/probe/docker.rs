@@ -53,7 +53,7 @@ pub(super) async fn probe(
             };
             outcome(health, output)
         }
-        Ok(Err(error)) => outcome(Health::Critical, format!("Unable to run the check in Docker: {error}")),
+        Ok(Err(error)) => outcome(Health::Critical, error),
         Err(_) => {
             let limit = proconsul_core::duration::format(limit);
             outcome(Health::Critical, format!("Timed out ({limit}) running check"))
@@ -79,20 +79,37 @@ async fn run(
         [shell, "-c"].into_iter().chain(args.iter().map(Text::as_str)).collect()
     };
     let exec = json!({"AttachStdin": false, "AttachStdout": true, "AttachStderr": true, "Tty": false, "Cmd": command});
+    let failed = |step: &'static str| {
+        move |error: String| format!("{step} exec failed for container {container}: {error}")
+    };
+    let id = make(socket, container, exec).await.map_err(failed("create"))?;
+    let output = start(socket, &id, output_max).await.map_err(failed("start"))?;
+    let code = inspect(socket, &id).await.map_err(failed("inspect"))?;
+    Ok((code, output))
+}
+
+/// Prepares a program; its identity.
+async fn make(socket: &Path, container: &str, exec: Value) -> Result<String, String> {
     let response = call(socket, Method::POST, &format!("/containers/{container}/exec"), Some(exec)).await?;
     let made = answer(response, 201).await?;
-    let id = made["Id"].as_str().ok_or("the daemon's answer has no Id")?.to_owned();
+    Ok(made["Id"].as_str().ok_or("the daemon's answer has no Id")?.to_owned())
+}
+
+/// Runs it to its end; its output.
+async fn start(socket: &Path, id: &str, output_max: usize) -> Result<String, String> {
     let start = json!({"Detach": false, "Tty": false});
     let response = call(socket, Method::POST, &format!("/exec/{id}/start"), Some(start)).await?;
-    let status = response.status().as_u16();
-    if status != 200 {
+    if response.status().as_u16() != 200 {
         return Err(answer(response, 200).await.err().unwrap_or_default());
     }
-    let output = output(response.into_body(), output_max).await?;
+    output(response.into_body(), output_max).await
+}
+
+/// Its exit status.
+async fn inspect(socket: &Path, id: &str) -> Result<i64, String> {
     let response = call(socket, Method::GET, &format!("/exec/{id}/json"), None).await?;
     let state = answer(response, 200).await?;
-    let code = state["ExitCode"].as_i64().ok_or("the daemon's answer has no ExitCode")?;
-    Ok((code, output))
+    Ok(state["ExitCode"].as_i64().ok_or("the daemon's answer has no ExitCode")?)
 }
 
 async fn call(
@@ -103,7 +120,7 @@ async fn call(
 ) -> Result<Response<Incoming>, String> {
     let stream = UnixStream::connect(socket)
         .await
-        .map_err(|error| format!("dial unix {}: {}", socket.display(), dial::words(&error)))?;
+        .map_err(|error| format!("dial unix {}: connect: {}", socket.display(), dial::words(&error)))?;
     let broken = |error: hyper::Error| format!("{}: {error}", socket.display());
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
@@ -200,7 +217,7 @@ mod tests {
         let done = run(&socket, "web", "", &["true".into()], 100).await;
         assert_eq!(done, Ok((1, "onetwo".to_owned())));
         let error = run(&socket, "db", "", &["true".into()], 100).await.expect_err("not there");
-        assert_eq!(error, "unexpected response 404: No such container");
+        assert_eq!(error, "create exec failed for container db: unexpected response 404: No such container");
         let error = run(&socket, "../x", "", &["true".into()], 100).await.expect_err("no name");
         assert!(error.contains("no name of a container"), "{error}");
     }
@@ -208,6 +225,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_daemon_the_socket_is_named() {
         let error = run(Path::new("/does/not/exist"), "web", "", &[], 9).await.expect_err("nobody");
-        assert_eq!(error, "dial unix /does/not/exist: no such file or directory");
+        let words = "dial unix /does/not/exist: connect: no such file or directory";
+        assert_eq!(error, format!("create exec failed for container web: {words}"));
     }
 }

@@ -42,12 +42,10 @@ pub(super) async fn health(target: &str, tls: Option<&Tls>, limit: Duration) -> 
     let (address, service) = target.split_once('/').unwrap_or((target, ""));
     match timeout(limit, serving(address, service, tls)).await {
         Ok(Ok(())) => outcome(Health::Passing, format!("gRPC check {target}: success")),
-        Ok(Err(error)) => outcome(Health::Critical, format!("gRPC check {target}: {error}")),
+        Ok(Err(error)) => outcome(Health::Critical, error),
         Err(_) => outcome(
             Health::Critical,
-            format!(
-                "gRPC check {target}: rpc error: code = DeadlineExceeded desc = context deadline exceeded"
-            ),
+            "rpc error: code = DeadlineExceeded desc = context deadline exceeded".to_owned(),
         ),
     }
 }
@@ -65,7 +63,9 @@ fn ended(end: Result<(), h2::Error>) -> String {
 
 async fn serving(address: &str, service: &str, tls: Option<&Tls>) -> Result<(), String> {
     let unavailable = |error: String| format!("rpc error: code = Unavailable desc = {error}");
-    let (sender, connection) = connect(address, tls).await.map_err(unavailable)?;
+    let (sender, connection) = connect(address, tls).await.map_err(|error| {
+        unavailable(format!("connection error: desc = \"transport: Error while dialing {error}\""))
+    })?;
     tokio::select! {
         result = ask(sender, address, service, tls) => result,
         end = connection => Err(unavailable(ended(end))),
@@ -272,7 +272,13 @@ mod tests {
             assert!(outcome.output.ends_with(end), "{}", outcome.output);
         }
         let outcome = health(&closed().await.to_string(), None, LONG).await;
-        assert!(outcome.output.contains("code = Unavailable desc = dial tcp"), "{}", outcome.output);
+        assert!(
+            outcome.output.contains(
+                "code = Unavailable desc = connection error: desc = \"transport: Error while dialing dial tcp"
+            ),
+            "{}",
+            outcome.output
+        );
     }
 
     #[tokio::test]
