@@ -162,7 +162,8 @@ pub struct Limits {
     pub http_max_conns_per_client: usize,
     /// Most bytes of a request's headers, if it is set.
     pub max_header_bytes: Option<usize>,
-    /// For how long a client may leave its connection unused, or take to send the headers of a request; zero: any time.
+    /// For how long a client may leave its connection unused, or take to send the headers of a request, and
+    /// again for its body; zero: any time.
     pub http_idle_timeout: Duration,
 }
 

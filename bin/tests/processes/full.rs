@@ -62,7 +62,7 @@ fn a_full_disk_makes_a_server_read_only_until_there_is_room() {
     // What is zero-filled already still takes a few writes.
     let said = wait_for("a write is refused", || {
         let answer =
-            http.request("PUT", "/v1/kv/more", &"x".repeat(50_000)).map_err(|error| error.to_string())?;
+            http.request("PUT", "/v1/kv/more", "x".repeat(50_000)).map_err(|error| error.to_string())?;
         if answer.status == 500 {
             Ok(String::from_utf8_lossy(&answer.body).into_owned())
         } else {

@@ -182,17 +182,20 @@ fn slow_clients_are_cut_off_and_hold_up_nobody() {
     agent.configure("http.json", r#"{"http_config":{"idle_timeout":"2s"}}"#);
     agent.start();
     let mut http = agent.http();
-    let head = b"GET /v1/kv/a?recurse HTTP/1.1\r\nHost: a\r\nX-Slow: ".iter().chain(std::iter::repeat(&b'a'));
-    let mut bytes = head.copied();
     let mut open: Vec<TcpStream> = (0..120).map(|_| connect(agent.address())).collect();
+    // Half of them have not sent all headers, the others not all of a body.
+    for (number, stream) in open.iter_mut().enumerate() {
+        let heads =
+            ["GET /v1/kv/a HTTP/1.1\r\nX-Slow: ", "PUT /v1/kv/a HTTP/1.1\r\nContent-Length: 100000\r\n\r\n"];
+        stream.write_all(heads[number % 2].as_bytes()).expect("room");
+    }
     for stream in &open {
         stream.set_nonblocking(true).expect("a socket");
     }
     wait_for("slow clients are cut off", || {
-        let byte = [bytes.next().expect("it never ends")];
-        // Closed is whoever can send no more, or reads an end.
+        // Cut off is whoever can send no more, or hears something.
         open.retain_mut(|stream| {
-            let sent = stream.write_all(&byte);
+            let sent = stream.write_all(b"a");
             let heard = stream.read(&mut [0; 512]);
             sent.is_ok() && heard.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
         });

@@ -14,6 +14,7 @@ mod ui;
 
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
@@ -111,7 +112,7 @@ async fn respond(
         };
         return encode::response(reply, gzip);
     }
-    let body = match read_body(gate, &head, body).await {
+    let body = match in_time(site.bounds().idle, read_body(gate, &head, body)).await {
         Ok(body) => body,
         Err(refusal) => return encode::response(refusal, gzip),
     };
@@ -142,6 +143,16 @@ async fn respond(
         None => reply,
     };
     encode::response(reply, gzip)
+}
+
+/// A body that comes too slowly is refused: its sender may be slow on purpose, and holds what has come.
+async fn in_time(
+    limit: Option<Duration>,
+    body: impl Future<Output = Result<Bytes, HttpReply>>,
+) -> Result<Bytes, HttpReply> {
+    let Some(limit) = limit else { return body.await };
+    let late = || HttpReply::text(408, format!("The body did not come within {limit:?}"));
+    tokio::time::timeout(limit, body).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// The body, as far as the endpoint takes it.

@@ -24,7 +24,8 @@ pub struct Bounds {
     /// Most bytes of a request's first line and headers (Consul: `http_config.max_header_bytes`).
     pub header_bytes: usize,
     /// A connection on which no request is under way is closed after this long, also if half of the next one's headers
-    /// has come (Consul: `http_config.idle_timeout`). `None`, which needs no timer: never.
+    /// has come (Consul: `http_config.idle_timeout`); and the body of a request may take so long. `None`, which needs no
+    /// timer: any time.
     pub idle: Option<Duration>,
 }
 
