@@ -194,6 +194,18 @@ impl Object {
         self.take(key).map(|value| Object::new(self.source, &path, &value)).transpose()
     }
 
+    /// Whether all its fields are what they are when they are left out.
+    pub(crate) fn says_nothing(&self) -> bool {
+        self.fields.values().all(|(_, value)| match value {
+            Value::Null | Value::Bool(false) => true,
+            Value::Bool(true) => false,
+            Value::Number(number) => number.as_f64() == Some(0.0),
+            Value::String(text) => text.is_empty(),
+            Value::Array(list) => list.is_empty(),
+            Value::Object(map) => map.is_empty(),
+        })
+    }
+
     /// A list of objects; a single object stands for a list of one in configuration files.
     pub(crate) fn objects(&mut self, key: &str) -> Result<Vec<Object>, DecodeError> {
         let path = self.path_of(key);

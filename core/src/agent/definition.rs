@@ -17,6 +17,7 @@ use super::decode::{Object, Source};
 use super::kinds::FurtherKinds;
 pub use super::kinds::{CheckKind, Schedule, Tls};
 use super::proxy;
+use crate::api::render::errors;
 use crate::store::model::{Health, Service, ServiceAddress, ServiceKind, Weights};
 use crate::{Text, duration};
 
@@ -108,8 +109,8 @@ pub enum DefinitionError {
     #[error("{0}")]
     Status(&'static str),
     /// Mesh parts that make no sense.
-    #[error("1 error occurred:\n\t* {0}\n\n")]
-    Mesh(String),
+    #[error("{}", errors(.0))]
+    Mesh(Vec<String>),
 }
 
 impl DefinitionError {
@@ -222,7 +223,7 @@ impl ServiceDefinition {
         let unsupported =
             ["ports", "socket_path", "locality"].into_iter().find(|key| object.take(key).is_some());
         // Everything is read before anything is judged, so that an unknown key is reported first.
-        let single = object.object("check")?;
+        let single = object.object("check")?.filter(|check| !check.says_nothing());
         let list = object.objects("checks")?;
         let checks = single.into_iter().chain(list).map(read_check).collect::<Vec<_>>();
         let proxy = object.object("proxy")?.map(proxy::read).transpose()?.map(proxy::Proxy::completed);
@@ -260,7 +261,7 @@ impl ServiceDefinition {
             ));
         }
         if let Some(key) = unsupported {
-            return Err(DefinitionError::Mesh(format!("{key} is not supported by this version")));
+            return Err(DefinitionError::Mesh(vec![format!("{key} is not supported by this version")]));
         }
         let Some(parent) = parent else {
             service.proxy = proxy::validate(service, proxy)?;
@@ -272,10 +273,12 @@ impl ServiceDefinition {
             return Ok(definition);
         };
         if id_given {
-            return Err(DefinitionError::Mesh("sidecar_service can't specify an ID".into()));
+            return Err(DefinitionError::Mesh(vec!["sidecar_service can't specify an ID".into()]));
         }
         if sidecar.is_some() {
-            return Err(DefinitionError::Mesh("A SidecarService cannot have a nested SidecarService".into()));
+            return Err(DefinitionError::Mesh(vec![
+                "A SidecarService cannot have a nested SidecarService".into(),
+            ]));
         }
         complete_addresses(service);
         proxy::sidecar_of(parent, definition, proxy)
@@ -291,14 +294,8 @@ fn read_check(mut object: Object) -> Result<CheckDefinition, DefinitionError> {
 }
 
 fn kind(word: &str) -> Result<ServiceKind, DefinitionError> {
-    Ok(match word {
-        "" | "typical" => ServiceKind::Typical,
-        "connect-proxy" => ServiceKind::ConnectProxy,
-        "mesh-gateway" => ServiceKind::MeshGateway,
-        "terminating-gateway" => ServiceKind::TerminatingGateway,
-        "ingress-gateway" => ServiceKind::IngressGateway,
-        other => return Err(DefinitionError::Mesh(format!("unknown service kind {other:?}"))),
-    })
+    let known = if word == "typical" { Some(ServiceKind::Typical) } else { ServiceKind::parse(word) };
+    known.ok_or_else(|| DefinitionError::Mesh(vec![format!("unknown service kind {word:?}")]))
 }
 
 fn read_weights(mut object: Object) -> Result<(i64, i64), DefinitionError> {

@@ -106,6 +106,29 @@ fn refused_services_are_answered_with_the_known_texts() {
             "1 error occurred:\n\t* Port must be set for a Connect proxy\n\n",
         ),
         (
+            json!({"Name": "x", "Kind": "connect-proxy", "Connect": {"Native": true}}),
+            400,
+            "3 errors occurred:\n\t* Proxy.DestinationServiceName must be non-empty for Connect proxy services\n\t* Port must \
+             be set for a Connect proxy\n\t* A Proxy cannot also be Connect Native, only typical services\n\n",
+        ),
+        (
+            json!({"Name": "x", "Kind": "mesh-gateway", "Proxy": {"DestinationServiceName": "y"}}),
+            400,
+            "2 errors occurred:\n\t* Port must be non-zero for a mesh-gateway\n\t* The Proxy.DestinationServiceName \
+             configuration is invalid for a mesh-gateway\n\n",
+        ),
+        (
+            json!({"Name": "x", "Kind": "connect-proxy", "Port": 4, "Proxy": {"DestinationServiceName": "w", "Upstreams": [
+                {"LocalBindPort": 5}, {"DestinationName": "a"}, {"DestinationName": "a", "LocalBindPort": 7},
+                {"DestinationName": "a", "LocalBindPort": 7}, {"DestinationName": "b", "LocalBindPort": 7},
+            ]}}),
+            400,
+            "4 errors occurred:\n\t* upstream destination name cannot be empty\n\t* upstream local bind port cannot be \
+             zero\n\t* upstreams cannot contain duplicates of [type=\"service\", name=\"a\", namespace=\"\", datacenter=\"\"]\
+             \n\t* upstreams cannot contain duplicates by local bind address and port; \"127.0.0.1:7\" is specified \
+             twice\n\n",
+        ),
+        (
             json!({"Name": "x", "Connect": {"SidecarService": {"Connect": {"SidecarService": {}}}}}),
             400,
             "1 error occurred:\n\t* A SidecarService cannot have a nested SidecarService\n\n",
@@ -202,6 +225,10 @@ fn configuration_files_are_strict_and_name_the_path() {
         "'services[1].port' expected an integer, got string \"80\""
     );
     assert_eq!(error(json!("a")), "'services[1]' expected an object, got string \"a\"");
+    for nothing in [json!({}), json!({"notes": "", "interval": null, "args": []})] {
+        let service = service_from_config("service", &json!({"name": "x", "check": nothing})).unwrap();
+        assert_eq!(service.checks.len(), 0, "a check that says nothing is none, as with Consul");
+    }
     let hcl = json!([{"NAME": ["x"], "check": [{"ttl": "30s"}]}]);
     let read = service_from_config("service", &hcl).unwrap();
     assert_eq!((read.service.service.as_str(), read.checks.len()), ("x", 1));

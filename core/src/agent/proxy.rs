@@ -162,51 +162,74 @@ fn read_mesh_gateway(object: Option<Object>) -> Result<MeshGateway, DefinitionEr
 
 /// Checks a service's proxy part against its kind; gives the text to keep, empty for ordinary services.
 pub(crate) fn validate(service: &Service, proxy: Option<Proxy>) -> Result<Text, DefinitionError> {
-    let refuse = |text: &str| Err(DefinitionError::Mesh(text.into()));
+    let kind = service.kind.as_str();
+    let proxy = proxy.unwrap_or_default();
+    let mut wrong: Vec<String> = Vec::new();
     match service.kind {
-        ServiceKind::Typical => match proxy {
-            None => Ok(Text::default()),
-            Some(_) => refuse("Proxy must only be set for a service of kind connect-proxy or a gateway"),
-        },
+        // It means nothing there, and is shown. One that comes back from a read may be empty.
+        ServiceKind::Typical => {
+            let (text, nothing) = (proxy.into_text(), Proxy::default().into_text());
+            return Ok(if text == nothing { Text::default() } else { text });
+        }
         ServiceKind::ConnectProxy => {
-            let proxy = proxy.unwrap_or_default();
             if proxy.destination_service_name.is_empty() {
-                return refuse("Proxy.DestinationServiceName must be non-empty for Connect proxy services");
+                wrong
+                    .push("Proxy.DestinationServiceName must be non-empty for Connect proxy services".into());
             }
             if service.port == 0 {
-                return refuse("Port must be set for a Connect proxy");
+                wrong.push("Port must be set for a Connect proxy".into());
             }
             if service.connect_native {
-                return refuse("A Proxy cannot also be Connect Native, only typical services");
+                wrong.push("A Proxy cannot also be Connect Native, only typical services".into());
             }
-            validate_upstreams(&proxy)?;
-            Ok(proxy.into_text())
+            wrong.extend(wrong_upstreams(&proxy));
         }
         ServiceKind::MeshGateway | ServiceKind::TerminatingGateway | ServiceKind::IngressGateway => {
             if service.port == 0 && service.kind != ServiceKind::IngressGateway {
-                return refuse("Port must be non-zero for a gateway");
+                wrong.push(format!("Port must be non-zero for a {kind}"));
             }
-            Ok(proxy.unwrap_or_default().into_text())
+            for (field, is_set) in [
+                ("DestinationServiceName", !proxy.destination_service_name.is_empty()),
+                ("DestinationServiceID", !proxy.destination_service_id.is_empty()),
+                ("LocalServiceAddress", !proxy.local_service_address.is_empty()),
+                ("LocalServicePort", proxy.local_service_port != 0),
+                ("Upstreams", !proxy.upstreams.is_empty()),
+            ] {
+                if is_set {
+                    wrong.push(format!("The Proxy.{field} configuration is invalid for a {kind}"));
+                }
+            }
         }
     }
+    if wrong.is_empty() { Ok(proxy.into_text()) } else { Err(DefinitionError::Mesh(wrong)) }
 }
 
-fn validate_upstreams(proxy: &Proxy) -> Result<(), DefinitionError> {
+/// What is wrong with the services that a proxy leads to.
+fn wrong_upstreams(proxy: &Proxy) -> Vec<String> {
+    let mut services = BTreeSet::new();
     let mut binds = BTreeSet::new();
-    for upstream in &proxy.upstreams {
-        if upstream.destination_name.is_empty() {
-            return Err(DefinitionError::Mesh("upstream destination name cannot be empty".into()));
+    let wrong = |upstream: &Upstream| {
+        let Upstream { destination_type: kind, destination_name: name, datacenter, .. } = upstream;
+        let address = Some(upstream.local_bind_address.as_str()).filter(|address| !address.is_empty());
+        let bind = format!("{}:{}", address.unwrap_or("127.0.0.1"), upstream.local_bind_port);
+        if name.is_empty() {
+            Some("upstream destination name cannot be empty".into())
+        } else if upstream.local_bind_port == 0 {
+            Some("upstream local bind port cannot be zero".into())
+        } else if !services.insert((kind.clone(), name.clone(), datacenter.clone())) {
+            Some(format!(
+                "upstreams cannot contain duplicates of [type={kind:?}, name={name:?}, namespace=\"\", \
+                 datacenter={datacenter:?}]"
+            ))
+        } else if !binds.insert(bind.clone()) {
+            Some(format!(
+                "upstreams cannot contain duplicates by local bind address and port; {bind:?} is specified twice"
+            ))
+        } else {
+            None
         }
-        let address =
-            if upstream.local_bind_address.is_empty() { "127.0.0.1" } else { &upstream.local_bind_address };
-        if upstream.local_bind_port != 0 && !binds.insert((address.to_owned(), upstream.local_bind_port)) {
-            return Err(DefinitionError::Mesh(format!(
-                "upstreams cannot contain duplicates: local bind address {address}:{} is used twice",
-                upstream.local_bind_port
-            )));
-        }
-    }
-    Ok(())
+    };
+    proxy.upstreams.iter().filter_map(wrong).collect()
 }
 
 /// The sidecar of a service: what its definition leaves open follows from the service. A port of zero is filled in by
@@ -241,7 +264,10 @@ pub(crate) fn sidecar_of(
     if proxy.local_service_port == 0 {
         proxy.local_service_port = i64::from(parent.port);
     }
-    validate_upstreams(&proxy)?;
+    let wrong = wrong_upstreams(&proxy);
+    if !wrong.is_empty() {
+        return Err(DefinitionError::Mesh(wrong));
+    }
     service.proxy = proxy.into_text();
     Ok(sidecar)
 }

@@ -190,7 +190,8 @@ fn service_of(body: Object) -> Result<Service, Bad> {
 pub(super) fn service_fields(mut body: Object) -> Result<(Service, Option<proxy::Proxy>), Bad> {
     let kind_text = body.text("kind")?;
     let mut service = Service {
-        kind: kind(&kind_text).ok_or_else(|| rule(format!("Invalid service kind {kind_text:?}")))?,
+        kind: ServiceKind::parse(&kind_text)
+            .ok_or_else(|| rule(format!("Invalid service kind {kind_text:?}")))?,
         id: body.text("id")?,
         service: body.text("service")?,
         tags: body.texts("tags")?,
@@ -244,21 +245,8 @@ pub(super) fn checked_service(
     if service.id.is_empty() {
         service.id = service.service.clone();
     }
-    // An ordinary service that comes back from a read has an empty proxy part.
-    let proxy_part = proxy_part.filter(|_| service.kind != ServiceKind::Typical);
     service.proxy = proxy::validate(&service, proxy_part)?;
     Ok(service)
-}
-
-fn kind(text: &str) -> Option<ServiceKind> {
-    Some(match text {
-        "" => ServiceKind::Typical,
-        "connect-proxy" => ServiceKind::ConnectProxy,
-        "mesh-gateway" => ServiceKind::MeshGateway,
-        "terminating-gateway" => ServiceKind::TerminatingGateway,
-        "ingress-gateway" => ServiceKind::IngressGateway,
-        _ => return None,
-    })
 }
 
 fn port(body: &mut Object) -> Result<u16, Bad> {
@@ -454,13 +442,13 @@ mod tests {
     fn the_catalog_keeps_upstreams_as_they_were_given() {
         let registration = registered(
             r#"{"Node":"n","Address":"a","Service":{"Kind":"connect-proxy","Service":"p","Port":1,
-                "Proxy":{"DestinationServiceName":"w","Upstreams":[{"DestinationName":"db"}]}}}"#,
+                "Proxy":{"DestinationServiceName":"w","Upstreams":[{"DestinationName":"db","LocalBindPort":1}]}}}"#,
         )
         .unwrap();
         let proxy: Value = serde_json::from_str(&registration.service.unwrap().proxy).unwrap();
         assert_eq!(
             proxy["Upstreams"],
-            serde_json::json!([{"DestinationType":"","DestinationName":"db","Datacenter":"","Config":null,"MeshGateway":{}}])
+            serde_json::json!([{"DestinationType":"","DestinationName":"db","Datacenter":"","LocalBindPort":1,"Config":null,"MeshGateway":{}}])
         );
     }
 

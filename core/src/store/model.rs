@@ -77,7 +77,7 @@ impl Default for Weights {
 }
 
 /// What a service instance is (the `Kind` of the HTTP API).
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ServiceKind {
     /// An ordinary service: the empty string on the wire.
     #[default]
@@ -90,6 +90,34 @@ pub enum ServiceKind {
     TerminatingGateway,
     /// `ingress-gateway`
     IngressGateway,
+}
+
+impl ServiceKind {
+    const ALL: [ServiceKind; 5] = [
+        ServiceKind::Typical,
+        ServiceKind::ConnectProxy,
+        ServiceKind::MeshGateway,
+        ServiceKind::TerminatingGateway,
+        ServiceKind::IngressGateway,
+    ];
+
+    /// How the kind is called; an ordinary service has no name for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ServiceKind::Typical => "",
+            ServiceKind::ConnectProxy => "connect-proxy",
+            ServiceKind::MeshGateway => "mesh-gateway",
+            ServiceKind::TerminatingGateway => "terminating-gateway",
+            ServiceKind::IngressGateway => "ingress-gateway",
+        }
+    }
+
+    /// The kind that is called so.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<ServiceKind> {
+        ServiceKind::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
 }
 
 /// One instance of a service on a node.

@@ -37,10 +37,7 @@ impl Usage {
                 self.billable += u64::from(service.service != SERVERS);
                 service.connect_native.then_some("connect-native")
             }
-            ServiceKind::ConnectProxy => Some("connect-proxy"),
-            ServiceKind::MeshGateway => Some("mesh-gateway"),
-            ServiceKind::TerminatingGateway => Some("terminating-gateway"),
-            ServiceKind::IngressGateway => Some("ingress-gateway"),
+            other => Some(other.as_str()),
         };
         if let Some(kind) = kind {
             *self.connect.entry(kind).or_default() += 1;

@@ -116,7 +116,7 @@ impl<'a> Summary<'a> {
 
     fn add(&mut self, instance: &'a Instance) {
         let service = &instance.service;
-        self.kind = service.kind.clone();
+        self.kind = service.kind;
         self.instances += 1;
         self.native |= service.connect_native;
         self.tags.extend(service.tags.iter().map(|tag| tag.as_str()));
@@ -143,7 +143,7 @@ impl<'a> Summary<'a> {
         };
         if self.kind != ServiceKind::Typical {
             json.key("Kind");
-            json.string(rows::kind(&self.kind));
+            json.string(self.kind.as_str());
         }
         json.key("Name");
         json.string(name);

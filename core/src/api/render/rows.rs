@@ -112,7 +112,7 @@ pub(crate) fn service_with_nulls(json: &mut Json, service: &Service) {
 
 fn service_or(json: &mut Json, service: &Service, no_tags: &'static [u8]) {
     json.open(b'{');
-    kind_unless_typical(json, &service.kind);
+    kind_unless_typical(json, service.kind);
     json.key("ID");
     json.string(&service.id);
     json.key("Service");
@@ -148,7 +148,7 @@ pub(crate) fn service_node(json: &mut Json, node: &Node, service: &Service) {
     json.key("NodeMeta");
     map_or_null(json, &node.meta);
     json.key("ServiceKind");
-    json.string(kind(&service.kind));
+    json.string(service.kind.as_str());
     json.key("ServiceID");
     json.string(&service.id);
     json.key("ServiceName");
@@ -180,7 +180,7 @@ pub(crate) fn service_node(json: &mut Json, node: &Node, service: &Service) {
 /// A service of the agent's own; with its hash when it is shown alone.
 pub(crate) fn agent_service(json: &mut Json, service: &Service, content_hash: Option<&str>) {
     json.open(b'{');
-    kind_unless_typical(json, &service.kind);
+    kind_unless_typical(json, service.kind);
     json.key("ID");
     json.string(&service.id);
     json.key("Service");
@@ -354,19 +354,9 @@ fn connect(json: &mut Json, service: &Service) {
     json.raw(if service.connect_native { br#"{"Native":true}"# } else { b"{}" });
 }
 
-pub(crate) fn kind(kind: &ServiceKind) -> &'static str {
-    match kind {
-        ServiceKind::Typical => "",
-        ServiceKind::ConnectProxy => "connect-proxy",
-        ServiceKind::MeshGateway => "mesh-gateway",
-        ServiceKind::TerminatingGateway => "terminating-gateway",
-        ServiceKind::IngressGateway => "ingress-gateway",
-    }
-}
-
-fn kind_unless_typical(json: &mut Json, which: &ServiceKind) {
-    if *which != ServiceKind::Typical {
+fn kind_unless_typical(json: &mut Json, which: ServiceKind) {
+    if which != ServiceKind::Typical {
         json.key("Kind");
-        json.string(kind(which));
+        json.string(which.as_str());
     }
 }
