@@ -88,7 +88,7 @@ impl Abroad {
 
     /// A server answered. True if it had not before.
     pub fn on_answer(&mut self, id: ServerId) -> bool {
-        self.datacenters.values_mut().fold(false, |had_not, servers| servers.on_answer(id) || had_not)
+        self.datacenters.values_mut().any(|servers| servers.on_answer(id))
     }
 
     /// When the next of the avoided servers may be asked again.
