@@ -99,10 +99,11 @@ fn service_error(name: &str, error: DefinitionError) -> String {
         DefinitionError::Check(reason) => {
             format!("Failed to register service {name:?}: Check is not valid: {reason}")
         }
-        DefinitionError::Mesh(reason) if reason.starts_with("sidecar_service") => {
-            format!("1 error occurred: * {reason}")
+        DefinitionError::Mesh(ref reasons)
+            if reasons.iter().any(|why| why.starts_with("sidecar_service")) =>
+        {
+            plain(&error)
         }
-        DefinitionError::Mesh(reason) => format!("service {name:?}: 1 error occurred: * {reason}"),
         other => format!("service {name:?}: {}", plain(&other)),
     }
 }
