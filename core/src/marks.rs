@@ -25,8 +25,6 @@ macro_rules! marks {
 // One line for each, in the group of its module; add yours at the end of its group.
 marks! {
     // Raft.
-    /// Node: a server of another datacenter says or asks what is none of its business.
-    ForeignRefused,
     /// Raft: a candidate was refused by so many that it cannot win any more.
     SplitVote,
     /// Raft: a vote was refused because of a promise to a leader.

@@ -11,6 +11,7 @@ mod clients;
 mod discovery;
 mod events;
 mod failover;
+mod federation;
 mod front;
 mod full;
 mod hostile;

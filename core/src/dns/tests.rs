@@ -12,7 +12,7 @@ use crate::node::{About, Lease};
 use crate::rng::Rng;
 use crate::store::command::{Command, Registration};
 use crate::store::model::{Check, Health, Service, Weights};
-use crate::store::{PreparedCommand, PreparedQuery, ServiceQuery, Store, Template};
+use crate::store::{Failover, PreparedCommand, PreparedQuery, ServiceQuery, Store, Template};
 use crate::testing::frugal;
 use crate::testing::fuzz::{cases, hostile};
 use crate::time::{Mono, Wall};
@@ -548,6 +548,65 @@ fn a_server_that_lost_its_leader_answers_as_long_as_that_is_allowed() {
     assert_eq!((code(&config, 9), code(&config, 11)), (0, 2));
     config.allow_stale = false;
     assert_eq!(code(&config, 1), 2);
+}
+
+/// What comes of a question on a server that knows a datacenter `far`.
+fn answered(world: &World, name: &str, lent: Option<&PreparedQuery>) -> (Answered, Said) {
+    let mut published = world.served();
+    let member = crate::gossip::Member {
+        name: "a.far".into(),
+        address: ([10, 0, 0, 1], 8302).into(),
+        tags: Arc::new([("dc".into(), "far".into())].into()),
+        status: crate::gossip::Status::Alive,
+    };
+    Arc::make_mut(&mut published.cluster).wan.insert(member.name.clone(), member);
+    let packet = Bytes::from(question(name, RecordType::A).to_vec().unwrap());
+    let question = Question { packet, transport: Transport::Udp, config: DnsConfig::default() };
+    let now = Now { mono: Mono(0), wall: Wall(1_700_000_000_000) };
+    let (answered, bytes) = question.answer(&published, lent, now, &mut Rng::from_seed(1));
+    (answered, said(&Message::from_vec(&bytes).expect("well-formed")))
+}
+
+#[test]
+fn names_of_another_datacenter_are_for_its_servers_to_answer() {
+    let world = example();
+    for name in
+        ["db.service.far.consul.", "n1.node.FAR.consul.", "q.query.far.consul.", "_db._tcp.far.dc.consul."]
+    {
+        let (answered, said) = answered(&world, name, None);
+        assert_eq!((answered, said.code.as_str()), (Answered::Elsewhere("far".into()), "NXDomain"), "{name}");
+    }
+    for name in ["db.service.unknown.consul.", "far.consul.", "x.y.far.consul.", "db.service.dc1.consul."] {
+        assert_eq!(answered(&world, name, None).0, Answered::Here, "{name}");
+    }
+    assert_eq!(
+        answered(&world, "0a000001.addr.far.consul.", None).0,
+        Answered::Here,
+        "an address is an address"
+    );
+}
+
+#[test]
+fn a_query_that_finds_nothing_says_where_else_to_look_and_is_run_where_it_is_lent() {
+    let mut world = example();
+    let query = |service: &str| {
+        let failover = Failover { nearest_n: 1, ..Failover::default() };
+        let service = ServiceQuery { service: service.into(), failover, ..ServiceQuery::default() };
+        PreparedQuery { id: Uuid(7), name: "q".into(), service, ..PreparedQuery::default() }
+    };
+    let command = Command::Prepared(PreparedCommand::Create(Box::new(query("none"))));
+    world.store.apply(1_000, &command);
+    for name in ["q.query.consul.", "q.query.dc1.consul."] {
+        let (answered, said) = answered(&world, name, None);
+        assert!(matches!(answered, Answered::Further(found) if found.service.service == "none"), "{name}");
+        assert_eq!(said.code, "NXDomain");
+    }
+    for name in ["q.query.consul.", "q.query.elsewhere.consul."] {
+        let (done, said) = answered(&world, name, Some(&query("db")));
+        assert!(done == Answered::Here && said.code == "NoError" && !said.answers.is_empty(), "{said:?}");
+        let (done, said) = answered(&world, name, Some(&query("none")));
+        assert_eq!((done, said.code.as_str()), (Answered::Here, "NXDomain"), "it is not lent on");
+    }
 }
 
 proptest! {

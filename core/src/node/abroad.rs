@@ -20,7 +20,6 @@ use crate::cx::Timer;
 use crate::format::Format;
 use crate::gossip::{self, Member, MemberChange, Status, tag};
 use crate::ids::{RequestId, ServerId};
-use crate::marks::{self, Mark};
 use crate::rng::Rng;
 use crate::time::{Mono, Now};
 
@@ -136,6 +135,13 @@ impl Node {
         let Some(server) = self.abroad.choose(datacenter, now.mono, &mut self.rng, suspected) else {
             return self.jobs.put(id, Job { stage: Stage::Held, ..job });
         };
+        if self.servers.get(server).is_some() {
+            let why = format!(
+                "rpc error: a server of {datacenter} and one of this datacenter have the same identity, {server}: give one \
+                 of them another node_id"
+            );
+            return self.fail(now, job, &why);
+        }
         let request = Box::new(errand.there.request.clone());
         self.put_asked(job, server, Ask::Serve(Serve::Request(request)));
     }
@@ -190,12 +196,12 @@ impl Node {
                     | Ask::Propose(_)
                     | Ask::ReadIndex { .. }
                     | Ask::Lead(_) => {
-                        marks::hit(Mark::ForeignRefused);
                         self.refuse(peer, id, 400, NOT_FOR_OTHERS);
                     }
                 }
             }
-            PeerMessage::Raft(_) => marks::hit(Mark::ForeignRefused),
+            // No group has members in two datacenters.
+            PeerMessage::Raft(_) => {}
         }
     }
 

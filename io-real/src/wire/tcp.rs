@@ -223,6 +223,11 @@ impl TcpWire {
 
     fn up(&mut self, id: ServerId, link: Link) {
         let peer = self.peers.entry(id).or_default();
+        if link.datacenter.is_some() && peer.links.iter().any(|it| it.datacenter.is_none()) {
+            // Two agents have one identity, as copies of a machine have. The one of this datacenter counts.
+            tracing::warn!(peer = %id, datacenter = ?link.datacenter, "has the identity of an agent of this datacenter");
+            return link.queue.cut();
+        }
         match &peer.dial {
             Some(dial) if dial.id == link.id => peer.dial = None,
             // It has called while it was being called. What waits need not wait longer. The dial goes on: if each side
@@ -234,7 +239,7 @@ impl TcpWire {
         }
         peer.failures = 0;
         peer.reported = None;
-        if peer.links.iter().any(|it| it.instance != link.instance) {
+        if peer.links.iter().any(|it| it.instance != link.instance || it.datacenter != link.datacenter) {
             // A new process: the connections of the former one lead nowhere, whether that is noticed or not.
             for former in peer.links.drain(..) {
                 former.queue.cut();

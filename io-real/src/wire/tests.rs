@@ -194,6 +194,31 @@ async fn servers_of_two_datacenters_know_of_each_other_where_they_are() {
 }
 
 #[tokio::test]
+async fn an_agent_of_this_datacenter_counts_more_than_one_of_another_with_its_identity() {
+    let mut a = Agent::server(1);
+    let mut own = Agent::server(2);
+    let mut copy = Agent::at(local(), Identity { datacenter: "dc2".into(), ..identity(2) });
+    let here = Text::new("dc1");
+    copy.wire.send(a.id, &a.address, Some(&here), Bytes::from_static(b"from elsewhere"));
+    assert_eq!(a.next().await, WireEvent::Up(id(2), Some("dc2".into())));
+    assert_eq!(a.frame().await, "from elsewhere");
+    own.send(&a, "from here");
+    assert_eq!(a.next().await, WireEvent::Down(id(2)));
+    assert_eq!(a.next().await, WireEvent::Up(id(2), None));
+    assert_eq!(a.frame().await, "from here");
+    assert_eq!(copy.next().await, WireEvent::Up(id(1), Some("dc1".into())));
+    assert_eq!(copy.next().await, WireEvent::Down(id(1)));
+    copy.wire.send(a.id, &a.address, Some(&here), Bytes::from_static(b"again"));
+    assert_eq!(copy.next().await, WireEvent::Up(id(1), Some("dc1".into())));
+    tokio::select! {
+        event = copy.next() => assert_eq!(event, WireEvent::Down(id(1))),
+        event = a.next() => panic!("{event:?}"),
+    }
+    own.send(&a, "still here");
+    assert_eq!(a.frame().await, "still here");
+}
+
+#[tokio::test]
 async fn a_new_process_on_the_same_port_is_down_and_up() {
     let (mut a, mut b) = (Agent::server(1), Agent::server(2));
     connect(&mut a, &mut b).await;

@@ -12,8 +12,8 @@ use super::super::*;
 use super::world::{Plan, config, founders, id};
 use crate::agent::CatalogState;
 use crate::api::{
-    Authorizer, Blocking, Call, ClusterCall, Consistency, EventsRead, Forwarded, HttpReply, Read, Request,
-    Write,
+    Authorizer, Blocking, Call, ClusterCall, Consistency, Elsewhere, EventsRead, Forwarded, HttpReply, Read,
+    Request, Write,
 };
 use crate::coordinate::Coordinate;
 use crate::format::{Format, Formats};
@@ -200,6 +200,7 @@ fn calls() -> Vec<ClusterCall> {
         ClusterCall::AutopilotHealth,
         ClusterCall::AutopilotState,
         ClusterCall::CoordinateDatacenters,
+        ClusterCall::Datacenters,
     ]
 }
 
@@ -231,6 +232,9 @@ fn asks() -> impl Strategy<Value = Ask> {
         Just(Ask::Serve(Serve::Command(Command::Kv(kv()).encode(Format::FIRST)))),
         any::<Vec<u8>>().prop_map(|bytes| Ask::Serve(Serve::Command(bytes.into()))),
         Just(Ask::Serve(Serve::Catalog("n0".into()))),
+        (select(forwarded()), select(vec!["dc1", "dc2", ""])).prop_map(|(request, datacenter)| {
+            Ask::Serve(Serve::Elsewhere(Box::new(Elsewhere { datacenter: datacenter.into(), request })))
+        }),
     ]
 }
 
@@ -284,7 +288,7 @@ fn ids() -> impl Strategy<Value = AskId> {
 enum Happening {
     Frame(Uuid, PeerMessage),
     Garbage(Uuid, Vec<u8>),
-    Up(Uuid),
+    Up(Uuid, bool),
     Down(Uuid),
     Request(bool),
     Pass(u64),
@@ -306,7 +310,7 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
             Happening::Frame(peer, message)
         }),
         1 => (peer(), any::<Vec<u8>>()).prop_map(|(peer, bytes)| Happening::Garbage(peer, bytes)),
-        1 => peer().prop_map(Happening::Up),
+        1 => (peer(), any::<bool>()).prop_map(|(peer, is_foreign)| Happening::Up(peer, is_foreign)),
         1 => peer().prop_map(Happening::Down),
         2 => any::<bool>().prop_map(Happening::Request),
         1 => (0..3_000_u64).prop_map(Happening::Pass),
@@ -334,7 +338,10 @@ proptest! {
                 Happening::Garbage(peer, bytes) => {
                     bench.step(Input::PeerFrame { peer, frame: bytes.into() });
                 }
-                Happening::Up(peer) => bench.step(Input::PeerUp { peer, datacenter: None }),
+                Happening::Up(peer, is_foreign) => {
+                    let datacenter = is_foreign.then(|| "dc2".into());
+                    bench.step(Input::PeerUp { peer, datacenter });
+                }
                 Happening::Down(peer) => bench.step(Input::PeerDown { peer }),
                 Happening::Request(true) => {
                     bench.request(put());
