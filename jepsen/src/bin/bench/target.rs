@@ -30,7 +30,7 @@ impl Program {
     fn launch(&self, dev: bool) -> io::Result<Launch> {
         // By default an agent admits 200 connections per client, which is no limit that is to be measured.
         let mut arguments =
-            vec!["-hcl".to_owned(), "limits { http_max_conns_per_client = 20000 }".to_owned()];
+            vec!["-hcl".to_owned(), "limits { http_max_conns_per_client = 19000 }".to_owned()];
         if self.name == "consul" {
             // Its port for gRPC, if it has one, is the same for all agents of a machine.
             arguments.extend(["-hcl".to_owned(), "ports { grpc = -1 }".to_owned()]);
