@@ -103,7 +103,8 @@ async fn respond(
     }
     if streams_body(head.method.as_str(), head.uri.path()) {
         let reply = match routed(gate, client, &head, Bytes::new()) {
-            Routed::Restore { datacenter } => snapshot::restore(gate, datacenter, &mut body).await,
+            // What is rare is kept apart, so that those who wait do not carry its size.
+            Routed::Restore { datacenter } => Box::pin(snapshot::restore(gate, datacenter, &mut body)).await,
             Routed::Reply(reply) => {
                 discard(&mut body).await;
                 reply
@@ -130,13 +131,17 @@ async fn respond(
             let reply = ask(gate, request).await;
             if indent { indented(reply) } else { reply }
         }
-        Routed::Save { barrier, datacenter } => match snapshot::save(gate, barrier, datacenter).await {
-            Ok(saved) => return encode::archive(saved),
-            Err(reply) => reply,
-        },
-        Routed::Process { wish, indent } => return process::answer(gate, wish, indent, gzip).await,
+        Routed::Save { barrier, datacenter } => {
+            match Box::pin(snapshot::save(gate, barrier, datacenter)).await {
+                Ok(saved) => return encode::archive(saved),
+                Err(reply) => reply,
+            }
+        }
+        Routed::Process { wish, indent } => return Box::pin(process::answer(gate, wish, indent, gzip)).await,
         // The path was written in another way, which is as good.
-        Routed::Restore { datacenter } => snapshot::restore(gate, datacenter, &mut Full::new(body)).await,
+        Routed::Restore { datacenter } => {
+            Box::pin(snapshot::restore(gate, datacenter, &mut Full::new(body))).await
+        }
     };
     let reply = match cached {
         Some((cache, read)) => cache.settle(gate, read, reply),
