@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::definition::{CheckKind, INTERVAL_MIN, SCRIPT_TIMEOUT, TIMEOUT, Tls};
 use super::local::{Local, Run};
-use super::{Probe, ProbeKind};
+use super::{CatalogState, Probe, ProbeKind};
 use crate::Text;
 use crate::store::model::{Check, Health};
 
@@ -113,7 +113,7 @@ pub(super) fn alias(local: &Local, id: &Text) -> (Health, Text) {
     let mut open = vec![id];
     let mut worst: Option<&Check> = None;
     while let Some(id) = open.pop() {
-        let Some(CheckKind::Alias { node, service }) = local.run(id).map(|run| &run.definition.kind) else {
+        let Some((node, service)) = local.alias(id) else {
             let check = local.check(id).expect("indexed checks exist");
             if worst.is_none_or(|worst| check.status > worst.status) {
                 worst = Some(check);
@@ -121,7 +121,7 @@ pub(super) fn alias(local: &Local, id: &Text) -> (Health, Text) {
             continue;
         };
         if !service.is_empty() && local.service(service).is_none() {
-            return (Health::Critical, format!("Service {service} could not be found on node {node}").into());
+            return not_found(service, node);
         }
         // An alias of a node looks at everything on it, an alias of a service at that service and the node itself.
         let before = open.len();
@@ -134,6 +134,31 @@ pub(super) fn alias(local: &Local, id: &Text) -> (Health, Text) {
         // Taken from the end, so that the first one by id is blamed among equally bad ones.
         open[before..].reverse();
     }
+    verdict(worst)
+}
+
+/// State and output of an alias check of another node, from what the catalog has of that.
+pub(super) fn foreign_alias(catalog: &CatalogState, node: &str, service: &str) -> (Health, Text) {
+    if !service.is_empty() && !catalog.services.iter().any(|row| row.id == service) {
+        return not_found(service, node);
+    }
+    let concerned =
+        |check: &&Check| service.is_empty() || check.service_id.is_empty() || check.service_id == service;
+    let mut worst: Option<&Check> = None;
+    for check in catalog.checks.iter().filter(concerned) {
+        // The first one by id is blamed among equally bad ones.
+        if worst.is_none_or(|worst| check.status > worst.status) {
+            worst = Some(check);
+        }
+    }
+    verdict(worst)
+}
+
+fn not_found(service: &str, node: &str) -> (Health, Text) {
+    (Health::Critical, format!("Service {service} could not be found on node {node}").into())
+}
+
+fn verdict(worst: Option<&Check>) -> (Health, Text) {
     match worst {
         None => (Health::Passing, "No checks found.".into()),
         Some(check) if check.status == Health::Passing => (Health::Passing, "All checks passing.".into()),

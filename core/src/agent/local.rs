@@ -18,7 +18,7 @@ pub(super) struct Local {
     runs: BTreeMap<Text, Run>,
     /// Checks by service id; the node's own under the empty id. No empty sets.
     checks_of: BTreeMap<Text, BTreeSet<Text>>,
-    /// Ids of alias checks.
+    /// Ids of alias checks that stand for something on this node.
     aliases: BTreeSet<Text>,
 }
 
@@ -61,6 +61,18 @@ impl Run {
             critical_since: None,
             last_output: Text::default(),
             saved: None,
+        }
+    }
+}
+
+impl Run {
+    /// The node that an alias check stands for, if that is another one than its own.
+    pub(super) fn other_node(&self, own: &str) -> Option<&Text> {
+        match &self.definition.kind {
+            CheckKind::Alias { node, .. } => {
+                (!node.is_empty() && !node.eq_ignore_ascii_case(own)).then_some(node)
+            }
+            _ => None,
         }
     }
 }
@@ -109,7 +121,15 @@ impl Local {
         self.origins.get(&id).is_some_and(|o| o.sidecar_of.as_deref() == Some(service_id)).then_some(id)
     }
 
-    /// Ids of alias checks.
+    /// Node and service that a check stands for, if it is an alias of something on this node.
+    pub(super) fn alias(&self, id: &Text) -> Option<(&Text, &Text)> {
+        match &self.runs.get(id)?.definition.kind {
+            CheckKind::Alias { node, service } if self.aliases.contains(id) => Some((node, service)),
+            _ => None,
+        }
+    }
+
+    /// Ids of alias checks that stand for something on this node.
     pub(super) fn aliases(&self) -> Vec<Text> {
         self.aliases.iter().cloned().collect()
     }
@@ -154,7 +174,9 @@ impl Local {
         }
         self.checks_of.entry(check.service_id.clone()).or_default().insert(check.id.clone());
         match run.definition.kind {
-            CheckKind::Alias { .. } => self.aliases.insert(check.id.clone()),
+            CheckKind::Alias { .. } if run.other_node(&check.node).is_none() => {
+                self.aliases.insert(check.id.clone())
+            }
             _ => self.aliases.remove(&check.id),
         };
         self.runs.insert(check.id.clone(), run);

@@ -30,6 +30,9 @@ const OUTPUT_AROUND: usize = 4096;
 /// A full synchronisation after a new leader appeared is spread over this time, times the cluster's scale.
 const SPREAD_AFTER_ELECTION: Duration = Duration::from_secs(3);
 
+/// The catalog is asked about the other nodes of alias checks so often, give or take a quarter.
+const OTHER_NODE_INTERVAL: Duration = Duration::from_secs(4);
+
 /// What an agent is and how it behaves.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -145,6 +148,8 @@ pub struct Agent {
     pending: Pending,
     /// Checks by the probes that are under way for them.
     probes: BTreeMap<OpId, Text>,
+    /// Alias checks, and the other nodes that they stand for, by the readings that are under way for them.
+    readings: BTreeMap<u64, (Text, Text)>,
     view: Arc<AgentView>,
     tickets: u64,
     ops: u64,
@@ -166,6 +171,7 @@ impl Agent {
             restored: saved.ttls.into_iter().filter(|(_, ttl)| ttl.remaining(now.wall).is_some()).collect(),
             pending: Pending::default(),
             probes: BTreeMap::new(),
+            readings: BTreeMap::new(),
             view: Arc::default(),
             tickets: 0,
             ops: OP_BASE,
@@ -358,6 +364,10 @@ impl Agent {
 
     /// The catalog was read; `None`: it could not be.
     pub fn on_catalog(&mut self, cx: &mut Cx<'_>, ticket: u64, catalog: Option<CatalogState>) {
+        if let Some((id, node)) = self.readings.remove(&ticket) {
+            self.on_other_node(cx, &id, &node, catalog);
+            return;
+        }
         if self.sync.fetch != Some(ticket) {
             return;
         }
@@ -465,7 +475,40 @@ impl Agent {
         Ok(())
     }
 
+    /// The catalog was asked about the node that an alias check stands for.
+    fn on_other_node(&mut self, cx: &mut Cx<'_>, id: &Text, node: &Text, catalog: Option<CatalogState>) {
+        // It may have become another check meanwhile.
+        let Some(run) = self.local.run_mut(id).filter(|run| run.other_node(&self.config.node) == Some(node))
+        else {
+            return;
+        };
+        let CheckKind::Alias { service, .. } = &run.definition.kind else { return };
+        let is_silent = catalog.is_none();
+        let result = match catalog {
+            Some(catalog) => Some(checks::foreign_alias(&catalog, node, service)),
+            // Servers that are silent once may be electing.
+            None if run.failures == 0 => None,
+            None => {
+                let text = "Failure checking aliased node or service: the servers do not answer";
+                Some((Health::Critical, text.into()))
+            }
+        };
+        run.failures = u32::from(is_silent);
+        let at = cx.now.mono + OTHER_NODE_INTERVAL * 3 / 4 + self.rng.duration_below(OTHER_NODE_INTERVAL / 2);
+        cx.timers.set(cx::Timer::Agent(Timer::Run(id.clone())), at);
+        if let Some((status, output)) = result {
+            self.set_check(cx, id, status, output);
+        }
+        self.settle(cx);
+    }
+
     fn run(&mut self, cx: &mut Cx<'_>, id: &Text) {
+        if let Some(node) = self.local.run(id).and_then(|run| run.other_node(&self.config.node)).cloned() {
+            let ticket = self.ticket();
+            self.readings.insert(ticket, (id.clone(), node.clone()));
+            cx.emit(Effect::FetchNode { ticket, node });
+            return;
+        }
         let Some(run) = self.local.run_mut(id) else { return };
         let Some(probe) = checks::probe(run) else { return };
         assert!(run.op.is_none(), "a check is armed again only when its probe has ended");
@@ -526,6 +569,9 @@ impl Agent {
                 .set(cx::Timer::Agent(Timer::Ttl(id.clone())), cx.now.mono + remaining.min(ttl + ttl / 4));
         }
         let timer = cx::Timer::Agent(Timer::Run(id.clone()));
+        if run.other_node(&self.config.node).is_some() && cx.timers.deadline(&timer).is_none() {
+            cx.timers.set(timer.clone(), cx.now.mono);
+        }
         if let Some(interval) = checks::interval(&run.definition.kind)
             && run.op.is_none()
             && cx.timers.deadline(&timer).is_none()

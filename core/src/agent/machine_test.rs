@@ -68,6 +68,7 @@ struct World {
     saved: BTreeMap<Text, Bytes>,
     proposals: Vec<(u64, Command)>,
     fetches: Vec<u64>,
+    readings: Vec<(u64, Text)>,
 }
 
 fn config() -> Config {
@@ -92,6 +93,7 @@ impl World {
             saved,
             proposals: Vec::new(),
             fetches: Vec::new(),
+            readings: Vec::new(),
         };
         world.with(|agent, cx| agent.start(cx));
         world
@@ -115,6 +117,7 @@ impl World {
                 Effect::Cancel { op } => self.probes.retain(|(other, _)| *other != op),
                 Effect::Propose { ticket, command } => self.proposals.push((ticket, command)),
                 Effect::FetchCatalog { ticket } => self.fetches.push(ticket),
+                Effect::FetchNode { ticket, node } => self.readings.push((ticket, node)),
                 Effect::Persist { changes, .. } => {
                     for (key, value) in changes {
                         match value {

@@ -158,6 +158,13 @@ pub enum Effect {
         /// Quoted by the report.
         ticket: u64,
     },
+    /// Read what the catalog has of another node; report with [`Agent::on_catalog`].
+    FetchNode {
+        /// Quoted by the report.
+        ticket: u64,
+        /// Its name.
+        node: Text,
+    },
     /// Make these changes of the agent's own state durable; failure halts the node.
     Persist {
         /// Quoted by [`CallDone::WhenPersisted`].
@@ -172,7 +179,7 @@ pub enum Effect {
 /// Operations of the agent have ids from here on.
 pub const OP_BASE: u64 = 1 << 62;
 
-/// What the catalog has of this node, read by whoever carries out [`Effect::FetchCatalog`].
+/// What the catalog has of a node, read by whoever carries out [`Effect::FetchCatalog`] and [`Effect::FetchNode`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CatalogState {
     /// The node's row.

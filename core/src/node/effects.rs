@@ -227,13 +227,19 @@ impl Node {
                 let refused = Err("this agent is leaving".to_owned());
                 self.agent(now, |agent, cx| agent.on_proposed(cx, ticket, refused));
             }
-            agent::Effect::FetchCatalog { ticket } if self.leaving.is_under_way() => {
+            agent::Effect::FetchCatalog { ticket } | agent::Effect::FetchNode { ticket, .. }
+                if self.leaving.is_under_way() =>
+            {
                 self.agent(now, |agent, cx| agent.on_catalog(cx, ticket, None));
             }
             agent::Effect::Propose { ticket, command } => {
                 self.propose_for(now, Origin::Agent(ticket), command)
             }
-            agent::Effect::FetchCatalog { ticket } => self.fetch_catalog(now, ticket),
+            agent::Effect::FetchCatalog { ticket } => {
+                let node = self.about.node.clone();
+                self.fetch_catalog(now, ticket, node);
+            }
+            agent::Effect::FetchNode { ticket, node } => self.fetch_catalog(now, ticket, node),
             agent::Effect::Persist { changes, ticket } => self.save_local(ticket, changes),
             agent::Effect::Changed => {
                 self.publish = true;

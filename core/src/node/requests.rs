@@ -237,10 +237,9 @@ impl Node {
         }
     }
 
-    /// Reads what the catalog has of this node, for the agent. Not from a state that lacks what this server has not
+    /// Reads what the catalog has of a node, for the agent. Not from a state that lacks what this server has not
     /// applied yet: what the agent would not see there it could not repair before the next time.
-    pub(super) fn fetch_catalog(&mut self, now: Now, ticket: u64) {
-        let node = self.about.node.clone();
+    pub(super) fn fetch_catalog(&mut self, now: Now, ticket: u64, node: Text) {
         self.begin(now, Origin::Agent(ticket), Work::Catalog(node));
     }
 

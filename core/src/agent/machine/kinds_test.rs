@@ -119,3 +119,48 @@ fn thresholds_hold_back_what_is_told_to_the_catalog() {
     let expected = [Health::Warning, Health::Warning, Health::Critical, Health::Critical, Health::Passing];
     assert_eq!(told, expected.map(both));
 }
+
+#[test]
+fn an_alias_of_another_node_follows_the_catalog() {
+    let mut world = World::joined(config());
+    world.register_check(&json!({"Name": "x", "AliasNode": "other", "AliasService": "db"})).unwrap();
+    let check = |service: &str, status, output: &str| Check {
+        name: "c".into(),
+        service_id: service.into(),
+        status,
+        output: output.into(),
+        ..Check::default()
+    };
+    let row = Service { id: "db".into(), ..Service::default() };
+    let with = |checks| Some(CatalogState { node: None, services: vec![row.clone()], checks });
+    let critical = |text: &str| (Health::Critical, text.to_owned());
+    let silent = "Failure checking aliased node or service: the servers do not answer";
+    for (catalog, expected) in [
+        (Some(CatalogState::default()), critical("Service db could not be found on node other")),
+        (with(Vec::new()), (Health::Passing, "No checks found.".to_owned())),
+        (
+            with(vec![
+                check("", Health::Passing, ""),
+                check("db", Health::Warning, "slow"),
+                check("web", Health::Critical, "gone"),
+            ]),
+            (Health::Warning, "Aliased check \"c\" failing: slow".to_owned()),
+        ),
+        (None, (Health::Warning, "Aliased check \"c\" failing: slow".to_owned())),
+        (None, critical(silent)),
+        (with(Vec::new()), (Health::Passing, "No checks found.".to_owned())),
+    ] {
+        world.run_for(6 * SECOND, passing);
+        let (ticket, node) = world.readings.pop().expect("it is looked at again");
+        assert_eq!((node.as_str(), world.readings.len()), ("other", 0));
+        world.with(|agent, cx| agent.on_catalog(cx, ticket, catalog));
+        let (status, output) = world.check("x");
+        assert_eq!((status, output.to_string()), expected);
+    }
+    world.run_for(6 * SECOND, passing);
+    let (ticket, _) = world.readings.pop().expect("it is looked at again");
+    world.call(Call::DeregisterCheck { id: "x".into() }).unwrap();
+    world.with(|agent, cx| agent.on_catalog(cx, ticket, None));
+    world.run_for(6 * SECOND, passing);
+    assert!(world.readings.is_empty() && world.agent.readings.is_empty());
+}

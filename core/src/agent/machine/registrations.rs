@@ -106,28 +106,7 @@ impl Agent {
             };
             return Err(CallError::new(500, text));
         }
-        match &check.kind {
-            CheckKind::Alias { node, .. }
-                if !node.is_empty() && !node.eq_ignore_ascii_case(&self.config.node) =>
-            {
-                Err(CallError::new(
-                    400,
-                    "Invalid check: Alias checks of other nodes are not supported by this version",
-                ))
-            }
-            CheckKind::Alias { .. }
-            | CheckKind::Ttl { .. }
-            | CheckKind::Http { .. }
-            | CheckKind::Tcp { .. }
-            | CheckKind::Udp { .. }
-            | CheckKind::Script { .. }
-            | CheckKind::Docker { .. }
-            | CheckKind::Grpc { .. }
-            | CheckKind::H2Ping { .. }
-            | CheckKind::OsService { .. }
-            | CheckKind::OverTls { .. }
-            | CheckKind::Maintenance => Ok(()),
-        }
+        Ok(())
     }
 
     pub(super) fn put_check(
