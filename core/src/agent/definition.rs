@@ -273,7 +273,11 @@ impl ServiceDefinition {
             return Ok(definition);
         };
         if id_given {
-            return Err(DefinitionError::Mesh(vec!["sidecar_service can't specify an ID".into()]));
+            let why = match source {
+                Source::Api => "A SidecarService cannot specify an ID as this is managed by the agent",
+                Source::File => "sidecar_service can't specify an ID",
+            };
+            return Err(DefinitionError::Mesh(vec![why.into()]));
         }
         if sidecar.is_some() {
             return Err(DefinitionError::Mesh(vec![
@@ -336,8 +340,10 @@ fn tagged_addresses(object: &mut Object) -> Result<BTreeMap<Text, ServiceAddress
     Ok(addresses)
 }
 
+/// Whether an address stands for all of a machine's; IPv6 may be in brackets.
 fn is_unspecified(address: &str) -> bool {
-    address.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+    bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
 }
 
 /// Adds the addresses by family that follow from the service's own address.

@@ -53,6 +53,13 @@ fn refused_services_are_answered_with_the_known_texts() {
         (json!([]), 400, "Request decode failed: '' expected an object, got a list"),
         (json!({"Name": "x", "Address": "0.0.0.0"}), 400, "Invalid service address"),
         (json!({"Name": "x", "Address": "::"}), 400, "Invalid service address"),
+        (json!({"Name": "x", "Address": "[::]"}), 400, "Invalid service address"),
+        (
+            json!({"Name": "x", "Connect": {"SidecarService": {"ID": "y"}}}),
+            400,
+            "1 error occurred:\n\t* A SidecarService cannot specify an ID as this is managed by the agent\n\n",
+        ),
+        (json!({"Name": "x", "Address": "::"}), 400, "Invalid service address"),
         (json!({"Name": "x", "Port": 70000}), 400, "Invalid service port 70000: must be between 0 and 65535"),
         (json!({"Name": "x", "Check": {"Name": "c"}}), 400, "Invalid check: TTL must be > 0 for TTL checks"),
         (

@@ -9,7 +9,7 @@ use super::route::{Context, Handled};
 use super::{Call, HttpReply, Write};
 use crate::Text;
 use crate::agent::decode::{DecodeError, Object, Source};
-use crate::agent::definition::DefinitionError;
+use crate::agent::definition::{DefinitionError, check_meta};
 use crate::agent::{CallError, proxy};
 use crate::ids::Uuid;
 use crate::node::{About, Published};
@@ -155,6 +155,15 @@ fn registration(mut body: Object, about: &About) -> Result<Registration, Bad> {
     }
     if registration.address.is_empty() && !registration.skip_node_update {
         return Err(rule("Must provide address if SkipNodeUpdate is not set"));
+    }
+    if let Some(service) = &registration.service
+        && let Err(why) = check_meta(&service.meta)
+    {
+        let (node, id) = (&registration.node, &service.id);
+        let why = format!(
+            "failed inserting service: Invalid Service Meta for node {node} and serviceID {id}: {why}"
+        );
+        return Err(rule(why));
     }
     if !id.is_empty() {
         let parsed = Uuid::parse(&id)
@@ -412,6 +421,12 @@ mod tests {
             (r#"{"Address":"10.0.0.1"}"#, 500, "Must provide node"),
             (r#"{"Node":"n"}"#, 500, "Must provide address if SkipNodeUpdate is not set"),
             (r#"{"Node":"n","Address":"a","Service":{"ID":"x"}}"#, 500, "Must provide service name with ID"),
+            (
+                r#"{"Node":"n","Address":"a","Service":{"Service":"s","Meta":{"a b":"c"}}}"#,
+                500,
+                "failed inserting service: Invalid Service Meta for node n and serviceID s: \
+                 Couldn't load metadata pair ('a b', 'c'): Key contains invalid characters",
+            ),
             (
                 r#"{"Node":"n","Address":"a","Check":{"Node":"other","CheckID":"x"}}"#,
                 500,

@@ -77,6 +77,7 @@ fn members_are_shown_by_pool() {
     );
     assert_eq!((&members[1]["Name"], &members[2]["Name"]), (&json!("conf-node"), &json!("second")));
     assert_eq!(world.json("/v1/agent/members?wan=1")[0]["Name"], "conf-node.dc1");
+    assert_eq!(world.json("/v1/agent/members?wan")[0]["Name"], world.json("/v1/agent/members")[0]["Name"]);
     let failed = world.json("/v1/agent/members?filter=Status+!=+1");
     assert_eq!((failed.as_array().unwrap().len(), &failed[0]["Name"]), (1, &json!("client")));
     let about = world.json("/v1/agent/self");

@@ -64,12 +64,14 @@ pub(super) fn leave(context: &Context<'_>) -> Handled {
 
 pub(super) fn force_leave(context: &Context<'_>) -> Handled {
     let prune = context.params.has("prune");
-    let call = ClusterCall::ForceLeave { node: context.rest.into(), prune, pool: pool(context) };
+    let pool = if context.params.has("wan") { Pool::Wan } else { Pool::Lan };
+    let call = ClusterCall::ForceLeave { node: context.rest.into(), prune, pool };
     Ok(context.ask(Call::Cluster(call)))
 }
 
+/// The pool that a request is about; `?wan` without a value means nothing, as in Consul.
 fn pool(context: &Context<'_>) -> Pool {
-    if context.params.has("wan") { Pool::Wan } else { Pool::Lan }
+    if context.params.filled("wan").is_some() { Pool::Wan } else { Pool::Lan }
 }
 
 /// This agent's own row; `null` before it has told gossip its name.

@@ -277,7 +277,12 @@ impl Store {
             Query::UiOverview => Rows::UiOverview(self.ui_nodes(None), self.all_instances()),
             Query::UiGateway(gateway) => Rows::UiGateway(self.ui_gateway(gateway)),
             Query::UiTopology(service) => Rows::UiTopology(self.ui_topology(service)),
-            Query::ConfigEntries(None) => Rows::ConfigEntries(self.config.all().cloned().collect()),
+            Query::ConfigEntries(None) => {
+                // By the name of the kind, as Consul lists them.
+                let mut all: Vec<_> = self.config.all().cloned().collect();
+                all.sort_by_key(|entry| entry.kind.as_str());
+                Rows::ConfigEntries(all)
+            }
             Query::ConfigEntries(Some(kind)) => {
                 Rows::ConfigEntries(self.config.of_kind(*kind).map(|(row, _)| Arc::clone(row)).collect())
             }

@@ -44,6 +44,16 @@ fn conditions_compare_the_index_of_the_last_change() {
 }
 
 #[test]
+fn all_entries_are_listed_by_the_names_of_their_kinds() {
+    let mut world = World::default();
+    set(&mut world, &defaults("b", "http"), None);
+    set(&mut world, &defaults("a", "http"), None);
+    set(&mut world, &json!({"Kind": "proxy-defaults", "Name": "global"}), None);
+    let Rows::ConfigEntries(all) = world.store.evaluate(&Query::ConfigEntries(None)).rows else { panic!() };
+    assert_eq!(all.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["global", "a", "b"]);
+}
+
+#[test]
 fn writing_the_same_again_changes_nothing() {
     let mut world = World::default();
     set(&mut world, &defaults("web", "http"), None);
