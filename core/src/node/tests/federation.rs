@@ -302,7 +302,6 @@ enum Happening {
     Mend,
     /// A server of the second one, if it is the only dead one.
     Kill(usize),
-    Restart,
     Pass(u64),
 }
 
@@ -313,7 +312,6 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
         1 => (3..5_usize).prop_map(|a| Happening::Cut(a, a + 1)),
         2 => Just(Happening::Mend),
         1 => (3..6_usize).prop_map(Happening::Kill),
-        1 => Just(Happening::Restart),
         3 => (0..2_000_u64).prop_map(Happening::Pass),
     ];
     proptest::collection::vec(happening, 1..24)
@@ -347,7 +345,7 @@ proptest! {
                     world.kill(agent);
                     dead = Some(agent);
                 }
-                Happening::Restart | Happening::Kill(_) => {}
+                Happening::Kill(_) => {}
                 Happening::Pass(millis) => world.pass(Duration::from_millis(millis)),
             }
         }
