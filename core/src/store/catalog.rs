@@ -165,10 +165,9 @@ impl Store {
     fn relabel_checks(&mut self, change: &mut Change, service_key: &OnNode, service: &Service) {
         let own: Vec<(OnNode, Arc<Check>)> = self
             .checks
-            .of_node(&service_key.0)
-            .filter(|(_, check)| folded(&check.service_id) == service_key.1)
+            .of_instance(service_key)
             .filter(|(_, check)| check.service_name != service.service || check.service_tags != service.tags)
-            .map(|(key, check)| (key.clone(), Arc::clone(check)))
+            .map(|(key, check)| (key, Arc::clone(check)))
             .collect();
         for (key, check) in own {
             let mut check = Check::clone(&check);
