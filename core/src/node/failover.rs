@@ -66,7 +66,7 @@ impl Node {
     ) {
         let Query::Execute(run) = &read.query else { unreachable!("the caller has looked") };
         let run = Execute { near: Text::default(), agent: Text::default(), ..run.as_ref().clone() };
-        let meta = self.meta(now, found.index);
+        let meta = self.meta_of(now, &read, found.index);
         let sought = Sought::Http { run, read, found: Box::new(found), meta };
         self.fail_over_at_first(now, request, query, sought);
     }

@@ -277,14 +277,20 @@ impl Node {
             let wait = blocking.wait + self.rng.duration_below(blocking.wait / WAIT_JITTER_DIVISOR);
             return self.parked.park(request, &read, blocking.index, now.mono + wait, found.watch);
         }
-        let mut meta = self.meta(now, found.index);
-        if !self.is_fresh_enough(now, &read) {
+        let meta = self.meta_of(now, &read, found.index);
+        let reply = api::render_rows(&self.about, &read, &found, meta);
+        self.reply(request, reply);
+    }
+
+    /// What the answer to a read says of its age.
+    pub(super) fn meta_of(&self, now: Now, read: &Read, index: u64) -> QueryMeta {
+        let mut meta = self.meta(now, index);
+        if !self.is_fresh_enough(now, read) {
             // The leader has confirmed the state just now, so that it is as fresh as the leader's own. (Consul lets the
             // leader answer, and says the same.)
             meta.last_contact_ms = 0;
         }
-        let reply = api::render_rows(&self.about, &read, &found, meta);
-        self.reply(request, reply);
+        meta
     }
 
     /// Whether a read may be answered from the state as it is, whatever others have.
