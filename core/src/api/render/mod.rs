@@ -133,7 +133,6 @@ fn is_catalog(query: &Query) -> bool {
         | Query::CheckIntention { .. }
         | Query::AuthorizeConnect { .. }
         | Query::UiGatewayIntentions(_)
-        | Query::GatewayServices(_)
         | Query::UiNodes(_)
         | Query::UiServices
         | Query::UiOverview
@@ -148,6 +147,7 @@ fn is_catalog(query: &Query) -> bool {
         | Query::ServiceChecks { .. }
         | Query::ServiceHealth { .. }
         | Query::DiscoveryChain { .. }
+        | Query::GatewayServices(_)
         | Query::IngressHealth { .. }
         | Query::ChecksInState { .. }
         | Query::PreparedQueries
