@@ -283,6 +283,7 @@ mod tests {
             cluster: Arc::default(),
             alarm: None,
             about: Arc::new(About {
+                server: true,
                 kv_max_value_size: 10,
                 front: Front { page: Some("/ui/".into()), ..Front::default() },
                 ..About::default()
