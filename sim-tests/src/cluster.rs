@@ -195,11 +195,7 @@ impl Cluster {
         let is_server = agent < usize::from(plan.servers) || agent >= all;
         let clock = SimClock::new(plan.clocks.get(agent).copied().unwrap_or_default());
         let fork = |label: u64| rng.fork(label << 8 | agent as u64);
-        let faults = DiskFaults {
-            sync_latency: (Duration::ZERO, Duration::from_micros(plan.disk.sync_max_us)),
-            short_reads: 10,
-            ..DiskFaults::default()
-        };
+        let faults = DiskFaults { sync_latency: usual_sync(plan), short_reads: 10, ..DiskFaults::default() };
         let checkpoint_max = Duration::from_micros(plan.disk.checkpoint_max_us);
         let founders = (0..usize::from(plan.servers))
             .map(|server| (id_of(server, 0), host_of(plan, server).address(8300)))
@@ -368,9 +364,10 @@ impl Cluster {
     pub fn heal(&self) {
         self.0.fabric.mend_all();
         self.lock().is_healed = true;
+        let sync_latency = usual_sync(&self.0.plan);
         for agent in 0..self.len() {
             self.set_disk_faults(agent, |_, faults| {
-                *faults = DiskFaults { sync_latency: faults.sync_latency, ..DiskFaults::default() };
+                *faults = DiskFaults { sync_latency, ..DiskFaults::default() };
             });
             self.set_paused(agent, false);
             self.upgrade(agent);
@@ -543,4 +540,9 @@ impl Cluster {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().expect("a simulation runs on one thread and ends with its first panic")
     }
+}
+
+/// How long syncs take, least and most, where nothing is done to a disk.
+fn usual_sync(plan: &Plan) -> (Duration, Duration) {
+    (Duration::ZERO, Duration::from_micros(plan.disk.sync_max_us))
 }

@@ -136,10 +136,9 @@ impl Nemesis {
         match fault {
             Fault::SlowDisk { server, sync_max_us, ms } => {
                 let (server, slow) = (self.server(server)?, Duration::from_micros(sync_max_us));
-                let mut usual = slow;
-                cluster.set_disk_faults(server, |_, faults| {
-                    usual = std::mem::replace(&mut faults.sync_latency.1, slow);
-                });
+                // Another fault of this kind may have begun before.
+                let usual = Duration::from_micros(self.plan.disk.sync_max_us);
+                cluster.set_disk_faults(server, |_, faults| faults.sync_latency.1 = slow);
                 sim_sleep(Duration::from_millis(ms)).await;
                 cluster.set_disk_faults(server, |_, faults| faults.sync_latency.1 = usual);
             }

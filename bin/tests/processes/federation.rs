@@ -60,7 +60,7 @@ fn services_are_found_there(here: &Agent, there: &Agent) {
         assert_eq!(code_and_ports(name), Ok((3, Vec::new())), "{name}");
     }
     let query = json!({"Name": "web", "Service": {"Service": "web", "Failover": {"Datacenters": ["dc2"]}}});
-    here.http().ok("POST", "/v1/query", &query.to_string());
+    here.http().ok("POST", "/v1/query", query.to_string());
     let found = here.http().get("/v1/query/web/execute");
     assert_eq!((&found["Datacenter"], &found["Failovers"]), (&json!("dc2"), &json!(1)), "{found}");
     assert_eq!(code_and_ports("web.query.consul"), Ok((0, vec![8080])));

@@ -137,11 +137,24 @@ impl Gossip {
             self.table.random(&mut self.rng, 1, |slot, entry| slot != me && entry.state == State::Alive);
         if let Some(slot) = partner.first() {
             let to = self.table.at(*slot).info.address;
-            let salt = self.rng.next_u64();
-            let digest = self.digest(salt);
-            let body = encode(&Request::Compare(digest), vec![label(self.pool)]);
-            self.call(cx, to, &body, self.config.profile.call_timeout, Purpose::Compare { to });
+            self.compare(cx, to);
         }
+    }
+
+    /// Compares what is known with what a member knows that passes for alive, at once. For whoever has reason to doubt it:
+    /// the member may have been replaced by another agent at its place, which the next regular comparison would tell.
+    pub fn doubt(&mut self, cx: &mut Cx<'_, Effect>, name: &str) {
+        let entry = self.table.find(name).map(|slot| self.table.at(slot)).filter(|it| it.state.is_alive());
+        if let Some(to) = entry.map(|entry| entry.info.address) {
+            self.compare(cx, to);
+        }
+    }
+
+    fn compare(&mut self, cx: &mut Cx<'_, Effect>, to: SocketAddr) {
+        let salt = self.rng.next_u64();
+        let digest = self.digest(salt);
+        let body = encode(&Request::Compare(digest), vec![label(self.pool)]);
+        self.call(cx, to, &body, self.config.profile.call_timeout, Purpose::Compare { to });
     }
 
     /// Another member has compared what we know with what it knows.

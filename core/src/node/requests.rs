@@ -13,6 +13,7 @@ use crate::api::{
     self, Call, Consistency, Forwarded, HttpReply, QueryMeta, Read, Request, SessionSpec, Write,
 };
 use crate::format::Format;
+use crate::gossip::Pool;
 use crate::ids::{LogIndex, RequestId, ServerId, Uuid};
 use crate::planted::{Bug, planted};
 use crate::store::command::{Command, Response};
@@ -440,7 +441,7 @@ impl Node {
     /// The connection to another agent is gone, and with it the answers that were expected of it. `sent`: whether there
     /// was one at all; what was asked for while there was none has reached nobody.
     pub(super) fn on_peer_lost(&mut self, now: Now, peer: ServerId, sent: bool) {
-        self.servers.avoid(peer, now.mono);
+        self.avoid(now, peer);
         self.abroad.avoid(peer, now.mono);
         for id in self.jobs.those(|job| job.stage == Stage::Asked(peer)) {
             let job = self.jobs.take(id).expect("just listed");
@@ -451,6 +452,16 @@ impl Node {
             }
         }
         self.drop_guest(peer);
+    }
+
+    /// A server has not answered. Others come first, and what is known of it is compared with what is known at its place:
+    /// another agent may be there by now.
+    fn avoid(&mut self, now: Now, server: ServerId) {
+        if self.servers.avoid(server, now.mono)
+            && let Some(name) = self.servers.get(server).map(|server| server.name.clone())
+        {
+            self.gossip(now, Pool::Lan, |gossip, cx| gossip.doubt(cx, &name));
+        }
     }
 
     /// Whoever was asked has not done it. Asks the next one, or waits until there is another one to ask.
@@ -499,7 +510,7 @@ impl Node {
     pub(super) fn on_jobs_expired(&mut self, now: Now) {
         while let Some(job) = self.jobs.take_expired(now.mono) {
             if let Stage::Asked(silent) = job.stage {
-                self.servers.avoid(silent, now.mono);
+                self.avoid(now, silent);
                 self.abroad.avoid(silent, now.mono);
             }
             if matches!(job.stage, Stage::Asked(_)) && !job.work.is_repeatable() {

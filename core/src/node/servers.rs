@@ -165,14 +165,17 @@ impl Servers {
         over.min_by_key(|(id, silence)| (silence.until, **id)).map(|(id, _)| *id)
     }
 
-    /// A server did not answer: others first. Of agents that are no servers nothing is noted.
-    pub fn avoid(&mut self, id: ServerId, now: Mono) {
+    /// A server did not answer: others first. Of agents that are no servers nothing is noted. True if it was not avoided
+    /// already.
+    pub fn avoid(&mut self, id: ServerId, now: Mono) -> bool {
         if !self.known.contains_key(&id) {
-            return;
+            return false;
         }
+        let avoided = self.silent.get(&id).is_some_and(|silence| silence.until > now);
         let failures = self.silent.get(&id).map_or(0, |silence| silence.failures);
         let until = now + PENALTY * (1 << failures.min(DOUBLINGS_MAX));
         self.silent.insert(id, Silence { since: now, until, failures: failures.saturating_add(1) });
+        !avoided
     }
 
     /// A server answered. True if it had not before: what waited for a server that is well may be asked of it.

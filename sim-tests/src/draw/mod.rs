@@ -91,6 +91,10 @@ impl Draw {
             faults: self.part(2).faults(theme, size, safety_ms, drift_max),
             bug: None,
         };
+        // With frames of a record each, slow disks are slower than what calm demands.
+        if plan.disk.sync_max_us > 3_000 {
+            plan.tuning.frame_bytes = Tuning::default().frame_bytes;
+        }
         self.part(3).upgrade(&mut plan);
         plan
     }

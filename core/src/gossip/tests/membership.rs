@@ -1,5 +1,6 @@
 //! Coming, going, being forgotten; events.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,6 +44,22 @@ fn a_join_counts_who_was_contacted_and_names_who_was_not() {
     assert_eq!(net.hosts[host].joined, [(7, 1, error)]);
     net.act(host, |gossip, cx| gossip.join(cx, vec![], 8));
     assert_eq!(net.hosts[host].joined[1], (8, 0, None));
+}
+
+/// A client agent that had missed that its servers were replaced asked the former ones for a minute.
+#[test]
+fn regression_whoever_doubts_a_member_learns_at_once_that_another_one_is_at_its_place() {
+    let mut net = Net::of(22, 3);
+    let gossip = &mut net.hosts[1].gossip;
+    let slot = gossip.table.find("m2").unwrap();
+    let known = gossip.table.at(slot).info.clone();
+    let tags = [("id".into(), "the former one".into())].into();
+    let former = MemberInfo::new(known.name.clone(), known.address, tags);
+    gossip.table.set_info(slot, Arc::new(former));
+    net.act(1, |gossip, cx| gossip.doubt(cx, "m2"));
+    net.run_until(1, "the former one is forgotten", |net| {
+        net.member(1, 2).is_some_and(|member| member.tag("id") != "the former one")
+    });
 }
 
 #[test]
