@@ -198,23 +198,28 @@ fn founders(plan: Plan, facts: &Facts<'_>) -> Option<Membership> {
 /// have nothing in common. An empty log has nothing to lose; a group that is not named yet consists of its founders.
 ///
 /// A server that has just started knows nothing to be committed, and so no name of its group: its log has the name, and
-/// it must listen to a leader that joined after the last entry that it has, or it would never learn of any later one.
+/// it must listen to a leader that joined after the last entry that it has, or it would never learn of any later one. A
+/// log may also end before the entry with the name: then the group is that of the members that the log knows, as they
+/// tell.
 #[must_use]
 pub fn may_hear(
     raft: &Raft,
     own_group: Option<Uuid>,
     from: ServerId,
-    their_group: Option<Uuid>,
+    group_of: impl Fn(ServerId) -> Option<Uuid>,
     formats: Formats,
 ) -> bool {
+    let members = &raft.membership().servers;
     if raft.last_index().0 == 0 {
         return true;
     }
-    match (own_group, their_group) {
+    match (own_group, group_of(from)) {
         (Some(own), Some(theirs)) => own == theirs,
-        (Some(_), None) | (None, None) => raft.membership().servers.contains_key(&from),
+        (Some(_), None) | (None, None) => members.contains_key(&from),
         (None, Some(theirs)) => {
-            raft.membership().servers.contains_key(&from) || log_names(raft, theirs, formats)
+            members.contains_key(&from)
+                || log_names(raft, theirs, formats)
+                || members.keys().any(|member| group_of(*member) == Some(theirs))
         }
     }
 }
@@ -407,7 +412,7 @@ mod tests {
     fn groups_that_meet_do_not_hear_each_other() {
         let (ours, theirs) = (Some(Uuid(70)), Some(Uuid(71)));
         let blank = raft_of(Recovered::default());
-        assert!(may_hear(&blank, None, Uuid(9), theirs, Formats::KNOWN));
+        assert!(may_hear(&blank, None, Uuid(9), |_| theirs, Formats::KNOWN));
         let member = raft::Member { address: "10.0.0.2:8300".into(), voter: true };
         let membership = Membership { servers: [(Uuid(2), member.clone()), (Uuid(3), member)].into() };
         let entry = Entry { term: Term(1), index: LogIndex(1), payload: Payload::Membership(membership) };
@@ -421,7 +426,8 @@ mod tests {
             (None, 3, ours, true),
             (None, 9, ours, false),
         ] {
-            let hears = may_hear(&raft, own, Uuid(from), group, Formats::KNOWN);
+            let group_of = |id| if id == Uuid(from) { group } else { None };
+            let hears = may_hear(&raft, own, Uuid(from), group_of, Formats::KNOWN);
             assert_eq!(hears, heard, "{own:?} {from} {group:?}");
         }
     }
@@ -436,7 +442,25 @@ mod tests {
         let hard = HardState { term: Term(1), vote: None };
         let raft = raft_of(Recovered { hard, entries, ..Recovered::default() });
         for (group, heard) in [(70, true), (71, false)] {
-            assert_eq!(may_hear(&raft, None, Uuid(9), Some(Uuid(group)), Formats::KNOWN), heard);
+            let group_of = |id| (id == Uuid(9)).then_some(Uuid(group));
+            assert_eq!(may_hear(&raft, None, Uuid(9), group_of, Formats::KNOWN), heard);
+        }
+    }
+
+    #[test]
+    fn regression_a_server_whose_log_ends_before_the_name_of_its_group_knows_it_from_the_members_of_its_log() {
+        let member = raft::Member { address: "10.0.0.2:8300".into(), voter: true };
+        let membership = Membership { servers: [(Uuid(2), member.clone()), (Uuid(3), member)].into() };
+        let entry = Entry { term: Term(1), index: LogIndex(1), payload: Payload::Membership(membership) };
+        let hard = HardState { term: Term(1), vote: None };
+        let raft = raft_of(Recovered { hard, entries: vec![entry], ..Recovered::default() });
+        for (fellow, heard) in [(Some(70), true), (Some(71), false), (None, false)] {
+            let group_of = |id| match id {
+                Uuid(3) => fellow.map(Uuid),
+                Uuid(9) => Some(Uuid(70)),
+                _ => None,
+            };
+            assert_eq!(may_hear(&raft, None, Uuid(9), group_of, Formats::KNOWN), heard, "{fellow:?}");
         }
     }
 }

@@ -202,8 +202,8 @@ impl Node {
 
     /// Whether this server listens to what that one's Raft says.
     pub(super) fn may_hear(&self, peer: ServerId) -> bool {
-        let theirs = self.servers.get(peer).and_then(|server| server.group);
-        forming::may_hear(&self.raft, self.store.group(), peer, theirs, self.about.formats)
+        let group_of = |id| self.servers.get(id).and_then(|server| server.group);
+        forming::may_hear(&self.raft, self.store.group(), peer, group_of, self.about.formats)
     }
 
     /// Where an agent takes calls: as gossip says, which knows of moves first, else as the group does; and in which
