@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Read;
-use crate::store::{Found, InstanceList, Memo, Rows, Store};
+use crate::store::{Found, InstanceList, Rows, Store};
 
 impl Read {
     /// What the read finds, in the order that it asks for.
@@ -28,7 +28,7 @@ fn sort(store: &Store, near: &str, rows: &mut Rows) {
         Rows::Checks(checks) => *checks = store.nearest_first(near, checks, |check| &check.node),
         Rows::Instances(list) => {
             let items = store.nearest_first(near, &list.items, |instance| &instance.node.name);
-            *list = Arc::new(InstanceList { index: list.index, items, rendered: Memo::new() });
+            *list = Arc::new(InstanceList::new(list.index, items));
         }
         // No list of what is on nodes.
         Rows::Kv(_)

@@ -10,7 +10,7 @@ use super::question::{Asked, AskedEdns};
 use super::{DnsConfig, Transport};
 
 /// What every client takes (RFC 1035, section 4.2.1).
-const UDP_SIZE_MIN: u16 = 512;
+pub(super) const UDP_SIZE_MIN: u16 = 512;
 /// The largest datagram over IPv4.
 const UDP_SIZE_MAX: u16 = 65_507;
 /// The largest message on a stream that leaves room for what relays add.
@@ -20,10 +20,10 @@ const UDP_ANSWERS_MAX: usize = 8;
 /// The least that an answer takes: a compressed name and an IPv4 address.
 const ANSWER_SIZE_MIN: usize = 16;
 
-const RESPONSE: u16 = 0x8000;
-const AUTHORITATIVE: u16 = 0x0400;
-const TRUNCATED: u16 = 0x0200;
-const RECURSION_DESIRED: u16 = 0x0100;
+pub(super) const RESPONSE: u16 = 0x8000;
+pub(super) const AUTHORITATIVE: u16 = 0x0400;
+pub(super) const TRUNCATED: u16 = 0x0200;
+pub(super) const RECURSION_DESIRED: u16 = 0x0100;
 
 /// How much an answer may hold.
 #[derive(Clone, Copy, Debug)]
@@ -31,18 +31,27 @@ pub(super) struct Budget {
     /// Records in the answer section.
     pub(super) answers: usize,
     /// Bytes.
-    size: u16,
+    pub(super) size: u16,
 }
 
 pub(super) fn budget(config: &DnsConfig, asked: &Asked, transport: Transport) -> Budget {
-    let payload = asked.edns.map_or(UDP_SIZE_MIN, |edns| edns.max_payload.clamp(UDP_SIZE_MIN, UDP_SIZE_MAX));
-    match transport {
-        Transport::Tcp => Budget { answers: usize::from(TCP_SIZE_MAX) / ANSWER_SIZE_MIN, size: TCP_SIZE_MAX },
-        Transport::Udp if payload > UDP_SIZE_MIN => {
-            Budget { answers: usize::from(payload) / ANSWER_SIZE_MIN, size: payload }
-        }
-        Transport::Udp => {
-            Budget { answers: config.udp_answer_limit.clamp(1, UDP_ANSWERS_MAX), size: UDP_SIZE_MIN }
+    Budget::of(config, asked.edns.map(|edns| edns.max_payload), transport)
+}
+
+impl Budget {
+    /// What a question allows that offers to take so many bytes.
+    pub(super) fn of(config: &DnsConfig, max_payload: Option<u16>, transport: Transport) -> Budget {
+        let payload = max_payload.unwrap_or(UDP_SIZE_MIN).clamp(UDP_SIZE_MIN, UDP_SIZE_MAX);
+        match transport {
+            Transport::Tcp => {
+                Budget { answers: usize::from(TCP_SIZE_MAX) / ANSWER_SIZE_MIN, size: TCP_SIZE_MAX }
+            }
+            Transport::Udp if payload > UDP_SIZE_MIN => {
+                Budget { answers: usize::from(payload) / ANSWER_SIZE_MIN, size: payload }
+            }
+            Transport::Udp => {
+                Budget { answers: config.udp_answer_limit.clamp(1, UDP_ANSWERS_MAX), size: UDP_SIZE_MIN }
+            }
         }
     }
 }

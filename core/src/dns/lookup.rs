@@ -28,7 +28,7 @@ const CHASED_MAX: usize = 5;
 /// Aliases that are followed one after the other.
 const CHASE_DEPTH: usize = 3;
 /// Metadata whose keys begin so is served as its bare value.
-const BARE_META: &str = "rfc1035-";
+pub(super) const BARE_META: &str = "rfc1035-";
 /// The service that servers are registered as.
 const SERVERS: &str = "consul";
 
@@ -348,18 +348,7 @@ impl<'a> Zone<'a> {
     }
 
     fn service_ttl(&self, service: &str) -> Duration {
-        let ttls = &self.config().service_ttl;
-        let of = |pattern: &str| {
-            ttls.iter().find(|(name, _)| name.eq_ignore_ascii_case(pattern)).map(|(_, ttl)| *ttl)
-        };
-        let prefix = |(pattern, ttl): (&Text, &Duration)| {
-            let prefix = pattern.strip_suffix('*')?;
-            let begins = service.get(..prefix.len())?;
-            begins.eq_ignore_ascii_case(prefix).then_some((prefix.len(), *ttl))
-        };
-        of(service)
-            .or_else(|| ttls.iter().filter_map(prefix).max_by_key(|(len, _)| *len).map(|(_, ttl)| ttl))
-            .unwrap_or_default()
+        self.config().ttl_of(service)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one look-up, read from top to bottom")]
@@ -603,7 +592,7 @@ fn meta_records(node: &Node, owner: &Name, ttl: u32) -> Vec<Record> {
     node.meta.iter().map(text).collect()
 }
 
-fn weight(instance: &Instance) -> u16 {
+pub(super) fn weight(instance: &Instance) -> u16 {
     let weights = instance.service.weights;
     let weight = match instance.health() {
         Health::Passing => weights.passing,
@@ -613,6 +602,6 @@ fn weight(instance: &Instance) -> u16 {
     u16::try_from(weight.max(1)).unwrap_or(u16::MAX)
 }
 
-fn seconds(ttl: Duration) -> u32 {
+pub(super) fn seconds(ttl: Duration) -> u32 {
     u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX)
 }

@@ -3,6 +3,7 @@
 //! Source: Consul's documentation, «Query services with DNS» and «`dns_config`»; RFC 1035, 2308 (negative answers),
 //! 2782 (SRV), 6891 (EDNS), 7871 (client subnet).
 
+mod direct;
 mod encode;
 mod lookup;
 mod name;
@@ -83,6 +84,24 @@ impl Default for DnsConfig {
             allow_stale: true,
             max_stale: Duration::from_secs(10 * 365 * 24 * 3600),
         }
+    }
+}
+
+impl DnsConfig {
+    /// Time to live of records about a service: that of the longest match.
+    fn ttl_of(&self, service: &str) -> Duration {
+        let ttls = &self.service_ttl;
+        let of = |pattern: &str| {
+            ttls.iter().find(|(name, _)| name.eq_ignore_ascii_case(pattern)).map(|(_, ttl)| *ttl)
+        };
+        let prefix = |(pattern, ttl): (&Text, &Duration)| {
+            let prefix = pattern.strip_suffix('*')?;
+            let begins = service.get(..prefix.len())?;
+            begins.eq_ignore_ascii_case(prefix).then_some((prefix.len(), *ttl))
+        };
+        of(service)
+            .or_else(|| ttls.iter().filter_map(prefix).max_by_key(|(len, _)| *len).map(|(_, ttl)| ttl))
+            .unwrap_or_default()
     }
 }
 
@@ -171,6 +190,21 @@ pub struct Served<'a> {
 /// is no question is not answered at all, so that nobody can be made to talk to themselves.
 #[must_use]
 pub fn answer(
+    served: Served<'_>,
+    packet: &[u8],
+    transport: Transport,
+    rng: &mut Rng,
+    out: &mut Vec<u8>,
+) -> Answered {
+    out.clear();
+    if direct::answer(served, packet, transport, rng, out).is_some() {
+        return Answered::Here;
+    }
+    answer_any(served, packet, transport, rng, out)
+}
+
+/// As [`answer`], by the way that all questions can go.
+fn answer_any(
     served: Served<'_>,
     packet: &[u8],
     transport: Transport,

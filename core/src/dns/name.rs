@@ -4,6 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hickory_proto::rr::Name;
 
+/// Bytes of the longest name, lengths of labels and the root included (RFC 1035, section 2.3.4).
+pub(super) const LENGTH_MAX: usize = 255;
+
 /// What a name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {

@@ -17,11 +17,11 @@ use crate::testing::frugal;
 use crate::testing::fuzz::{cases, hostile};
 use crate::time::{Mono, Wall};
 
-struct World {
+pub(super) struct World {
     store: Store,
     index: u64,
-    config: DnsConfig,
-    rng: Rng,
+    pub(super) config: DnsConfig,
+    pub(super) rng: Rng,
 }
 
 /// An answer in words, as one compares it.
@@ -37,17 +37,17 @@ struct Said {
 const SOA: &str = "consul. 0 SOA ns.consul. hostmaster.consul. 1700000000 3600 600 86400 0";
 
 impl World {
-    fn new() -> World {
+    pub(super) fn new() -> World {
         World { store: Store::new(), index: 0, config: DnsConfig::default(), rng: Rng::from_seed(1) }
     }
 
-    fn register(&mut self, registration: Registration) {
+    pub(super) fn register(&mut self, registration: Registration) {
         self.index += 1;
         let applied = self.store.apply(self.index, &Command::Register(Box::new(registration)));
         assert_eq!(applied.response, crate::store::command::Response::Done);
     }
 
-    fn node(&mut self, node: &str, address: &str, meta: &[(&str, &str)]) {
+    pub(super) fn node(&mut self, node: &str, address: &str, meta: &[(&str, &str)]) {
         let node_meta = meta.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
         let (node, address) = (node.into(), address.into());
         self.register(Registration {
@@ -59,7 +59,7 @@ impl World {
         });
     }
 
-    fn service(&mut self, node: &str, service: Service, status: Option<Health>) {
+    pub(super) fn service(&mut self, node: &str, service: Service, status: Option<Health>) {
         let checks = status.map(|status| Check {
             id: format!("check:{}", service.id).into(),
             service_id: service.id.clone(),
@@ -75,7 +75,7 @@ impl World {
         });
     }
 
-    fn served(&self) -> Published {
+    pub(super) fn served(&self) -> Published {
         Published {
             view: self.store.clone(),
             lease: Lease { is_leader: true, ..Lease::default() },
@@ -112,7 +112,7 @@ impl World {
     }
 }
 
-fn question(name: &str, kind: RecordType) -> Message {
+pub(super) fn question(name: &str, kind: RecordType) -> Message {
     let mut message = Message::query();
     message.metadata.id = 0x1234;
     message.metadata.recursion_desired = true;
@@ -120,7 +120,7 @@ fn question(name: &str, kind: RecordType) -> Message {
     message
 }
 
-fn with_edns(mut message: Message, size: u16) -> Message {
+pub(super) fn with_edns(mut message: Message, size: u16) -> Message {
     let mut edns = Edns::new();
     edns.set_max_payload(size);
     message.set_edns(edns);
@@ -147,7 +147,7 @@ fn said(message: &Message) -> Said {
     }
 }
 
-fn named(service: &str, id: &str, port: u16, address: &str, tags: &[&str]) -> Service {
+pub(super) fn named(service: &str, id: &str, port: u16, address: &str, tags: &[&str]) -> Service {
     Service {
         service: service.into(),
         id: id.into(),

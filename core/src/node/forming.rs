@@ -448,7 +448,8 @@ mod tests {
     }
 
     #[test]
-    fn regression_a_server_whose_log_ends_before_the_name_of_its_group_knows_it_from_the_members_of_its_log() {
+    fn regression_a_server_whose_log_ends_before_the_name_of_its_group_knows_it_from_the_members_of_its_log()
+    {
         let member = raft::Member { address: "10.0.0.2:8300".into(), voter: true };
         let membership = Membership { servers: [(Uuid(2), member.clone()), (Uuid(3), member)].into() };
         let entry = Entry { term: Term(1), index: LogIndex(1), payload: Payload::Membership(membership) };

@@ -1,6 +1,7 @@
 //! Instances of services as discovery sees them: with their node and their checks, ready to be rendered once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -103,6 +104,54 @@ pub struct InstanceList {
     pub items: Vec<Arc<Instance>>,
     /// Whole bodies: see [`Rendering::list`] for the cells.
     pub rendered: Memo<4>,
+    places: OnceLock<Places>,
+}
+
+/// Where the instances of a list are, as DNS asks for it: read from their texts once per list.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// One for each instance, in the order of the list.
+    pub of: Box<[Place]>,
+    /// The instances that are not critical, by their position in the list.
+    pub alive: Box<[u32]>,
+    /// Those of them that are passing.
+    pub passing: Box<[u32]>,
+    /// Whether no two instances have the same address.
+    pub distinct: bool,
+}
+
+/// Where an instance is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its own address, or else that of its node; `None` if that is a name.
+    pub address: Option<IpAddr>,
+    /// Whether that is its own.
+    pub is_own: bool,
+}
+
+impl Place {
+    fn of(instance: &Instance) -> Place {
+        let own = instance.service.address.parse();
+        match (own, instance.service.address.is_empty()) {
+            (Ok(own), _) => Place { address: Some(own), is_own: true },
+            (Err(_), true) => Place { address: instance.node.address.parse().ok(), is_own: false },
+            (Err(_), false) => Place { address: None, is_own: true },
+        }
+    }
+}
+
+impl Places {
+    fn new(items: &[Arc<Instance>]) -> Places {
+        let of = items.iter().map(|item| Place::of(item)).collect::<Box<[_]>>();
+        let up_to = |worst| {
+            let healthy = (0..).zip(items).filter(|(_, item)| item.health() <= worst);
+            healthy.map(|(at, _)| at).collect()
+        };
+        let mut addresses = of.iter().filter_map(|place| place.address).collect::<Vec<_>>();
+        addresses.sort_unstable();
+        let distinct = addresses.windows(2).all(|pair| pair[0] != pair[1]);
+        Places { of, alive: up_to(Health::Warning), passing: up_to(Health::Passing), distinct }
+    }
 }
 
 impl PartialEq for InstanceList {
@@ -114,8 +163,15 @@ impl PartialEq for InstanceList {
 impl Eq for InstanceList {}
 
 impl InstanceList {
-    pub(super) fn new(index: u64, items: Vec<Arc<Instance>>) -> InstanceList {
-        InstanceList { index, items, rendered: Memo::new() }
+    /// A list of which nothing has been rendered.
+    #[must_use]
+    pub fn new(index: u64, items: Vec<Arc<Instance>>) -> InstanceList {
+        InstanceList { index, items, rendered: Memo::new(), places: OnceLock::new() }
+    }
+
+    /// Where its instances are.
+    pub fn places(&self) -> &Places {
+        self.places.get_or_init(|| Places::new(&self.items))
     }
 }
 

@@ -54,7 +54,7 @@ use system::System;
 
 pub use coordinates::NodeCoordinate;
 pub use gateways::GatewayService;
-pub use instances::{Instance, InstanceList, Memo, Rendering, ServiceNames};
+pub use instances::{Instance, InstanceList, Memo, Place, Places, Rendering, ServiceNames};
 pub use intentions::{Decision, Intention, IntentionCommand, IntentionDraft, Side};
 pub use pieces::Pieces;
 pub use prepared::{

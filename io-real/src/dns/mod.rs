@@ -12,17 +12,22 @@ use bytes::Bytes;
 use proconsul_core::api::{Authorizer, Call, Request};
 use proconsul_core::dns::{self, DnsConfig, Served, Transport};
 use proconsul_core::rng::Rng;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::gate::Gate;
 
-/// Tasks that read one UDP socket. Answering takes microseconds; a few keep the kernel's queue short.
-const UDP_TASKS: u64 = 4;
+/// Most UDP sockets on one address; there is one for each core.
+const SOCKETS_MAX: usize = 32;
+/// What the kernel keeps of questions while nobody reads, in bytes, as far as the system allows it.
+const RECEIVE_BUFFER: usize = 1 << 20;
+/// So many questions of one socket are answered before others have their turn.
+const TURN: usize = 64;
 /// Longest question. Real ones have a few hundred bytes; what is longer arrives cut short and is refused.
 const QUESTION_MAX: usize = 16 << 10;
-/// So many datagrams per task may wait for a server's answer.
+/// So many datagrams per socket may wait for a server's answer.
 const LATER_MAX: usize = 4096;
 /// Pause after an error of a socket, so that a lasting one does not burn a core.
 const ERROR_PAUSE: Duration = Duration::from_millis(20);
@@ -112,20 +117,27 @@ impl Responder for NodeResponder {
     }
 }
 
-/// Whether the first question is about an address: its name ends with `arpa`.
+/// Whether the question is about an address: its name ends with `arpa`.
 fn is_reverse(packet: &[u8]) -> bool {
-    packet.windows(6).any(|window| window.eq_ignore_ascii_case(b"\x04arpa\x00"))
+    let mut last: &[u8] = &[];
+    let mut rest = packet.get(12..).unwrap_or_default();
+    while let [len @ 1..=63, after @ ..] = rest
+        && let Some((label, after)) = after.split_at_checked(usize::from(*len))
+    {
+        (last, rest) = (label, after);
+    }
+    last.eq_ignore_ascii_case(b"arpa")
 }
 
-/// A UDP and a TCP socket on the same address.
+/// UDP sockets and a TCP socket on the same address.
 #[derive(Debug)]
 pub struct DnsListener {
-    udp: Arc<UdpSocket>,
+    udp: Vec<UdpSocket>,
     tcp: TcpListener,
 }
 
 impl DnsListener {
-    /// Binds both sockets. Port zero takes a port that is free for both.
+    /// Binds the sockets. Port zero takes a port that is free for all.
     ///
     /// # Errors
     /// The address is taken or not ours.
@@ -133,9 +145,10 @@ impl DnsListener {
         let mut attempts = if address.port() == 0 { 16 } else { 1 };
         loop {
             attempts -= 1;
+            // This one is never shared: it keeps two agents from taking the same address.
             let tcp = TcpListener::bind(address).await?;
-            match UdpSocket::bind(tcp.local_addr()?).await {
-                Ok(udp) => return Ok(DnsListener { udp: Arc::new(udp), tcp }),
+            match bind_udp(tcp.local_addr()?) {
+                Ok(udp) => return Ok(DnsListener { udp, tcp }),
                 Err(error) if attempts == 0 => return Err(error),
                 Err(_) => {}
             }
@@ -153,44 +166,81 @@ impl DnsListener {
     /// Answers until the future is dropped.
     pub async fn serve(self, responder: impl Responder) {
         let mut tasks = JoinSet::new();
-        for label in 0..UDP_TASKS {
-            tasks.spawn(serve_udp(Arc::clone(&self.udp), responder.fork(label)));
+        let mut label = 0;
+        for socket in self.udp {
+            tasks.spawn(serve_udp(Arc::new(socket), responder.fork(label)));
+            label += 1;
         }
-        tasks.spawn(stream::serve(self.tcp, responder.fork(UDP_TASKS)));
+        tasks.spawn(stream::serve(self.tcp, responder.fork(label)));
         // They run for ever; one that panicked has said so, the others go on.
         while tasks.join_next().await.is_some() {}
     }
 }
 
+/// A socket for each core, among which the kernel spreads those who ask (SO_REUSEPORT); one where there is no such thing.
+fn bind_udp(address: SocketAddr) -> io::Result<Vec<UdpSocket>> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let sockets = if cfg!(target_os = "linux") { cores.min(SOCKETS_MAX) } else { 1 };
+    let bind = |_| {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        #[cfg(target_os = "linux")]
+        socket.set_reuse_port(true)?;
+        // A smaller one than asked for does, too.
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        UdpSocket::from_std(socket.into())
+    };
+    (0..sockets).map(bind).collect()
+}
+
 async fn serve_udp(socket: Arc<UdpSocket>, mut responder: impl Responder) {
     let mut packet = vec![0; QUESTION_MAX];
-    let mut out = Vec::with_capacity(1500);
+    let mut out = Vec::with_capacity(4096);
     let free = Arc::new(Semaphore::new(LATER_MAX));
     loop {
-        let (len, from) = match socket.recv_from(&mut packet).await {
-            Ok(received) => received,
-            Err(error) => {
-                tracing::debug!(%error, "dns: receiving a datagram");
-                tokio::time::sleep(ERROR_PAUSE).await;
-                continue;
-            }
-        };
-        match responder.answer(&packet[..len], Transport::Udp, &mut out) {
-            Answered::Now => send(&socket, &out, from).await,
-            Answered::Never => {}
-            Answered::Later(answer) => {
-                // Too many questions under way: this one is lost, as datagrams may be.
-                let Ok(place) = Arc::clone(&free).try_acquire_owned() else { continue };
-                let socket = Arc::clone(&socket);
-                tokio::spawn(async move {
-                    if let Some(answer) = answer.await {
-                        send(&socket, &answer, from).await;
+        if let Err(error) = socket.readable().await {
+            pause(&error).await;
+        }
+        for _ in 0..TURN {
+            let (len, from) = match socket.try_recv_from(&mut packet) {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    pause(&error).await;
+                    break;
+                }
+            };
+            match responder.answer(&packet[..len], Transport::Udp, &mut out) {
+                Answered::Now => {
+                    if let Err(error) = socket.try_send_to(&out, from) {
+                        match error.kind() {
+                            io::ErrorKind::WouldBlock => send(&socket, &out, from).await,
+                            _ => tracing::debug!(%error, to = %from, "dns: sending an answer"),
+                        }
                     }
-                    drop(place);
-                });
+                }
+                Answered::Never => {}
+                Answered::Later(answer) => {
+                    // Too many questions under way: this one is lost, as datagrams may be.
+                    let Ok(place) = Arc::clone(&free).try_acquire_owned() else { continue };
+                    let socket = Arc::clone(&socket);
+                    tokio::spawn(async move {
+                        if let Some(answer) = answer.await {
+                            send(&socket, &answer, from).await;
+                        }
+                        drop(place);
+                    });
+                }
             }
         }
+        tokio::task::yield_now().await;
     }
+}
+
+async fn pause(error: &io::Error) {
+    tracing::debug!(%error, "dns: receiving a datagram");
+    tokio::time::sleep(ERROR_PAUSE).await;
 }
 
 async fn send(socket: &UdpSocket, answer: &[u8], to: SocketAddr) {

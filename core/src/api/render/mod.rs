@@ -25,7 +25,7 @@ use crate::node::About;
 use crate::store::command::Response;
 use crate::store::model::{Service, Session};
 use crate::store::query::Query;
-use crate::store::{Found, Instance, InstanceList, Memo, Rendering, Rows, Unresolved};
+use crate::store::{Found, Instance, InstanceList, Rendering, Rows, Unresolved};
 
 /// The reply to a read of the replicated state.
 #[must_use]
@@ -221,7 +221,7 @@ fn filtered(read: &Read, rows: &Rows) -> Result<Rows, FilterError> {
         Rows::Instances(list) => {
             let health = shows_health(&read.query);
             let items = kept(&list.items, |instance| filter.keeps(entry(instance, health)));
-            Rows::Instances(InstanceList { index: list.index, items, rendered: Memo::new() }.into())
+            Rows::Instances(InstanceList::new(list.index, items).into())
         }
         Rows::Node(found) => Rows::Node(found.as_ref().map(|(node, services)| {
             let services =

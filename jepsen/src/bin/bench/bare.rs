@@ -53,10 +53,19 @@ where
     })
 }
 
-/// Answers every DNS question with 127.0.0.1.
-pub(crate) fn udp(port: u16) -> Result<(), Box<dyn Error>> {
+/// Answers every datagram with the same bytes behind the two of its identity; without a file with 127.0.0.1 behind the
+/// question.
+pub(crate) fn udp(port: u16, answer_file: Option<PathBuf>) -> Result<(), Box<dyn Error>> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, port))?;
     let mut packet = [0; 1_500];
+    if let Some(file) = answer_file {
+        let mut answer = std::fs::read(file)?;
+        loop {
+            let (_, from) = socket.recv_from(&mut packet)?;
+            answer[..2].copy_from_slice(&packet[..2]);
+            socket.send_to(&answer, from)?;
+        }
+    }
     loop {
         let (length, from) = socket.recv_from(&mut packet)?;
         if let Some(end) = question_end(&packet[..length])

@@ -218,17 +218,38 @@ pub(crate) async fn http(
     collect(tasks, started).await
 }
 
-/// A question for addresses, recursion desired (RFC 1035, section 4.1).
-pub(crate) fn dns_question(labels: &[&str]) -> Vec<u8> {
-    let mut question = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+/// Types of DNS records.
+pub(crate) const A: u8 = 1;
+pub(crate) const SRV: u8 = 33;
+
+/// A question, recursion desired (RFC 1035, section 4.1); with a size it takes answers of so many bytes (RFC 6891).
+pub(crate) fn dns_question(labels: &[&str], kind: u8, size: Option<u16>) -> Vec<u8> {
+    let mut question = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(size.is_some())];
     for label in labels {
         question.push(u8::try_from(label.len()).expect("labels are short"));
         question.extend_from_slice(label.as_bytes());
     }
-    question.extend_from_slice(&[0, 0, 1, 0, 1]);
+    question.extend_from_slice(&[0, 0, kind, 0, 1]);
+    if let Some(size) = size {
+        let [high, low] = size.to_be_bytes();
+        question.extend_from_slice(&[0, 0, 41, high, low, 0, 0, 0, 0, 0, 0]);
+    }
     question
 }
 
+/// The answer to one DNS question.
+pub(crate) async fn ask_dns(address: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
+    let socket = UdpSocket::bind(("127.0.0.1", 0)).await?;
+    socket.connect(address).await?;
+    socket.send(question).await?;
+    let mut answer = vec![0; DNS_ANSWER_MAX];
+    let length = tokio::time::timeout(DNS_TIMEOUT, socket.recv(&mut answer)).await??;
+    answer.truncate(length);
+    Ok(answer)
+}
+
+/// Longer answers are cut.
+const DNS_ANSWER_MAX: usize = 8_192;
 /// How long a DNS client waits before it asks again.
 const DNS_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -252,7 +273,7 @@ pub(crate) async fn dns(
         let mut question = question.to_vec();
         tasks.spawn(async move {
             let mut sample = Sample::default();
-            let mut answer = [0; 1_500];
+            let mut answer = [0; DNS_ANSWER_MAX];
             let mut id = 0u16;
             while Instant::now() < end {
                 id = id.wrapping_add(1);
@@ -298,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_question_names_its_labels() {
-        assert_eq!(&dns_question(&["a", "bc"])[12..], b"\x01a\x02bc\0\0\x01\0\x01");
+        assert_eq!(&dns_question(&["a", "bc"], A, None)[12..], b"\x01a\x02bc\0\0\x01\0\x01");
     }
 
     async fn served(answers: &'static [&'static [u8]]) -> Connection {

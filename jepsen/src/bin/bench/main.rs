@@ -81,11 +81,14 @@ enum Command {
         #[arg(long)]
         file: PathBuf,
     },
-    /// A bare DNS server: answers every question with one address.
+    /// A bare DNS server: answers every question with one address, or with the same bytes.
     BareUdp {
         /// Port on 127.0.0.1.
         #[arg(long)]
         port: u16,
+        /// Answer with the content of this file.
+        #[arg(long)]
+        answer_file: Option<PathBuf>,
     },
 }
 
@@ -165,7 +168,7 @@ enum Scenario {
     Put,
     /// `/v1/health/service/web` with 10, 100 and 1000 instances.
     Health,
-    /// DNS A over UDP.
+    /// DNS over UDP: addresses and SRV records of services with 1, 3 and 50 instances.
     Dns,
     /// Blocked queries on one key.
     Blocked,
@@ -201,7 +204,7 @@ fn main() -> ExitCode {
         Command::Cluster(arguments) => run_cluster(arguments),
         Command::BareLeader { port, file, followers } => bare_group::leader(port, &file, &followers),
         Command::BareFollower { port, file } => bare_group::follower(port, &file),
-        Command::BareUdp { port } => bare::udp(port),
+        Command::BareUdp { port, answer_file } => bare::udp(port, answer_file),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -177,26 +177,50 @@ async fn register(address: SocketAddr, service: &str, instance: u32) -> Result<(
     Ok(())
 }
 
-/// The address of a service with one instance, over UDP.
+/// Services of several sizes over UDP, beside a bare server that answers with the bytes of the first program.
 pub(crate) async fn dns(
     programs: &[Program],
     effort: &Effort,
     loads: &mut Loads,
 ) -> Result<(), Box<dyn Error>> {
     let servers = start_all(programs, true).await?;
-    let bare = Bare::start("bare-udp", &[]).await?;
-    let mut targets = vec![("bare", bare.pid(), bare.address)];
-    for (name, server) in &servers {
-        register(server.http(), "one", 1).await?;
-        targets.push((name, server.pid(), server.dns()));
+    let sizes = [("one", 1), ("three", 3), ("fifty", 50)];
+    for (_, server) in &servers {
+        for (service, instances) in sizes {
+            for instance in 0..instances {
+                register(server.http(), service, instance).await?;
+            }
+        }
     }
-    let question = load::dns_question(&["one", "service", "consul"]);
-    take_turns("DNS A over UDP", &targets, effort, loads, |address, duration| {
-        let question = question.clone();
-        async move { load::dns(address, &question, effort.connections, duration).await }
-    })
-    .await
+    let cases = [
+        ("A, 1 instance", "one", load::A, None),
+        ("A, 3 instances", "three", load::A, None),
+        ("A, 3 of 50 instances", "fifty", load::A, None),
+        ("A, 50 instances", "fifty", load::A, Some(DNS_SIZE)),
+        ("SRV, 3 instances", "three", load::SRV, Some(DNS_SIZE)),
+        ("SRV, 50 instances", "fifty", load::SRV, Some(DNS_SIZE)),
+    ];
+    for (name, service, kind, size) in cases {
+        let question = load::dns_question(&[service, "service", "consul"], kind, size);
+        let (_, first) = servers.first().expect("there is a program to measure");
+        let answer = load::ask_dns(first.dns(), &question).await?;
+        let file = first.directory().join("answer");
+        std::fs::write(&file, &answer)?;
+        let bare = Bare::start("bare-udp", &["--answer-file", &file.to_string_lossy()]).await?;
+        let mut targets = vec![("bare", bare.pid(), bare.address)];
+        targets.extend(servers.iter().map(|(name, server)| (*name, server.pid(), server.dns())));
+        let name = format!("DNS {name}, {} B", answer.len());
+        take_turns(&name, &targets, effort, loads, |address, duration| {
+            let question = question.clone();
+            async move { load::dns(address, &question, effort.connections, duration).await }
+        })
+        .await?;
+    }
+    Ok(())
 }
+
+/// What clients with EDNS take.
+const DNS_SIZE: u16 = 4_096;
 
 /// Many blocked queries on one key: their memory, and the cost of waking them.
 pub(crate) async fn blocked(programs: &[Program], effort: &Effort) -> Result<(), Box<dyn Error>> {

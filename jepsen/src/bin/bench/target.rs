@@ -86,7 +86,7 @@ impl Drop for Bare {
 
 async fn answers_dns(address: SocketAddr) -> bool {
     let turn = Duration::from_millis(1);
-    let sample = load::dns(address, &load::dns_question(&["ready"]), 1, turn).await;
+    let sample = load::dns(address, &load::dns_question(&["ready"], load::A, None), 1, turn).await;
     sample.is_ok_and(|sample| sample.errors == 0 && !sample.latencies.is_empty())
 }
 
