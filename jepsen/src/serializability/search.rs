@@ -7,10 +7,11 @@
 //! 1. *Readings at once.* A step in the window that is possible and can change nothing is taken without alternative:
 //!    moving it forward in any order changes no state.
 //! 2. *No overwrite while needed.* A version is written once. While an answered step still has to find it, only that
-//!    step may replace it; unless a snapshot that holds it can still be restored.
+//!    step may replace it; unless a snapshot that holds it can still be restored in time.
 //! 3. *Unknown steps only where they can matter.* A step whose change nobody has to find can only matter to what failed
 //!    a condition, or to what found a key absent.
-//! 4. Candidates are tried in the order of their indexes where these are known: in a correct history that is the order.
+//! 4. Candidates are tried in the order of their indexes: in a correct history that is the order. Where an index is not
+//!    known, the step comes after the highest one that had been answered when it was called.
 
 use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -97,6 +98,20 @@ fn without_idle(model: &Model) -> Vec<Step> {
     model.steps.iter().filter(|step| step.ret.is_some() || step.acts.iter().any(matters)).cloned().collect()
 }
 
+/// Where steps probably belong in the order of indexes; `order` has their calls and returns in order of time.
+fn places(steps: &[Step], order: &[(u64, bool, usize)]) -> Vec<u64> {
+    let mut places = vec![0; steps.len()];
+    let mut answered = 0;
+    for (_, is_return, at) in order {
+        if *is_return {
+            answered = answered.max(steps[*at].index.unwrap_or(0));
+        } else {
+            places[*at] = steps[*at].index.unwrap_or(answered);
+        }
+    }
+    places
+}
+
 #[derive(Clone, Copy)]
 enum Event {
     Head,
@@ -115,6 +130,8 @@ struct Frame {
 struct Search<'a> {
     model: &'a Model,
     steps: &'a [Step],
+    /// Per step: its index, or the one after which it comes.
+    place: Vec<u64>,
     /// Per step: what it needs to find.
     needs: Vec<Vec<(usize, Version)>>,
     /// Per key: whether it can become absent.
@@ -136,8 +153,12 @@ struct Search<'a> {
     /// Per version: answered steps, not taken, that must find it; absence is counted per key.
     needed: Vec<u32>,
     needed_absent: Vec<u32>,
-    /// Per snapshot: steps, not taken, that restore it.
-    restores_left: Vec<u32>,
+    /// Per version: the answered steps that must find it, in order of their returns; absence is listed per key.
+    finders: Vec<Vec<usize>>,
+    finders_absent: Vec<Vec<usize>>,
+    /// Per snapshot: the steps that restore it, in order of their calls.
+    restorers: Vec<Vec<usize>>,
+    is_taken: Vec<bool>,
 }
 
 impl<'a> Search<'a> {
@@ -156,6 +177,7 @@ impl<'a> Search<'a> {
         let mut search = Search {
             model,
             steps,
+            place: places(steps, &order),
             needs: steps.iter().map(|step| step.needs().collect()).collect(),
             deleted,
             events: vec![Event::Head],
@@ -170,8 +192,12 @@ impl<'a> Search<'a> {
             answered_left: 0,
             needed: vec![0; model.index.len()],
             needed_absent: vec![0; model.keys],
-            restores_left: vec![0; model.snapshots],
+            finders: vec![Vec::new(); model.index.len()],
+            finders_absent: vec![Vec::new(); model.keys],
+            restorers: vec![Vec::new(); model.snapshots],
+            is_taken: vec![false; steps.len()],
         };
+        search.list();
         for (_, is_return, at) in order {
             let place = search.events.len();
             if is_return {
@@ -186,6 +212,25 @@ impl<'a> Search<'a> {
             search.count(at, 1);
         }
         search
+    }
+
+    /// Notes who must find what, and who restores what.
+    fn list(&mut self) {
+        for (at, step) in self.steps.iter().enumerate() {
+            step.restored().for_each(|snapshot| self.restorers[snapshot].push(at));
+            for (key, version) in self.needs[at].iter().filter(|_| step.ret.is_some()) {
+                match *version {
+                    ABSENT => self.finders_absent[*key].push(at),
+                    version => self.finders[version as usize].push(at),
+                }
+            }
+        }
+        for finders in self.finders.iter_mut().chain(&mut self.finders_absent) {
+            finders.sort_by_key(|at| self.steps[*at].ret);
+        }
+        for restorers in &mut self.restorers {
+            restorers.sort_by_key(|at| self.steps[*at].call);
+        }
     }
 
     fn run(mut self, budget: u64) -> (Found, u64) {
@@ -230,10 +275,6 @@ impl<'a> Search<'a> {
     }
 
     fn count(&mut self, at: usize, by: i32) {
-        for snapshot in self.steps[at].restored() {
-            let left = &mut self.restores_left[snapshot];
-            *left = left.checked_add_signed(by).expect("a step is taken once");
-        }
         if self.steps[at].ret.is_none() {
             return;
         }
@@ -258,6 +299,7 @@ impl<'a> Search<'a> {
         }
         self.count(at, -1);
         self.taken_hash ^= mix(at as u64);
+        self.is_taken[at] = true;
         self.taken.push(at);
     }
 
@@ -265,6 +307,7 @@ impl<'a> Search<'a> {
         while self.taken.len() > length {
             let at = self.taken.pop().expect("longer than the length");
             self.taken_hash ^= mix(at as u64);
+            self.is_taken[at] = false;
             self.count(at, 1);
             for place in [self.call_at[at], self.return_at[at]] {
                 if place != 0 {
@@ -324,7 +367,9 @@ impl<'a> Search<'a> {
         let rank = |at: &usize| {
             let step = &self.steps[*at];
             let due = step.ret.unwrap_or(u64::MAX);
-            (step.ret.is_none(), step.index.is_none(), step.index.unwrap_or(due), due)
+            // A snapshot holds what was written at its own index.
+            let saves = step.acts.iter().any(|(_, act)| matches!(act, Act::Save(_)));
+            (step.ret.is_none(), self.place[*at], step.index.is_none(), saves, due)
         };
         candidates.sort_by_key(|at| std::cmp::Reverse(rank(at)));
         candidates
@@ -344,12 +389,42 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Whether a step after this one, just tried, can restore a snapshot that holds the version.
+    /// Whether a step after this one, just tried, can restore a snapshot that holds the version before the first of
+    /// those who must find it has returned.
     fn may_come_back(&self, at: usize, key: usize, version: Version) -> bool {
+        let finders =
+            if version == ABSENT { &self.finders_absent[key] } else { &self.finders[version as usize] };
+        let is_left = |step: &&usize| **step != at && !self.is_taken[**step];
+        let Some(due) = finders.iter().find(is_left).and_then(|first| self.steps[*first].ret) else {
+            return true; // Nobody has to find it.
+        };
         (0..self.model.snapshots).any(|snapshot| {
-            let own = self.steps[at].restored().filter(|restored| *restored == snapshot).count();
-            let others = self.restores_left[snapshot] as usize > own;
-            others && self.scratch[self.model.snapshot_at(snapshot) + key] == version
+            self.scratch[self.model.snapshot_at(snapshot) + key] == version
+                && self.restorers[snapshot]
+                    .iter()
+                    .find(is_left)
+                    .is_some_and(|first| self.steps[*first].call <= due)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(call: u64, ret: u64, index: Option<u64>) -> Step {
+        Step { acts: vec![(0, Act::Put(1))], failed: None, call, ret: Some(ret), index, source: 0 }
+    }
+
+    #[test]
+    fn a_step_without_an_index_comes_after_what_had_been_answered() {
+        // The last one is a snapshot that took long: it is not tried before everything of unknown index.
+        let steps = [put(0, 10, Some(7)), put(11, 20, None), put(21, 30, Some(9)), put(5, 40, Some(9))];
+        let mut order: Vec<(u64, bool, usize)> = Vec::new();
+        for (at, step) in steps.iter().enumerate() {
+            order.extend([(step.call, false, at), (step.ret.expect("answered"), true, at)]);
+        }
+        order.sort_unstable();
+        assert_eq!(places(&steps, &order), [7, 7, 9, 9]);
     }
 }
