@@ -186,7 +186,11 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
             disable_compression: settings.bool("dns_config.disable_compression"),
             node_meta_txt: settings.bool("dns_config.enable_additional_node_meta_txt"),
             soa: ["refresh", "retry", "expire", "min_ttl"].map(|n| seconds(&format!("dns_config.soa.{n}"))),
+            allow_stale: settings.bool("dns_config.allow_stale"),
+            max_stale: settings.duration("dns_config.max_stale"),
             recursors: settings.texts("recursors"),
+            recursor_timeout: settings.duration("dns_config.recursor_timeout"),
+            recursors_in_random_order: settings.text("dns_config.recursor_strategy") == "random",
         },
         limits: Limits {
             kv_max_value_size: number("limits.kv_max_value_size"),

@@ -147,8 +147,16 @@ pub struct DnsConfig {
     pub node_meta_txt: bool,
     /// Numbers of the SOA record: refresh, retry, expire, minimum TTL, in seconds.
     pub soa: [u32; 4],
+    /// Answer from what the server that is asked knows, without asking the leader.
+    pub allow_stale: bool,
+    /// But not if that is older than this.
+    pub max_stale: Duration,
     /// Resolvers for other names.
     pub recursors: Vec<String>,
+    /// For so long each of them may think.
+    pub recursor_timeout: Duration,
+    /// Ask them in another order each time; otherwise as they are written.
+    pub recursors_in_random_order: bool,
 }
 
 /// Sizes and rates.

@@ -1,19 +1,21 @@
 //! From the configuration to DNS listeners.
 
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 
 use proconsul_core::Text;
-use proconsul_core::dns::{DnsConfig, Soa};
+use proconsul_core::dns::{DnsConfig, Order, Recursors, Soa};
 use proconsul_core::rng::Rng;
-use proconsul_io_real::dns::{DnsListener, NodeResponder};
+use proconsul_io_real::dns::{DnsListener, NodeResponder, Settings};
 use proconsul_io_real::engine::random;
 use proconsul_io_real::gate::Gate;
 use tokio::runtime::Runtime;
 
 use super::DaemonError;
 use crate::config::Config;
+
+/// Where DNS servers listen.
+const PORT: u16 = 53;
 
 /// Binds all addresses, over UDP and TCP.
 pub(super) fn bind(runtime: &Runtime, addresses: &[SocketAddr]) -> Result<Vec<DnsListener>, DaemonError> {
@@ -28,24 +30,28 @@ pub(super) fn bind(runtime: &Runtime, addresses: &[SocketAddr]) -> Result<Vec<Dn
 pub(super) fn serve(
     runtime: &Runtime,
     listeners: Vec<DnsListener>,
-    config: &Config,
+    settings: &Settings,
     gate: &Gate,
 ) -> io::Result<()> {
     let mut seed = [0; 32];
     random(&mut seed)?;
     let rng = Rng::from_bytes(seed);
-    let settings = Arc::new(settings(config));
     for (label, listener) in (0u64..).zip(listeners) {
-        let responder = NodeResponder::new(gate.clone(), Arc::clone(&settings), rng.fork(label));
+        let responder = NodeResponder::new(gate.clone(), settings.clone(), rng.fork(label));
         runtime.spawn(listener.serve(responder));
     }
     Ok(())
 }
 
-fn settings(config: &Config) -> DnsConfig {
+/// How names are served.
+///
+/// # Errors
+/// A recursor's name or port means nothing.
+pub(super) fn settings(config: &Config) -> Result<DnsConfig, String> {
     let dns = &config.dns;
     let [refresh, retry, expire, min_ttl] = dns.soa;
-    DnsConfig {
+    let recursors = dns.recursors.iter().map(|text| recursor(text)).collect::<Result<_, _>>()?;
+    Ok(DnsConfig {
         domain: Text::new(&dns.domain),
         alt_domain: dns.alt_domain.as_deref().map(Text::new),
         node_ttl: dns.node_ttl,
@@ -57,6 +63,53 @@ fn settings(config: &Config) -> DnsConfig {
         disable_compression: dns.disable_compression,
         node_meta_txt: dns.node_meta_txt,
         soa: Soa { refresh, retry, expire, min_ttl },
-        ..DnsConfig::default()
+        allow_stale: dns.allow_stale,
+        max_stale: dns.max_stale,
+        recursors: Recursors {
+            addresses: recursors,
+            timeout: dns.recursor_timeout,
+            order: if dns.recursors_in_random_order { Order::Random } else { Order::Sequential },
+        },
+    })
+}
+
+/// Where a recursor listens: an address or a name, perhaps with a port.
+fn recursor(text: &str) -> Result<SocketAddr, String> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return Ok((address, PORT).into());
+    }
+    let found = match text.rsplit_once(':') {
+        Some((host, "")) => (host, PORT).to_socket_addrs(),
+        Some(_) => text.to_socket_addrs(),
+        None => (text, PORT).to_socket_addrs(),
+    };
+    let found = found.map_err(|error| error.to_string()).map(|mut found| found.next());
+    match found {
+        Ok(Some(address)) => Ok(address),
+        Ok(None) => Err(format!("Invalid recursor address: {text} has no address")),
+        Err(error) => Err(format!("Invalid recursor address: {text}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recursors_are_written_with_or_without_a_port() {
+        for (text, means) in [
+            ("192.0.2.1", "192.0.2.1:53"),
+            ("192.0.2.1:5353", "192.0.2.1:5353"),
+            ("192.0.2.1:", "192.0.2.1:53"),
+            ("2001:db8::1", "[2001:db8::1]:53"),
+            ("[2001:db8::1]", "[2001:db8::1]:53"),
+            ("[2001:db8::1]:5353", "[2001:db8::1]:5353"),
+        ] {
+            assert_eq!(recursor(text), Ok(means.parse().expect("an address")), "{text}");
+        }
+        for bad in ["192.0.2.1:99999", "192.0.2.1:x", ""] {
+            assert!(recursor(bad).is_err(), "{bad}");
+        }
     }
 }

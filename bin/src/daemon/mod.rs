@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use proconsul_core::Text;
 use proconsul_core::ids::Uuid;
+use proconsul_io_real::dns::Settings;
 use proconsul_io_real::driver::End;
 use proconsul_io_real::engine::{Engine, Parts, StartError, random};
 use proconsul_io_real::files::{DataDir, DataDirError};
@@ -59,6 +60,9 @@ pub enum DaemonError {
         /// The system's words.
         error: std::io::Error,
     },
+    /// A recursor cannot be found.
+    #[error("{0}; correct recursors")]
+    Recursor(String),
     /// The mode of a Unix socket cannot be set.
     #[error("cannot set the mode of {path}: {error}; correct unix_sockets.mode or move the socket")]
     SocketMode {
@@ -193,6 +197,7 @@ impl Daemon {
                 }
             });
         }
+        let served = dns::settings(config).map_err(DaemonError::Recursor)?;
         let dns = dns::bind(&runtime, &config.dns_listen)?;
         let data_dir = config.data_dir.as_deref().map(DataDir::take).transpose()?;
         let configured = config.node_id;
@@ -220,7 +225,8 @@ impl Daemon {
             runtime.spawn(put_aside(recovery, engine.gate.clone()));
         }
         // Before anybody can know that the agent is up, and not before: a long recovery can be interrupted.
-        let around = Arc::new(Around::new(engine.gate.clone(), reread, config));
+        let names = Settings::new(served);
+        let around = Arc::new(Around::new(engine.gate.clone(), reread, config, names.clone()));
         let signals = Signals::catch(Arc::clone(&around))?;
         let gate = engine.gate.clone().with_process(around);
         gate.metrics().set(config.telemetry.clone());
@@ -234,7 +240,7 @@ impl Daemon {
         for listener in listeners {
             runtime.spawn(http::listen(listener, site.clone()));
         }
-        dns::serve(&runtime, dns, config, &gate)?;
+        dns::serve(&runtime, dns, &names, &gate)?;
         drop(entered);
         Ok(Daemon { runtime, engine, id, sockets, signals })
     }

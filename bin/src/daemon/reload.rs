@@ -6,11 +6,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use proconsul_core::agent;
 use proconsul_core::api::{Authorizer, Call, LogLevel, Request};
+use proconsul_io_real::dns::Settings;
 use proconsul_io_real::gate::Gate;
 use proconsul_io_real::process::Process;
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, mpsc};
 
+use super::dns;
 use crate::config::{Config, ConfigError};
 use crate::log;
 
@@ -19,7 +21,9 @@ pub type Reread = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
 /// Settings that take effect at once. Definitions of services and checks do, too.
 const RELOADABLE: &[&str] = &[
+    "dns_config",
     "log_level",
+    "recursors",
     "telemetry.disable_hostname",
     "telemetry.filter_default",
     "telemetry.metrics_prefix",
@@ -33,16 +37,18 @@ pub(super) struct Around {
     reread: Reread,
     /// The settings that the agent was started with; held while the configuration is read again.
     started_with: Mutex<Map<String, Value>>,
+    names: Settings,
 }
 
 impl Around {
-    pub(super) fn new(gate: Gate, reread: Reread, config: &Config) -> Around {
-        Around { gate, reread, started_with: Mutex::new(config.settings.clone()) }
+    pub(super) fn new(gate: Gate, reread: Reread, config: &Config, names: Settings) -> Around {
+        Around { gate, reread, started_with: Mutex::new(config.settings.clone()), names }
     }
 
     async fn apply(&self) -> Result<(), String> {
         let started_with = self.started_with.lock().await;
         let config = (self.reread)().map_err(|error| error.to_string())?;
+        let names = dns::settings(&config)?;
         let call = agent::Call::Reload { services: config.services.clone(), checks: config.checks.clone() };
         let request = Request { call: Call::Agent(call), authorizer: Authorizer };
         let reply = self.gate.ask(request).await.map_err(|refused| refused.to_string())?;
@@ -51,6 +57,7 @@ impl Around {
         }
         log::set_level(config.log.level);
         self.gate.metrics().set(config.telemetry.clone());
+        self.names.set(names);
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
@@ -83,7 +90,12 @@ impl Process for Around {
 fn differing(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<String> {
     let mut paths = Vec::new();
     compare("", before, after, &mut paths);
-    paths.retain(|path| !RELOADABLE.contains(&path.as_str()));
+    let takes_effect = |path: &str| {
+        RELOADABLE.iter().any(|known| {
+            path.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    };
+    paths.retain(|path| !takes_effect(path));
     paths
 }
 
@@ -113,7 +125,9 @@ mod tests {
     #[test]
     fn what_needs_a_restart_is_named() {
         let map = |value: Value| value.as_object().expect("an object").clone();
-        let before = map(json!({"log_level": "info", "server": true, "ports": {"http": 1, "dns": 2}}));
+        let before = map(
+            json!({"log_level": "info", "server": true, "dns_config": {"service_ttl": {"web": "1s"}}, "ports": {"http": 1, "dns": 2}}),
+        );
         let after = map(json!({"log_level": "debug", "server": true, "ports": {"http": 3, "dns": 2},
             "telemetry": {"prefix_filter": ["+a"], "statsd_address": "x"}}));
         assert_eq!(differing(&before, &after), ["ports.http", "telemetry.statsd_address"]);

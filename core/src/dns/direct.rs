@@ -11,7 +11,9 @@ use std::net::IpAddr;
 use hickory_proto::op::ResponseCode;
 use smallvec::SmallVec;
 
-use super::encode::{AUTHORITATIVE, Budget, RECURSION_DESIRED, RESPONSE, TRUNCATED, UDP_SIZE_MIN};
+use super::encode::{
+    AUTHORITATIVE, Budget, RECURSION_AVAILABLE, RECURSION_DESIRED, RESPONSE, TRUNCATED, UDP_SIZE_MIN,
+};
 use super::lookup::{BARE_META, seconds, weight};
 use super::{Served, Transport, name};
 use crate::rng::Rng;
@@ -78,6 +80,9 @@ pub(super) fn answer(
     }
     if question.recursion_desired {
         flags |= RECURSION_DESIRED;
+    }
+    if !served.config.recursors.addresses.is_empty() {
+        flags |= RECURSION_AVAILABLE;
     }
     let additionals = written.additionals + u16::from(question.max_payload.is_some());
     for (at, word) in [flags, 1, written.answers, 0, additionals].into_iter().enumerate() {

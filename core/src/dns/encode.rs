@@ -24,6 +24,7 @@ pub(super) const RESPONSE: u16 = 0x8000;
 pub(super) const AUTHORITATIVE: u16 = 0x0400;
 pub(super) const TRUNCATED: u16 = 0x0200;
 pub(super) const RECURSION_DESIRED: u16 = 0x0100;
+pub(super) const RECURSION_AVAILABLE: u16 = 0x0080;
 
 /// How much an answer may hold.
 #[derive(Clone, Copy, Debug)]
@@ -68,11 +69,12 @@ pub(super) fn message(
     let size = budget(config, asked, transport).size;
     let mut draft =
         Draft { config, asked, reply, answers: reply.answers.len(), additionals: true, truncated: false };
-    draft.truncated = config.enable_truncate && reply.left_out && transport == Transport::Udp;
+    let cut = config.enable_truncate && transport == Transport::Udp;
+    draft.truncated = reply.truncated || (cut && reply.left_out);
     if draft.fits(size, out) {
         return;
     }
-    draft.truncated = config.enable_truncate && transport == Transport::Udp;
+    draft.truncated = reply.truncated || cut;
     // The largest number of answers that fits, by halving.
     for additionals in [true, false] {
         draft.additionals = additionals;
@@ -121,6 +123,7 @@ impl Draft<'_> {
             (self.reply.authoritative, AUTHORITATIVE),
             (self.truncated, TRUNCATED),
             (self.asked.recursion_desired, RECURSION_DESIRED),
+            (!self.config.recursors.addresses.is_empty(), RECURSION_AVAILABLE),
         ] {
             flags |= if is_set { bit } else { 0 };
         }

@@ -13,7 +13,7 @@ use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::encode::Budget;
-use super::name::{self, Target};
+use super::name::{self, Role, Target};
 use super::question::Asked;
 use super::{DnsConfig, Served};
 use crate::rng::Rng;
@@ -43,8 +43,12 @@ pub(super) struct Reply {
     pub(super) additionals: Vec<Record>,
     /// Whether there was more than the budget allowed.
     pub(super) left_out: bool,
+    /// Whether the asking side must be told that there is more, whatever is configured.
+    pub(super) truncated: bool,
     /// Whether another client might have been given another answer.
     pub(super) for_client: bool,
+    /// Whether an alias leads out of our zones.
+    pub(super) open: bool,
     /// The datacenter that knows, if it is another one.
     pub(super) elsewhere: Option<Text>,
     /// A prepared query that finds nothing here, and says where else to look.
@@ -68,13 +72,16 @@ impl Reply {
             authorities: Vec::new(),
             additionals: Vec::new(),
             left_out: false,
+            truncated: false,
             for_client: false,
+            open: false,
             elsewhere: None,
             further: None,
         }
     }
 
-    fn authoritative() -> Reply {
+    /// An answer without records about a name of ours.
+    pub(super) fn authoritative() -> Reply {
         Reply { authoritative: true, ..Reply::code(ResponseCode::NoError) }
     }
 
@@ -90,8 +97,17 @@ pub(super) fn reply(served: Served<'_>, asked: &Asked, budget: Budget, rng: &mut
     }
     match Zone::of(served, &labels) {
         Some((zone, rest)) => zone.reply(asked, rest, budget, rng),
-        None => Reply::code(ResponseCode::Refused),
+        None => Reply { open: true, ..Reply::code(ResponseCode::Refused) },
     }
+}
+
+/// The innermost zone that a name is in, in lower case, with the labels before it.
+pub(super) fn zone_of<'l>(config: &DnsConfig, labels: &'l [String]) -> Option<(String, &'l [String])> {
+    let domains = [Some(&config.domain), config.alt_domain.as_ref()];
+    let matches =
+        domains.into_iter().flatten().filter_map(|domain| Some((domain, name::below(labels, domain)?)));
+    let (domain, rest) = matches.min_by_key(|(_, rest)| rest.len())?;
+    Some((domain.to_ascii_lowercase(), rest))
 }
 
 /// One of the names under which the datacenter is served.
@@ -110,11 +126,8 @@ enum Place<'a> {
 impl<'a> Zone<'a> {
     /// The innermost zone that a name is in, with the labels before it.
     fn of<'l>(served: Served<'a>, labels: &'l [String]) -> Option<(Zone<'a>, &'l [String])> {
-        let domains = [Some(&served.config.domain), served.config.alt_domain.as_ref()];
-        let matches =
-            domains.into_iter().flatten().filter_map(|domain| Some((domain, name::below(labels, domain)?)));
-        let (domain, rest) = matches.min_by_key(|(_, rest)| rest.len())?;
-        Some((Zone { served, domain: domain.to_ascii_lowercase() }, rest))
+        let (domain, rest) = zone_of(served.config, labels)?;
+        Some((Zone { served, domain }, rest))
     }
 
     fn reply(&self, asked: &Asked, labels: &[String], budget: Budget, rng: &mut Rng) -> Reply {
@@ -199,8 +212,8 @@ impl<'a> Zone<'a> {
         let mut reply = Reply::authoritative();
         let Some(zone) = name::fqdn(&self.domain) else { return reply };
         let ttl = seconds(self.config().node_ttl);
-        for instance in shuffled(self.view(), SERVERS, rng, |instance| instance.health() != Health::Critical)
-        {
+        let servers = self.view().service_instances(SERVERS).map(|list| &list.items[..]).unwrap_or_default();
+        for instance in shuffle(servers, rng, |instance| instance.health() != Health::Critical) {
             let Some(server) = self.node_name(&instance.node) else { continue };
             let record = Record::from_rdata(zone.clone(), ttl, RData::NS(NS(server.clone())));
             let additionals = match place(&instance.node.address) {
@@ -247,7 +260,7 @@ impl<'a> Zone<'a> {
             Place::Ip(address) if wants(kind, address) => {
                 reply.answer(address_record(owner.clone(), ttl, address));
             }
-            Place::Host(host) if follows_aliases(kind) => self.alias(&mut reply, owner, ttl, host, rng),
+            Place::Host(host) if shows_alias(kind) => self.alias(&mut reply, owner, ttl, host, rng),
             Place::Ip(_) | Place::Host(_) => {}
         }
         match kind {
@@ -269,7 +282,9 @@ impl<'a> Zone<'a> {
     fn service(&self, asked: &Asked, target: &Target, budget: Budget, rng: &mut Rng) -> Option<Reply> {
         let Target::Service { service, .. } = target else { unreachable!("the caller has looked") };
         let ttl = seconds(self.service_ttl(service));
-        self.of_instances(asked, ttl, &self.instances(target, rng), budget, rng)
+        let mut gateways = Vec::new();
+        let instances = self.instances(target, &mut gateways, rng);
+        self.of_instances(asked, ttl, &instances, budget, rng)
     }
 
     /// What a prepared query finds. Its answers are for the one who asked.
@@ -325,26 +340,39 @@ impl<'a> Zone<'a> {
             RecordType::SRV => {
                 self.service_records(&mut reply, &asked.query.name, ttl, instances, budget, rng)
             }
-            kind if follows_aliases(kind) => {
+            kind => {
                 let owner = &asked.query.name;
                 self.service_addresses(&mut reply, owner, kind, ttl, instances, budget, rng);
             }
-            _ => {}
         }
         Some(reply)
     }
 
     /// The healthy instances in random order.
-    fn instances(&self, target: &Target, rng: &mut Rng) -> Vec<&'a Instance> {
-        let Target::Service { service, tag, connect } = target else { return Vec::new() };
+    ///
+    /// Gateways are looked up by what they are for; `gateways` is where they are kept meanwhile.
+    fn instances<'b>(
+        &self,
+        target: &Target,
+        gateways: &'b mut Vec<Arc<Instance>>,
+        rng: &mut Rng,
+    ) -> Vec<&'b Instance>
+    where
+        'a: 'b,
+    {
+        let Target::Service { service, tag, role } = target else { return Vec::new() };
+        let items: Option<&'b [Arc<Instance>]> = match role {
+            Role::Itself => self.view().service_instances(service).map(|list| &list.items[..]),
+            Role::Connect => self.view().connect_instances(service).map(|list| &list.items[..]),
+            Role::Ingress => {
+                *gateways = self.view().ingress_of(service);
+                Some(&gateways[..])
+            }
+        };
+        let items = items.unwrap_or_default();
+        let tags = tag.as_ref().map(|tag| meant_tags(items, tag)).unwrap_or_default();
         let worst = if self.config().only_passing { Health::Passing } else { Health::Warning };
-        let tags = tag.as_ref().map(|tag| Text::from(tag.as_str()));
-        let is_wanted =
-            |instance: &Instance| instance.health() <= worst && instance.has_tags(tags.as_slice());
-        match connect {
-            false => shuffled(self.view(), service, rng, is_wanted),
-            true => shuffle(self.view().connect_instances(service), rng, is_wanted),
-        }
+        shuffle(items, rng, |instance| instance.health() <= worst && instance.has_tags(&tags))
     }
 
     fn service_ttl(&self, service: &str) -> Duration {
@@ -415,7 +443,7 @@ impl<'a> Zone<'a> {
                 }
                 (Place::Host(_), Place::Host(host)) => {
                     let Some(target) = name::fqdn(host) else { continue };
-                    (target, self.chase(host, ttl, CHASE_DEPTH, rng))
+                    (target, self.chase(host, ttl, CHASE_DEPTH, &mut reply.open, rng))
                 }
             };
             if !seen.insert((target.to_ascii().to_ascii_lowercase(), service.port)) {
@@ -448,29 +476,34 @@ impl<'a> Zone<'a> {
             return;
         }
         reply.answer(Record::from_rdata(owner.clone(), ttl, RData::CNAME(CNAME(target))));
-        for record in self.chase(host, ttl, CHASE_DEPTH, rng) {
+        for record in self.chase(host, ttl, CHASE_DEPTH, &mut reply.open, rng) {
             reply.answer(record);
         }
     }
 
-    /// Addresses of a name, as far as it is in one of our zones.
-    fn chase(&self, host: &str, ttl: u32, depth: usize, rng: &mut Rng) -> Vec<Record> {
+    /// Addresses of a name, as far as it is in one of our zones; `open` is set if it is in none.
+    fn chase(&self, host: &str, ttl: u32, depth: usize, open: &mut bool, rng: &mut Rng) -> Vec<Record> {
         let Some(owner) = name::fqdn(host) else { return Vec::new() };
         let labels = name::labels(&owner);
-        let Some((zone, rest)) = Zone::of(self.served, &labels) else { return Vec::new() };
+        let Some((zone, rest)) = Zone::of(self.served, &labels) else {
+            *open = true;
+            return Vec::new();
+        };
         let parsed = name::parse(rest);
         let is_known =
             matches!(parsed.target, Target::Address(_)) || zone.is_own(parsed.datacenter.as_deref());
         if !is_known || depth == 0 {
             return Vec::new();
         }
+        let mut gateways = Vec::new();
         let addresses: Vec<&str> = match &parsed.target {
             Target::Address(address) => return vec![address_record(owner, ttl, *address)],
             Target::Node(node) => {
                 zone.view().node(node).map(|node| node.address.as_str()).into_iter().collect()
             }
             Target::Service { .. } => {
-                zone.instances(&parsed.target, rng).into_iter().map(instance_address).collect()
+                let instances = zone.instances(&parsed.target, &mut gateways, rng);
+                instances.into_iter().map(instance_address).collect()
             }
             Target::Query(_) | Target::Nothing => Vec::new(),
         };
@@ -489,7 +522,7 @@ impl<'a> Zone<'a> {
             && let Some(target) = name::fqdn(next)
         {
             records.push(Record::from_rdata(owner, ttl, RData::CNAME(CNAME(target))));
-            records.extend(zone.chase(next, ttl, depth - 1, rng));
+            records.extend(zone.chase(next, ttl, depth - 1, open, rng));
             records.truncate(CHASED_MAX);
         }
         records
@@ -501,8 +534,8 @@ fn reverse(served: Served<'_>, asked: &Asked, labels: &[String]) -> Reply {
     let view = &served.published.view;
     let datacenter = &served.published.about.datacenter;
     let domain = served.config.domain.to_ascii_lowercase();
-    // Without recursors nobody else can be asked about an address that is not ours.
-    let unknown = || Reply::code(ResponseCode::Refused);
+    // Only recursors could know an address that is not ours.
+    let unknown = || Reply { open: true, ..Reply::code(ResponseCode::Refused) };
     let Some(address) = name::reverse(labels) else { return unknown() };
     let has = |text: &str| text.parse::<IpAddr>().is_ok_and(|ip| ip == address);
     let node = view.nodes().find(|node| has(&node.address)).map(|node| format!("{}.node", node.name));
@@ -515,32 +548,30 @@ fn reverse(served: Served<'_>, asked: &Asked, labels: &[String]) -> Reply {
     };
     let Some(target) = node.or_else(service) else { return unknown() };
     let mut reply = Reply::authoritative();
-    if matches!(asked.query.query_type, RecordType::PTR | RecordType::ANY)
-        && let Some(target) = name::fqdn(&format!("{target}.{datacenter}.{domain}"))
-    {
+    if let Some(target) = name::fqdn(&format!("{target}.{datacenter}.{domain}")) {
         reply.answer(Record::from_rdata(asked.query.name.clone(), 0, RData::PTR(PTR(target))));
     }
     reply
 }
 
-fn shuffled<'a>(
-    view: &'a View,
-    service: &str,
-    rng: &mut Rng,
-    is_wanted: impl Fn(&Instance) -> bool,
-) -> Vec<&'a Instance> {
-    shuffle(view.service_instances(service), rng, is_wanted)
-}
-
 fn shuffle<'a>(
-    list: Option<&'a std::sync::Arc<crate::store::InstanceList>>,
+    items: &'a [Arc<Instance>],
     rng: &mut Rng,
     is_wanted: impl Fn(&Instance) -> bool,
 ) -> Vec<&'a Instance> {
-    let items = list.map(|list| list.items.as_slice()).unwrap_or_default();
     let mut instances = items.iter().map(|item| &**item).filter(|item| is_wanted(item)).collect::<Vec<_>>();
     rng.shuffle(&mut instances);
     instances
+}
+
+/// The tags that a name asks for. Consul reads `a.b.web.service` as the tag `a.b`, and so it is if any instance has that; else
+/// both `a` and `b` are meant.
+fn meant_tags(items: &[Arc<Instance>], tag: &str) -> Vec<Text> {
+    let whole = vec![Text::from(tag)];
+    if !tag.contains('.') || items.iter().any(|instance| instance.has_tags(&whole)) {
+        return whole;
+    }
+    tag.split('.').map(Text::from).collect()
 }
 
 fn instance_address(instance: &Instance) -> &str {
@@ -563,8 +594,9 @@ fn wants(kind: RecordType, address: IpAddr) -> bool {
     }
 }
 
-fn follows_aliases(kind: RecordType) -> bool {
-    matches!(kind, RecordType::A | RecordType::AAAA | RecordType::ANY | RecordType::CNAME)
+/// Whether the alias that a node's address is belongs into the answer. Services show theirs whatever is asked for.
+fn shows_alias(kind: RecordType) -> bool {
+    matches!(kind, RecordType::A | RecordType::AAAA | RecordType::ANY)
 }
 
 fn address_record(owner: Name, ttl: u32, address: IpAddr) -> Record {

@@ -8,6 +8,7 @@ mod encode;
 mod lookup;
 mod name;
 mod question;
+mod recursor;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use hickory_proto::op::ResponseCode;
 use serde::{Deserialize, Serialize};
 
+pub use self::recursor::{Ask, Asking, Heard, Order, Recursion, Recursors, mark};
 use crate::Text;
 use crate::node::Published;
 use crate::rng::Rng;
@@ -52,6 +54,9 @@ pub struct DnsConfig {
     pub allow_stale: bool,
     /// But not if the leader was last heard of longer ago than this.
     pub max_stale: Duration,
+    /// Who is asked about other domains. Servers that answer for a client agent are not told: it is the agent that asks them.
+    #[serde(skip)]
+    pub recursors: Recursors,
 }
 
 /// Times of the SOA record, in seconds.
@@ -83,6 +88,7 @@ impl Default for DnsConfig {
             soa: Soa { refresh: 3600, retry: 600, expire: 86_400, min_ttl: 0 },
             allow_stale: true,
             max_stale: Duration::from_secs(10 * 365 * 24 * 3600),
+            recursors: Recursors::default(),
         }
     }
 }
@@ -150,6 +156,8 @@ pub enum Answered {
     Here,
     /// Not at all.
     Never,
+    /// By recursors, or with their help: see [`Recursion::of_answer`]. What was put out is the answer without them.
+    Open,
     /// By a server of this datacenter. What was put out says that there is no such name.
     Elsewhere(Text),
     /// By other datacenters that this prepared query names: here it finds nothing, which is what was put out.
@@ -221,7 +229,7 @@ fn answer_any(
         question::Read::Silence => return Answered::Never,
     };
     let reply = if let Some(code) = asked.refusal {
-        lookup::Reply::code(code)
+        lookup::Reply { open: code == ResponseCode::Refused, ..lookup::Reply::code(code) }
     } else if served.is_fresh_enough() {
         lookup::reply(served, &asked, encode::budget(served.config, &asked, transport), rng)
     } else {
@@ -231,6 +239,7 @@ fn answer_any(
     match (reply.elsewhere, reply.further) {
         (Some(datacenter), _) => Answered::Elsewhere(datacenter),
         (None, Some(query)) => Answered::Further(query),
+        (None, None) if reply.open && !served.config.recursors.addresses.is_empty() => Answered::Open,
         (None, None) => Answered::Here,
     }
 }

@@ -16,8 +16,8 @@ pub(super) enum Target {
         service: String,
         /// Lower case.
         tag: Option<String>,
-        /// Instances that take mesh traffic for the service.
-        connect: bool,
+        /// Which instances.
+        role: Role,
     },
     /// A node, in lower case.
     Node(String),
@@ -27,6 +27,17 @@ pub(super) enum Target {
     Address(IpAddr),
     /// The domain itself, or nothing that exists.
     Nothing,
+}
+
+/// Which instances a name of a service stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Its own.
+    Itself,
+    /// Those that take mesh traffic for it.
+    Connect,
+    /// Gateways that let traffic in for it.
+    Ingress,
 }
 
 /// A name of one of the zones.
@@ -51,9 +62,8 @@ pub(super) fn below<'a>(labels: &'a [String], zone: &str) -> Option<&'a [String]
 }
 
 /// Reads the labels before the domain:
-/// `[tag.]<service>.service`, `_<service>._<tag>[.service]`, `<service>.connect`, `<node>.node`, `<query>.query`,
-/// `<hex>.addr`, each
-/// followed by nothing, by `<datacenter>` or by `<datacenter>.dc`.
+/// `[tag.]<service>.service`, `_<service>._<tag>[.service]`, `<service>.connect`, `<service>.ingress`, `<node>.node`,
+/// `<query>.query`, `<hex>.addr`, each followed by nothing, by `<datacenter>` or by `<datacenter>.dc`.
 pub(super) fn parse(labels: &[String]) -> Parsed {
     let nothing = Parsed { target: Target::Nothing, datacenter: None };
     let keyword = labels.iter().rposition(|label| {
@@ -75,8 +85,11 @@ pub(super) fn parse(labels: &[String]) -> Parsed {
     };
     let target = match keyword {
         "service" => service(parts),
-        "connect" => match parts {
-            [name] => Target::Service { service: name.clone(), tag: None, connect: true },
+        "connect" | "ingress" => match parts {
+            [name] => {
+                let role = if keyword == "connect" { Role::Connect } else { Role::Ingress };
+                Target::Service { service: name.clone(), tag: None, role }
+            }
             _ => Target::Nothing,
         },
         "node" if !parts.is_empty() => Target::Node(parts.join(".")),
@@ -91,8 +104,11 @@ pub(super) fn parse(labels: &[String]) -> Parsed {
 }
 
 fn service(parts: &[String]) -> Target {
-    let named =
-        |service: &str, tag: Option<String>| Target::Service { service: service.into(), tag, connect: false };
+    let named = |service: &str, tag: Option<String>| Target::Service {
+        service: service.into(),
+        tag,
+        role: Role::Itself,
+    };
     match parts {
         [] => Target::Nothing,
         [name] => named(name, None),
@@ -165,7 +181,7 @@ mod tests {
     }
 
     fn service(service: &str, tag: Option<&str>) -> Target {
-        Target::Service { service: service.into(), tag: tag.map(str::to_owned), connect: false }
+        Target::Service { service: service.into(), tag: tag.map(str::to_owned), role: Role::Itself }
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Node {
             Answered::Further(query) => {
                 self.fail_over_at_first(now, id, query, Sought::Dns { question, nothing: body });
             }
-            Answered::Here | Answered::Never | Answered::Elsewhere(_) => {
+            Answered::Here | Answered::Never | Answered::Open | Answered::Elsewhere(_) => {
                 let status = if lent.is_some() && !crate::dns::finds(&body) { 404 } else { 200 };
                 self.reply(id, HttpReply { body, ..HttpReply::empty(status) });
             }

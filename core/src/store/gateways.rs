@@ -123,6 +123,12 @@ impl Store {
         names
     }
 
+    /// The instances of all gateways that let traffic in for a service, whatever their state.
+    #[must_use]
+    pub fn ingress_of(&self, service: &str) -> Vec<Arc<Instance>> {
+        self.ingress_instances(service, false).items.clone()
+    }
+
     /// The instances of all gateways that let traffic in for a service.
     pub(super) fn ingress_instances(&self, service: &str, passing: bool) -> InstanceList {
         let wanted = folded(service);

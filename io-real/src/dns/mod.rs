@@ -1,5 +1,7 @@
 //! DNS over UDP and TCP: carries packets to a [`Responder`] and its answers back.
 
+mod recursor;
+mod settings;
 mod stream;
 
 use std::io;
@@ -10,13 +12,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proconsul_core::api::{Authorizer, Call, Request};
-use proconsul_core::dns::{self, DnsConfig, Served, Transport};
+use proconsul_core::dns::{self, Recursion, Served, Transport};
 use proconsul_core::rng::Rng;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+pub use self::settings::Settings;
 use crate::gate::Gate;
 
 /// Most UDP sockets on one address; there is one for each core.
@@ -55,36 +58,55 @@ pub enum Answered {
 #[derive(Clone)]
 pub struct NodeResponder {
     gate: Gate,
-    config: Arc<DnsConfig>,
+    settings: Settings,
     rng: Rng,
 }
 
 impl NodeResponder {
     /// A responder with a generator that nobody else uses.
     #[must_use]
-    pub fn new(gate: Gate, config: Arc<DnsConfig>, rng: Rng) -> NodeResponder {
-        NodeResponder { gate, config, rng }
+    pub fn new(gate: Gate, settings: Settings, rng: Rng) -> NodeResponder {
+        NodeResponder { gate, settings, rng }
     }
 }
 
 impl NodeResponder {
-    /// Has a server answer: a client agent has no state of its own, and other datacenters have others.
+    /// Has a server answer: a client agent has no state of its own, and other datacenters have others. Then recursors say
+    /// what they know about it.
     fn ask(
-        &self,
+        &mut self,
         packet: &[u8],
         transport: Transport,
     ) -> impl Future<Output = Option<Bytes>> + Send + 'static {
         let gate = self.gate.clone();
+        let config = self.settings.snapshot();
         let packet = Bytes::copy_from_slice(packet);
-        let question = dns::Question { packet, transport, config: self.config.as_ref().clone() };
+        let question = dns::Question { packet: packet.clone(), transport, config: config.as_ref().clone() };
+        let mut rng = self.rng.fork(self.rng.clone().next_u64());
+        self.rng.next_u64();
         async move {
             let failure = question.failure();
             let request = Request { call: Call::Dns(Box::new(question), None), authorizer: Authorizer };
-            match gate.ask(request).await {
+            let answer = match gate.ask(request).await {
                 Ok(reply) if reply.status == 200 => Some(reply.body).filter(|answer| !answer.is_empty()),
                 Ok(_) | Err(_) => failure,
+            }?;
+            match Recursion::of_answer(&config, &packet, transport, &answer, &mut rng) {
+                Some(recursion) => Some(recursor::carry(recursion, config).await),
+                None => {
+                    let mut answer = Vec::from(answer);
+                    dns::mark(&config, &mut answer);
+                    Some(answer.into())
+                }
             }
         }
+    }
+
+    fn recurse(&self, recursion: Option<Recursion>) -> Option<Answered> {
+        let config = self.settings.snapshot();
+        recursion.map(|recursion| {
+            Answered::Later(Box::pin(async move { Some(recursor::carry(recursion, config).await) }))
+        })
     }
 }
 
@@ -97,18 +119,27 @@ impl Responder for NodeResponder {
     }
 
     fn answer(&mut self, packet: &[u8], transport: Transport, out: &mut Vec<u8>) -> Answered {
+        let config = self.settings.get();
         let published = self.gate.published();
         if !published.about.server {
-            return Answered::Later(Box::pin(self.ask(packet, transport)));
+            let other = Recursion::of_other_domain(&config, packet, transport, &mut self.rng);
+            return match self.recurse(other) {
+                Some(answered) => answered,
+                None => Answered::Later(Box::pin(self.ask(packet, transport))),
+            };
         }
         let now = self.gate.now();
-        let served = Served { published: &published, config: &self.config, lent: None, now };
+        let served = Served { published: &published, config: &config, lent: None, now };
         let answered = dns::answer(served, packet, transport, &mut self.rng, out);
         let time = self.gate.now().mono.since(served.now.mono);
         self.gate.metrics().dns_answered(is_reverse(packet), time);
         match answered {
             dns::Answered::Here => Answered::Now,
             dns::Answered::Never => Answered::Never,
+            dns::Answered::Open => {
+                let further = Recursion::of_answer(&config, packet, transport, out, &mut self.rng);
+                self.recurse(further).unwrap_or(Answered::Now)
+            }
             // The node knows the way to other datacenters.
             dns::Answered::Elsewhere(_) | dns::Answered::Further(_) => {
                 Answered::Later(Box::pin(self.ask(packet, transport)))
