@@ -2,28 +2,17 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::super::*;
 use super::world::{Plan, World, founders, name};
+use super::{get, put};
 use crate::agent::Call as AgentCall;
 use crate::agent::definition::service_from_request;
-use crate::api::{Blocking, Call, ClusterCall, Consistency, Read, Write};
+use crate::api::{Blocking, Call, ClusterCall, Consistency, Read};
 use crate::gossip::{Status, tag};
-use crate::store::command::{KvCommand, KvVerb};
 use crate::store::model::Health;
 use crate::store::query::{Query, ServiceSelector};
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-fn put(key: &str, value: &'static str) -> Call {
-    let value = Bytes::from_static(value.as_bytes());
-    Call::Write(Write::Kv(KvCommand { verb: KvVerb::Set, key: key.into(), value, flags: 0 }))
-}
-
-fn get(key: &str) -> Call {
-    Call::Read(Read::new(Query::Kv(key.into())))
-}
 
 fn formed(servers: usize, clients: usize) -> World {
     let mut world = World::new(&Plan { servers, clients, forming: FormingPolicy::Found(founders(servers)) });

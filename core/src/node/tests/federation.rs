@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::super::*;
 use super::world::{World, id, name};
+use super::{get, put};
 use crate::api::{Blocking, Call, ClusterCall, HttpReply, Read, SessionSpec, Write};
 use crate::format::Format;
 use crate::gossip::UserEvent;
@@ -19,15 +20,6 @@ use crate::store::query::Query;
 use crate::store::{Execute, Failover, PreparedCommand, PreparedQuery, Rows, ServiceQuery};
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-fn put(key: &str, value: &'static str) -> Call {
-    let value = Bytes::from_static(value.as_bytes());
-    Call::Write(Write::Kv(KvCommand { verb: KvVerb::Set, key: key.into(), value, flags: 0 }))
-}
-
-fn get(key: &str) -> Call {
-    Call::Read(Read::new(Query::Kv(key.into())))
-}
 
 fn in_dc(number: usize, call: Call) -> Call {
     call.aimed_at(Some(&Text::new(format!("dc{number}"))))

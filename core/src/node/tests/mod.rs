@@ -26,6 +26,15 @@ use crate::store::query::Query;
 use crate::time::Wall;
 use crate::wal;
 
+fn put(key: &str, value: &'static str) -> Call {
+    let value = Bytes::from_static(value.as_bytes());
+    Call::Write(Write::Kv(KvCommand { verb: KvVerb::Set, key: key.into(), value, flags: 0 }))
+}
+
+fn get(key: &str) -> Call {
+    Call::Read(Read::new(Query::Kv(key.into())))
+}
+
 /// A founder of a group of one, with its clock.
 struct Bench {
     node: Node,
