@@ -1,7 +1,10 @@
 //! What happened, as one number.
 
+use std::hash::Hasher as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+
+use fnv::FnvHasher;
 
 use crate::net::HostId;
 use crate::time::sim_now;
@@ -23,7 +26,7 @@ struct State {
 
 impl Default for State {
     fn default() -> State {
-        State { hash: FNV_OFFSET, events: 0, stop: None, is_stopped: false }
+        State { hash: FnvHasher::default().finish(), events: 0, stop: None, is_stopped: false }
     }
 }
 
@@ -35,10 +38,6 @@ pub enum Stop {
     /// With the first event at or after this simulated time.
     Time(Duration),
 }
-
-// Fowler, Noll, Vo: FNV-1a, 64 bits. Collisions do not matter here, speed and stability between platforms do.
-const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 
 impl Trace {
     /// Adds an event.
@@ -96,9 +95,10 @@ impl Trace {
 
 impl State {
     fn mix(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.hash = (self.hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME);
-        }
-        self.hash = (self.hash ^ 0xff).wrapping_mul(FNV_PRIME);
+        // Collisions do not matter here, speed and stability between platforms do.
+        let mut hasher = FnvHasher::with_key(self.hash);
+        hasher.write(bytes);
+        hasher.write_u8(0xff);
+        self.hash = hasher.finish();
     }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use clap::{ArgAction, Args};
 use hyper::Method;
 use serde_json::{Map, Value, json};
+use time::{Date, Month};
 
 use super::table;
 use crate::cli::flags::pair_value;
@@ -12,8 +13,9 @@ use crate::client::{Client, HttpOptions, ServerOptions, escape, io_reason};
 
 const PATH: &str = "/v1/connect/intentions";
 
+/// What every command here takes: whom to ask, how, and about what.
 #[derive(Args)]
-pub(crate) struct CheckOptions {
+struct Asking {
     #[command(flatten)]
     http: HttpOptions,
     #[command(flatten)]
@@ -23,11 +25,15 @@ pub(crate) struct CheckOptions {
 }
 
 #[derive(Args)]
+pub(crate) struct CheckOptions {
+    #[command(flatten)]
+    asking: Asking,
+}
+
+#[derive(Args)]
 pub(crate) struct CreateOptions {
     #[command(flatten)]
-    http: HttpOptions,
-    #[command(flatten)]
-    server: ServerOptions,
+    asking: Asking,
     /// Lets the source speak to the destination. This is the default.
     #[arg(long)]
     allow: bool,
@@ -43,54 +49,36 @@ pub(crate) struct CreateOptions {
     /// Replaces an intention for the same pair.
     #[arg(long)]
     replace: bool,
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<String>,
 }
 
 #[derive(Args)]
 pub(crate) struct DeleteOptions {
     #[command(flatten)]
-    http: HttpOptions,
-    #[command(flatten)]
-    server: ServerOptions,
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<String>,
+    asking: Asking,
 }
 
 #[derive(Args)]
 pub(crate) struct GetOptions {
     #[command(flatten)]
-    http: HttpOptions,
-    #[command(flatten)]
-    server: ServerOptions,
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<String>,
+    asking: Asking,
 }
 
 #[derive(Args)]
 pub(crate) struct ListOptions {
     #[command(flatten)]
-    http: HttpOptions,
-    #[command(flatten)]
-    server: ServerOptions,
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<String>,
+    asking: Asking,
 }
 
 #[derive(Args)]
 pub(crate) struct MatchOptions {
     #[command(flatten)]
-    http: HttpOptions,
-    #[command(flatten)]
-    server: ServerOptions,
+    asking: Asking,
     /// Those towards the service. This is the default.
     #[arg(long)]
     destination: bool,
     /// Those from the service.
     #[arg(long)]
     source: bool,
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<String>,
 }
 
 /// An agent, and the parameters of every request to it.
@@ -100,13 +88,9 @@ struct Connection {
 }
 
 impl Connection {
-    fn open(
-        http: &HttpOptions,
-        server: &ServerOptions,
-        terminal: &Terminal<'_>,
-    ) -> Result<Connection, Failure> {
-        let client = Client::new(http, terminal).or_fail("Error connecting to Consul agent")?;
-        Ok(Connection { client, query: server.query() })
+    fn open(asking: &Asking, terminal: &Terminal<'_>) -> Result<Connection, Failure> {
+        let client = Client::new(&asking.http, terminal).or_fail("Error connecting to Consul agent")?;
+        Ok(Connection { client, query: asking.server.query() })
     }
 
     fn get(&self, path: &str, more: &[(&'static str, String)], failed: &str) -> Result<Value, Failure> {
@@ -187,10 +171,10 @@ impl Run for CheckOptions {
             terminal.complain(why);
             Err(Failure::silent(2))
         };
-        let [source, destination] = self.args.as_slice() else {
+        let [source, destination] = self.asking.args.as_slice() else {
             return misused(terminal, "Error: command requires exactly two arguments: src and dst");
         };
-        let connection = Connection::open(&self.http, &self.server, terminal)?;
+        let connection = Connection::open(&self.asking, terminal)?;
         let query: Vec<_> = connection.query.iter().cloned().chain(pair(source, destination)).collect();
         let answer = match connection.client.get_json(&format!("{PATH}/check"), &query) {
             Ok(answer) => answer,
@@ -209,9 +193,9 @@ impl CreateOptions {
     /// What is to be made.
     fn intentions(&self, terminal: &mut Terminal<'_>) -> Result<Vec<Value>, Failure> {
         if self.file {
-            return self.args.iter().map(|name| read(name, terminal)).collect();
+            return self.asking.args.iter().map(|name| read(name, terminal)).collect();
         }
-        let [source, destination] = self.args.as_slice() else {
+        let [source, destination] = self.asking.args.as_slice() else {
             return fail("Error: Must specify two arguments: source and destination");
         };
         for (side, name) in [("source", source), ("destination", destination)] {
@@ -253,7 +237,7 @@ impl Run for CreateOptions {
             return fail("Only one of -allow or -deny may be specified.");
         }
         let intentions = self.intentions(terminal)?;
-        let connection = Connection::open(&self.http, &self.server, terminal)?;
+        let connection = Connection::open(&self.asking, terminal)?;
         for one in intentions {
             let (source, destination) = (text(&one, "SourceName"), text(&one, "DestinationName"));
             let there = if self.replace { connection.find(source, destination)? } else { None };
@@ -285,14 +269,14 @@ impl Run for CreateOptions {
 impl Run for DeleteOptions {
     /// Removes an intention.
     fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
-        let connection = Connection::open(&self.http, &self.server, terminal)?;
+        let connection = Connection::open(&self.asking, terminal)?;
         let failed = "Error deleting the intention";
         let delete =
             |path: &str, query: &[_]| connection.change(Method::DELETE, path, query, &Value::Null, failed);
-        if let [id] = self.args.as_slice() {
+        if let [id] = self.asking.args.as_slice() {
             delete(&format!("/{}", escape(id)), &[])?;
         } else {
-            let one = connection.meant(&self.args)?;
+            let one = connection.meant(&self.asking.args)?;
             match text(&one, "ID") {
                 "" => delete("/exact", &pair(text(&one, "SourceName"), text(&one, "DestinationName")))?,
                 id => delete(&format!("/{id}"), &[])?,
@@ -306,8 +290,8 @@ impl Run for DeleteOptions {
 impl Run for GetOptions {
     /// Shows an intention.
     fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
-        let connection = Connection::open(&self.http, &self.server, terminal)?;
-        let one = connection.meant(&self.args)?;
+        let connection = Connection::open(&self.asking, terminal)?;
+        let one = connection.meant(&self.asking.args)?;
         let mut rows = vec![
             ("Source:".to_owned(), text(&one, "SourceName").to_owned()),
             ("Destination:".to_owned(), text(&one, "DestinationName").to_owned()),
@@ -335,8 +319,8 @@ impl Run for GetOptions {
 impl Run for ListOptions {
     /// Lists all intentions.
     fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
-        crate::cli::no_arguments(&self.args)?;
-        let connection = Connection::open(&self.http, &self.server, terminal)?;
+        crate::cli::no_arguments(&self.asking.args)?;
+        let connection = Connection::open(&self.asking, terminal)?;
         let all = connection.get("", &[], "Failed to retrieve the intentions list")?;
         let row = |one: &Value| {
             let mut row: Vec<String> =
@@ -357,14 +341,14 @@ impl Run for ListOptions {
 impl Run for MatchOptions {
     /// Lists the intentions of a service.
     fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
-        let [name] = self.args.as_slice() else {
+        let [name] = self.asking.args.as_slice() else {
             return fail("Error: command requires exactly one argument: src or dst");
         };
         if self.source && self.destination {
             return fail("Error: only one of -source or -destination may be specified");
         }
         let by = if self.source { "source" } else { "destination" };
-        let connection = Connection::open(&self.http, &self.server, terminal)?;
+        let connection = Connection::open(&self.asking, terminal)?;
         let query = [("by", by.to_owned()), ("name", name.clone())];
         let found = connection.get("/match", &query, "Error matching the connection")?;
         for one in found[name.as_str()].as_array().into_iter().flatten() {
@@ -377,20 +361,17 @@ impl Run for MatchOptions {
 /// A time such as `Saturday, 21-Nov-26 15:25:43 UTC` (RFC 850) of one in RFC 3339; `None` for one before this century,
 /// which stands for none.
 fn long_date(time: &str) -> Option<String> {
-    const DAYS: [&str; 7] = ["Saturday", "Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday"];
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let number = |from: usize, until: usize| time.get(from..until)?.parse::<usize>().ok();
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let number = |from: usize, until: usize| time.get(from..until)?.parse::<u16>().ok();
+    let (year, month, day) =
+        (number(0, 4)?, u8::try_from(number(5, 7)?).ok()?, u8::try_from(number(8, 10)?).ok()?);
     let clock = time.get(11..19)?;
-    let name = MONTHS.get(month.checked_sub(1)?)?;
     if year < 2000 {
         return None;
     }
-    // Zeller's congruence: January and February belong to the year before.
-    let (y, m) = if month < 3 { (year - 1, month + 12) } else { (year, month) };
-    let weekday = (day + 13 * (m + 1) / 5 + y + y / 4 - y / 100 + y / 400) % 7;
-    Some(format!("{}, {day:02}-{name}-{:02} {clock} UTC", DAYS[weekday], year % 100))
+    let month = Month::try_from(month).ok()?;
+    let weekday = Date::from_calendar_date(i32::from(year), month, day).ok()?.weekday();
+    let short = &month.to_string()[..3];
+    Some(format!("{weekday}, {day:02}-{short}-{:02} {clock} UTC", year % 100))
 }
 
 #[cfg(test)]

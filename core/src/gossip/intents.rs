@@ -1,7 +1,10 @@
 //! Who means to be in the pool and who means to leave it, in the order of a lamport clock.
 
 use std::collections::BTreeMap;
+use std::hash::Hasher as _;
 use std::time::Duration;
+
+use fnv::FnvHasher;
 
 use super::Gossip;
 use super::broadcast::Topic;
@@ -145,8 +148,9 @@ impl Gossip {
     }
 }
 
-/// FNV-1a: names a topic without keeping its name.
+/// Names a topic without keeping its name.
 pub(super) fn hash(text: &str) -> u64 {
-    text.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    let mut hasher = FnvHasher::default();
+    hasher.write(text.as_bytes());
+    hasher.finish()
 }

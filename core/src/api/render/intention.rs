@@ -1,7 +1,10 @@
 //! Intentions as JSON.
 
+use std::hash::Hasher as _;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use fnv::FnvHasher;
 
 use super::json::Json;
 use crate::store::{Decision, Intention};
@@ -76,12 +79,12 @@ pub(super) fn authorized(json: &mut Json, decision: &Decision) {
 fn hash(one: &Intention) -> [u8; 32] {
     let mut hash = [0; 32];
     for (at, part) in hash.chunks_exact_mut(8).enumerate() {
-        let mut state = 0xcbf2_9ce4_8422_2325_u64 ^ at as u64;
+        let mut hasher = FnvHasher::default();
+        hasher.write_u8(u8::try_from(at).expect("four parts"));
+        // With an end that no text contains.
         let mut take = |text: &str| {
-            // FNV-1a, with an end that no text contains.
-            for byte in text.bytes().chain([0xff]) {
-                state = (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-            }
+            hasher.write(text.as_bytes());
+            hasher.write_u8(0xff);
         };
         for text in [
             &one.id,
@@ -98,7 +101,7 @@ fn hash(one: &Intention) -> [u8; 32] {
             take(key);
             take(value);
         }
-        part.copy_from_slice(&state.to_be_bytes());
+        part.copy_from_slice(&hasher.finish().to_be_bytes());
     }
     hash
 }

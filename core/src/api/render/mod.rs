@@ -8,9 +8,11 @@ pub(crate) mod rows;
 pub(crate) mod timestamp;
 pub(crate) mod transaction;
 
+use std::hash::Hasher as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fnv::FnvHasher;
 use json::Json;
 
 pub(crate) use json::indent;
@@ -531,11 +533,9 @@ pub fn render_local_service(agent: &AgentView, read: &LocalServiceRead) -> HttpR
 pub fn content_hash(service: &Service) -> Text {
     let mut json = Json::with_capacity(512);
     rows::agent_service(&mut json, service, None);
-    // FNV-1a: it only has to tell one version of a service from the next.
-    let hash = json.into_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    format!("{hash:016x}").into()
+    let mut hasher = FnvHasher::default();
+    hasher.write(&json.into_bytes());
+    format!("{:016x}", hasher.finish()).into()
 }
 
 /// Several errors as one text, as clients of Consul know it.

@@ -1,31 +1,18 @@
 //! Points of wall-clock time as text.
 
+use time::UtcDateTime;
+
 use crate::time::Wall;
 
 /// RFC 3339 in UTC with whole seconds, such as `2026-11-21T05:06:16Z`.
 pub(crate) fn rfc3339(wall: Wall) -> String {
-    let seconds = wall.0 / 1_000;
-    let (year, month, day) = civil(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+    // What is beyond the calendar (the year 9999) is a clock that is wrong: it shows as the epoch.
+    let seconds = i64::try_from(wall.0 / 1_000).ok();
+    let at = seconds.and_then(|seconds| UtcDateTime::from_unix_timestamp(seconds).ok());
+    let at = at.unwrap_or(UtcDateTime::UNIX_EPOCH);
+    let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
+    let (hour, minute, second) = at.as_hms();
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// Year, month and day of a day since the Unix epoch in the proleptic Gregorian calendar.
-///
-/// Counts years from March, so that a leap day is the last day of a year: then the lengths of months follow one
-/// formula (153 days in every five months).
-fn civil(days: u64) -> (u64, u64, u64) {
-    const DAYS_OF_400_YEARS: u64 = 146_097;
-    // Days from the first of March of the year 0 to the epoch.
-    let days = days + 719_468;
-    let era = days / DAYS_OF_400_YEARS;
-    let day_of_era = days % DAYS_OF_400_YEARS;
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! From entries to a chain.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher as _;
 use std::time::Duration;
 
+use fnv::FnvHasher;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -365,12 +367,16 @@ fn elsewhere(target: &Target, failover: Doc<'_>) -> Vec<Target> {
     datacenters.into_iter().map(|datacenter| target.moved(service, subset, datacenter, "")).collect()
 }
 
-/// FNV-1a (32 bits): it only has to tell one customisation from another.
+/// It only has to tell one customisation from another.
 fn hash(customized: &BTreeSet<String>) -> String {
     if customized.is_empty() {
         return String::new();
     }
-    let bytes = customized.iter().flat_map(|text| text.bytes().chain([b'\n']));
-    let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    format!("{hash:08x}")
+    let mut hasher = FnvHasher::default();
+    for text in customized {
+        hasher.write(text.as_bytes());
+        hasher.write_u8(b'\n');
+    }
+    // As long as Consul's.
+    format!("{:08x}", hasher.finish() >> 32)
 }

@@ -1,6 +1,9 @@
 //! What must hold over a whole group at every moment. Each check quotes the property that it is about.
 
 use std::collections::BTreeMap;
+use std::hash::Hasher as _;
+
+use fnv::FnvHasher;
 
 use crate::ids::{LogIndex, ServerId, Term};
 use crate::raft::{Entry, Membership, Payload, Raft, Role, SnapshotMeta};
@@ -19,11 +22,11 @@ pub(crate) struct Auditor {
     memberships: BTreeMap<LogIndex, Membership>,
 }
 
-/// A fingerprint (FNV-1a) that depends on everything before.
+/// A fingerprint that depends on everything before.
 pub(crate) fn mix(state: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(state ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    let mut hasher = FnvHasher::with_key(state ^ FnvHasher::default().finish());
+    hasher.write(bytes);
+    hasher.finish()
 }
 
 /// What one entry does to the state machine.
