@@ -1,5 +1,8 @@
 //! The HTTP client of the commands: one request at a time, to an address or a Unix socket.
 
+mod stream;
+mod tls;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -107,7 +111,7 @@ pub enum ClientError {
 enum Target {
     Tcp { host: String, authority: String },
     Unix(PathBuf),
-    Https(String),
+    Https { host: String, authority: String },
 }
 
 /// A client of one agent.
@@ -115,6 +119,7 @@ enum Target {
 pub struct Client {
     target: Target,
     token: Option<String>,
+    https: Option<tls::Https>,
 }
 
 /// An answer.
@@ -152,19 +157,31 @@ impl Client {
         let setting = |flag: &Option<String>, variable: &str| {
             flag.clone().or_else(|| (terminal.env)(variable)).filter(|value| !value.is_empty())
         };
+        let switch =
+            |variable: &str| (terminal.env)(variable).and_then(|text| crate::cli::flags::go_bool(&text));
         let address =
             setting(&options.http_addr, "CONSUL_HTTP_ADDR").unwrap_or_else(|| "127.0.0.1:8500".to_owned());
-        let ca_file = setting(&options.ca_file, "CONSUL_CACERT");
-        let cert = setting(&options.client_cert, "CONSUL_CLIENT_CERT");
-        let key = setting(&options.client_key, "CONSUL_CLIENT_KEY");
-        if cert.is_some() != key.is_some() {
+        let https = tls::HttpsOptions {
+            ca_file: setting(&options.ca_file, "CONSUL_CACERT"),
+            ca_path: setting(&options.ca_path, "CONSUL_CAPATH"),
+            client_cert: setting(&options.client_cert, "CONSUL_CLIENT_CERT"),
+            client_key: setting(&options.client_key, "CONSUL_CLIENT_KEY"),
+            server_name: setting(&options.tls_server_name, "CONSUL_TLS_SERVER_NAME"),
+            skip_verify: switch("CONSUL_HTTP_SSL_VERIFY") == Some(false),
+        };
+        if https.client_cert.is_some() != https.client_key.is_some() {
             return Err("both client cert and client key must be provided".to_owned());
         }
-        let ssl = (terminal.env)("CONSUL_HTTP_SSL").and_then(|text| crate::cli::flags::go_bool(&text));
-        let target = target(&address, ssl == Some(true))?;
-        if let (Target::Https(_), Some(file)) = (&target, &ca_file) {
-            read(Path::new(file)).map_err(|e| format!("Error loading CA File: {e}"))?;
-        }
+        let target = target(&address, switch("CONSUL_HTTP_SSL") == Some(true))?;
+        let https = match &target {
+            Target::Https { .. } => {
+                if let Some(file) = &https.ca_file {
+                    read(Path::new(file)).map_err(|e| format!("Error loading CA File: {e}"))?;
+                }
+                Some(tls::Https::new(https)?)
+            }
+            Target::Tcp { .. } | Target::Unix(_) => None,
+        };
         let token_file = setting(&options.token_file, "CONSUL_HTTP_TOKEN_FILE");
         let token = match token_file {
             Some(file) => {
@@ -173,7 +190,7 @@ impl Client {
             }
             None => setting(&options.token, "CONSUL_HTTP_TOKEN"),
         };
-        Ok(Client { target, token: token.filter(|token| !token.is_empty()) })
+        Ok(Client { target, token: token.filter(|token| !token.is_empty()), https })
     }
 
     /// Sends a request and waits for the whole answer. `path` is already escaped, `query` is not.
@@ -184,6 +201,25 @@ impl Client {
         query: &[(&str, String)],
         body: impl Into<Bytes>,
     ) -> Result<Response, ClientError> {
+        let (request, url) = self.request(&method, path, query, body.into())?;
+        let fail =
+            |reason: String| ClientError::Transport { method: method.clone(), url: url.clone(), reason };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| fail(io_reason(&e)))?;
+        let (status, body) = runtime.block_on(self.exchange(request)).map_err(fail)?;
+        Ok(Response { status, body, url })
+    }
+
+    /// A request, and what to call it in errors.
+    fn request(
+        &self,
+        method: &Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: Bytes,
+    ) -> Result<(Request<Full<Bytes>>, String), ClientError> {
         let mut path = path.to_owned();
         for (at, (name, value)) in query.iter().enumerate() {
             path.push(if at == 0 { '?' } else { '&' });
@@ -196,7 +232,7 @@ impl Client {
         let (authority, url) = match &self.target {
             Target::Tcp { authority, .. } => (authority.clone(), format!("http://{authority}{path}")),
             Target::Unix(socket) => ("localhost".to_owned(), format!("unix://{}{path}", socket.display())),
-            Target::Https(authority) => (authority.clone(), format!("https://{authority}{path}")),
+            Target::Https { authority, .. } => (authority.clone(), format!("https://{authority}{path}")),
         };
         let fail =
             |reason: String| ClientError::Transport { method: method.clone(), url: url.clone(), reason };
@@ -208,13 +244,8 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header("x-consul-token", token);
         }
-        let request = request.body(Full::new(body.into())).map_err(|e| fail(e.to_string()))?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| fail(io_reason(&e)))?;
-        let (status, body) = runtime.block_on(self.exchange(request)).map_err(fail)?;
-        Ok(Response { status, body, url })
+        let request = request.body(Full::new(body)).map_err(|e| fail(e.to_string()))?;
+        Ok((request, url))
     }
 
     /// Asks for a path and reads the answer as JSON.
@@ -223,35 +254,48 @@ impl Client {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String> {
+        let response = self.begin(request).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(broken)?.to_bytes();
+        Ok((status, body))
+    }
+
+    /// Sends a request; the body of the response is yet to come.
+    async fn begin(&self, request: Request<Full<Bytes>>) -> Result<hyper::Response<Incoming>, String> {
         match &self.target {
-            Target::Tcp { host, .. } => {
-                let stream = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect(host));
-                let stream = stream.await.map_err(|_| "connection timed out".to_owned())?;
-                talk(TokioIo::new(stream.map_err(|e| io_reason(&e))?), request).await
-            }
+            Target::Tcp { host, .. } => talk(TokioIo::new(dial(host).await?), request).await,
             Target::Unix(socket) => {
                 let stream = tokio::net::UnixStream::connect(socket).await.map_err(|e| io_reason(&e))?;
                 talk(TokioIo::new(stream), request).await
             }
-            Target::Https(_) => Err("this version has no TLS yet: use http:// or unix://".to_owned()),
+            Target::Https { host, .. } => {
+                let https = self.https.as_ref().expect("made with the client for this target");
+                let stream = https.connect(dial(host).await?, host).await?;
+                talk(TokioIo::new(stream), request).await
+            }
         }
     }
 }
 
-async fn talk<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String>
+async fn dial(host: &str) -> Result<tokio::net::TcpStream, String> {
+    let stream = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect(host));
+    let stream = stream.await.map_err(|_| "connection timed out".to_owned())?;
+    stream.map_err(|e| io_reason(&e))
+}
+
+/// What went wrong with a connection, in words.
+fn broken(error: hyper::Error) -> String {
+    let source = std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
+    format!("{error}{source}")
+}
+
+async fn talk<S>(stream: S, request: Request<Full<Bytes>>) -> Result<hyper::Response<Incoming>, String>
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
-    let reason = |e: hyper::Error| {
-        let source = std::error::Error::source(&e).map(|s| format!(": {s}")).unwrap_or_default();
-        format!("{e}{source}")
-    };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(reason)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(broken)?;
     tokio::spawn(connection);
-    let response = sender.send_request(request).await.map_err(reason)?;
-    let status = response.status();
-    let body = response.into_body().collect().await.map_err(reason)?.to_bytes();
-    Ok((status, body))
+    sender.send_request(request).await.map_err(broken)
 }
 
 /// Reads an address as given by flag or variable.
@@ -271,13 +315,11 @@ fn target(address: &str, ssl: bool) -> Result<Target, String> {
     if authority.is_empty() || authority.contains('/') {
         return Err(format!("{address:?} is no address of an agent: write HOST:PORT"));
     }
-    if https {
-        return Ok(Target::Https(authority));
-    }
     let has_port =
         authority.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-    let host = if has_port { authority.clone() } else { format!("{authority}:80") };
-    Ok(Target::Tcp { host, authority })
+    let default = if https { 443 } else { 80 };
+    let host = if has_port { authority.clone() } else { format!("{authority}:{default}") };
+    Ok(if https { Target::Https { host, authority } } else { Target::Tcp { host, authority } })
 }
 
 fn read(path: &Path) -> Result<String, String> {
@@ -321,8 +363,12 @@ mod tests {
         assert_eq!(target("http://a", false), tcp("a:80", "a"));
         assert_eq!(target("[::1]:8500", false), tcp("[::1]:8500", "[::1]:8500"));
         assert_eq!(target("unix:///a/b", false), Ok(Target::Unix("/a/b".into())));
-        assert_eq!(target("https://a:1", false), Ok(Target::Https("a:1".to_owned())));
-        assert_eq!(target("a:1", true), Ok(Target::Https("a:1".to_owned())));
+        let https = |host: &str, authority: &str| {
+            Ok(Target::Https { host: host.to_owned(), authority: authority.to_owned() })
+        };
+        assert_eq!(target("https://a:1", false), https("a:1", "a:1"));
+        assert_eq!(target("a:1", true), https("a:1", "a:1"));
+        assert_eq!(target("https://a", false), https("a:443", "a"));
         assert!(target("ftp://a", false).is_err());
         assert!(target("", false).is_err());
     }

@@ -10,3 +10,4 @@ pub mod commands;
 pub mod config;
 pub mod daemon;
 pub mod log;
+pub mod x509;

@@ -1,4 +1,8 @@
-//! The agent's log: one line per event, levels as Consul names them, JSON on request.
+//! The agent's log: one line per event, levels as Consul names them, JSON on request, to standard output and, where that
+//! is asked for, to files and to the system's log.
+
+mod file;
+mod syslog;
 
 use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -6,19 +10,26 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use bytes::Bytes;
 use proconsul_core::api::LogLevel;
 use tokio::sync::mpsc;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
+use self::file::Files;
+pub use self::file::LogFile;
+pub use self::syslog::Facility;
+use self::syslog::Syslog;
+
 /// Levels, from the most talkative.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Every step.
     Trace,
     /// What helps to find a fault.
     Debug,
     /// What an operator wants to know.
+    #[default]
     Info,
     /// What may need attention.
     Warn,
@@ -68,7 +79,7 @@ type Handle = reload::Handle<EnvFilter, Registry>;
 
 /// What can be changed about the log of this process.
 struct Control {
-    output: Handle,
+    outputs: Vec<Handle>,
     text: (Handle, &'static Taps),
     json: (Handle, &'static Taps),
 }
@@ -77,29 +88,57 @@ static CONTROL: OnceLock<Control> = OnceLock::new();
 static TEXT: Taps = Taps::new();
 static JSON: Taps = Taps::new();
 
-/// Starts logging to standard output for the rest of the process. A second call changes nothing.
+/// Starts logging for the rest of the process. A second call changes nothing.
 ///
 /// Events of the libraries underneath appear one level later than ours: their details are rarely wanted.
-pub fn start(config: &crate::config::LogConfig) {
-    let (output, output_handle) = reload::Layer::new(filter(Some(config.level)));
-    let (text, text_handle) = reload::Layer::new(filter(None));
-    let (json, json_handle) = reload::Layer::new(filter(None));
-    let layer = fmt::layer().with_ansi(false).with_writer(std::io::stdout);
-    let output = if config.json {
-        layer.json().with_filter(output).boxed()
-    } else {
-        layer.with_filter(output).boxed()
+///
+/// # Errors
+/// The log's file cannot be made.
+pub fn start(config: &crate::config::LogConfig) -> io::Result<()> {
+    let mut outputs = Vec::new();
+    let mut layers = Vec::new();
+    let mut add = |layer: &dyn Fn(reload::Layer<EnvFilter, Registry>) -> Boxed, level| {
+        let (filter, handle) = reload::Layer::new(filter(level));
+        layers.push(layer(filter));
+        handle
     };
-    let text = fmt::layer().with_ansi(false).with_writer(&TEXT).with_filter(text).boxed();
-    let json = fmt::layer().json().with_ansi(false).with_writer(&JSON).with_filter(json).boxed();
+    let plain = |writer: BoxMakeWriter, filter| {
+        let layer = fmt::layer().with_ansi(false).with_writer(writer);
+        if config.json { layer.json().with_filter(filter).boxed() } else { layer.with_filter(filter).boxed() }
+    };
+    outputs.push(add(&|filter| plain(BoxMakeWriter::new(io::stdout), filter), Some(config.level)));
+    if let Some(file) = &config.file {
+        // For the rest of the process, as is the log.
+        let files: &'static Files = Box::leak(Box::new(Files::begin(file.clone())?));
+        outputs.push(add(&|filter| plain(BoxMakeWriter::new(files), filter), Some(config.level)));
+    }
+    let mut warning = None;
+    if let Some(facility) = config.syslog {
+        let syslog: &'static Syslog = Box::leak(Box::new(Syslog::of_system(facility)));
+        warning =
+            (!syslog.listens()).then_some("enable_syslog: nobody listens at /dev/log; lines for it are lost");
+        let layer = |filter| {
+            // The system's log has times of its own.
+            fmt::layer().with_ansi(false).without_time().with_writer(syslog).with_filter(filter).boxed()
+        };
+        outputs.push(add(&layer, Some(config.level)));
+    }
+    let text = |filter| fmt::layer().with_ansi(false).with_writer(&TEXT).with_filter(filter).boxed();
+    let json = |filter| fmt::layer().json().with_ansi(false).with_writer(&JSON).with_filter(filter).boxed();
+    let (text, json) = (add(&text, None), add(&json, None));
     // Only a test or an embedding program has a subscriber already; it then decides what is shown.
-    if Registry::default().with(vec![output, text, json]).try_init().is_ok() {
-        let control =
-            Control { output: output_handle, text: (text_handle, &TEXT), json: (json_handle, &JSON) };
+    if Registry::default().with(layers).try_init().is_ok() {
+        let control = Control { outputs, text: (text, &TEXT), json: (json, &JSON) };
         // Nobody else sets it: there is one subscriber in a process.
         let _ = CONTROL.set(control);
     }
+    if let Some(warning) = warning {
+        tracing::warn!("{warning}");
+    }
+    Ok(())
 }
+
+type Boxed = Box<dyn tracing_subscriber::Layer<Registry> + Send + Sync>;
 
 /// What is shown at a level; `None` shows nothing.
 fn filter(level: Option<Level>) -> EnvFilter {
@@ -120,8 +159,10 @@ fn filter(level: Option<Level>) -> EnvFilter {
 /// Logs from another level on.
 pub fn set_level(level: Level) {
     if let Some(control) = CONTROL.get() {
-        // It fails when the subscriber is gone, and the log with it.
-        let _ = control.output.reload(filter(Some(level)));
+        for output in &control.outputs {
+            // It fails when the subscriber is gone, and the log with it.
+            let _ = output.reload(filter(Some(level)));
+        }
     }
 }
 

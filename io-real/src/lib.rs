@@ -23,4 +23,5 @@ pub mod probe;
 pub mod process;
 pub mod resolver;
 pub mod snapshot;
+pub mod tls;
 pub mod wire;

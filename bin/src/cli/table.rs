@@ -5,8 +5,9 @@ use clap::{ArgMatches, Command};
 use super::command::Run;
 use super::{Terminal, command_of, typed};
 use crate::commands::{
-    agent, autopilot, catalog, config, event, info, intention, keygen, keyring, kv, kv_tree, maint, members,
-    membership, raft, repair, rtt, services, snapshot, usage, validate, version,
+    agent, autopilot, catalog, config, debug, event, info, intention, keygen, keyring, kv, kv_tree, maint,
+    members, membership, monitor, raft, reload, repair, rtt, services, snapshot, tls, usage, validate,
+    version,
 };
 
 /// What a command does.
@@ -431,6 +432,51 @@ static AVAILABLE: &[Entry] = &[
         action: Action::of::<services::RegisterOptions>(),
     },
     Entry {
+        path: "debug",
+        arguments: "[options]",
+        summary: "Collects an archive for finding faults",
+        about: "Collects for a while what the agent tells about itself, its machine and its cluster, with metrics and\n\
+                log, and packs it into one file. What was collected before an interruption is kept. Tokens and\n\
+                keys are not in it, but look at it before you give it away:\n\n\
+                \x20   $ PROGRAM debug -duration=1m -interval=20s\n    $ PROGRAM debug -capture=agent -capture=logs -output=/tmp/case\n",
+        action: Action::of::<debug::Options>(),
+    },
+    Entry {
+        path: "monitor",
+        arguments: "[options]",
+        summary: "Shows the agent's log",
+        about: "Prints the agent's log as it comes, at a level of your choice, until you interrupt it:\n\n    $ PROGRAM monitor -log-level=debug\n",
+        action: Action::of::<monitor::Options>(),
+    },
+    Entry {
+        path: "reload",
+        arguments: "",
+        summary: "Makes the agent read its configuration again",
+        about: "Does what SIGHUP does: services, checks and settings that may change while an agent runs are taken\n\
+                over from its files. Files with a mistake in them change nothing:\n\n    $ PROGRAM reload\n",
+        action: Action::of::<reload::Options>(),
+    },
+    group("tls", "Makes certificates"),
+    group("tls ca", "Makes certificate authorities"),
+    Entry {
+        path: "tls ca create",
+        arguments: "[options]",
+        summary: "Makes a certificate authority",
+        about: "Makes an authority for the certificates of agents and commands, as the files DOMAIN-agent-ca.pem and\n\
+                DOMAIN-agent-ca-key.pem. Keep the key to yourself:\n\n    $ PROGRAM tls ca create\n",
+        action: Action::of::<tls::CaCreateOptions>(),
+    },
+    group("tls cert", "Makes certificates of agents"),
+    Entry {
+        path: "tls cert create",
+        arguments: "[options]",
+        summary: "Makes a certificate",
+        about: "Makes a certificate for servers, client agents or commands and signs it with the authority's key. The\n\
+                files are named after datacenter, kind and domain, with a number:\n\n\
+                \x20   $ PROGRAM tls cert create -server -dc=dc1\n    $ PROGRAM tls cert create -client\n    $ PROGRAM tls cert create -cli\n",
+        action: Action::of::<tls::CertCreateOptions>(),
+    },
+    Entry {
         path: "validate",
         arguments: "[options] FILE_OR_DIRECTORY...",
         summary: "Checks configuration files",
@@ -496,18 +542,10 @@ static LATER: &[Entry] = &[
     later("connect envoy", "Starts or configures Envoy"),
     later("connect expose", "Exposes a service through a gateway"),
     later("connect proxy", "Runs a small proxy"),
-    later("debug", "Collects an archive for finding faults"),
     later("exec", "Runs a command on nodes"),
     later("lock", "Runs a command under a lock"),
     later("login", "Logs in by an auth method"),
     later("logout", "Destroys a token made by login"),
-    later("monitor", "Shows the agent's log"),
-    later("reload", "Makes the agent read its configuration again"),
     group("snapshot", "Saves and restores the cluster's state"),
-    group("tls", "Makes certificates"),
-    group("tls ca", "Makes certificate authorities"),
-    later("tls ca create", "Makes a certificate authority"),
-    group("tls cert", "Makes certificates of agents"),
-    later("tls cert create", "Makes a certificate"),
     later("watch", "Watches for changes"),
 ];

@@ -161,13 +161,17 @@ pub fn configuration(matches: &ArgMatches) -> Result<Config, ConfigError> {
     let dirs = at("config_dir").into_iter().zip(sources.config_dir);
     let mut paths: Vec<_> = at("config_file").into_iter().zip(sources.config_file).chain(dirs).collect();
     paths.sort_by_key(|(at, _)| *at);
-    config::load(&Inputs {
+    let config = config::load(&Inputs {
         dev: sources.dev,
         paths: paths.into_iter().map(|(_, path)| path).collect(),
         format: Format::parse(&sources.config_format)?,
         flags: settings(matches),
         fragments: sources.hcl,
-    })
+    })?;
+    match config.trouble {
+        None => Ok(config),
+        Some(trouble) => Err(trouble),
+    }
 }
 
 /// Runs an agent to its end.
@@ -209,7 +213,9 @@ impl Drop for PidFile {
 /// configuration again when that is asked for.
 pub fn run(config: Config, reread: Reread, terminal: &mut Terminal<'_>) -> u8 {
     // Before anything is recovered: what was repaired must be told.
-    crate::log::start(&config.log);
+    if let Err(error) = crate::log::start(&config.log) {
+        return terminal.fail(format!("==> Failed to setup logging: {error}"));
+    }
     let mut daemon = match Daemon::start(&config, reread) {
         Ok(daemon) => daemon,
         Err(error) => return terminal.fail(format!("==> {error}")),

@@ -29,6 +29,9 @@ impl Run for Options {
         for warning in &config.warnings {
             terminal.complain(warning);
         }
+        if let Some(trouble) = &config.trouble {
+            terminal.complain(format!("An agent would not start with this: {trouble}"));
+        }
         if !self.quiet {
             terminal.say("Configuration is valid!");
         }

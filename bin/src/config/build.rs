@@ -16,9 +16,9 @@ use super::load::Merged;
 use super::schema::{Fate, Kind};
 use super::{
     Config, ConfigError, DnsConfig, Limits, Listen, LogConfig, Ports, RaftConfig, definitions, gossip, http,
-    keys, telemetry,
+    keys, telemetry, tls,
 };
-use crate::log::Level;
+use crate::log::{Facility, Level, LogFile};
 
 /// The merged settings with the table's defaults behind them.
 pub(crate) struct Settings(pub(crate) Map<String, Value>);
@@ -109,7 +109,15 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
     let node_meta = node_meta(&settings)?;
     numbers(&settings)?;
     rules(&settings, server, &datacenter)?;
-    let gossip = gossip::gossip(&settings, &mut warnings)?;
+    let mut trouble = Trouble::default();
+    trouble.note(tls::trouble(&settings));
+    trouble.note(acl_policy(&settings));
+    let log = log(&settings).unwrap_or_else(|error| {
+        trouble.note(Some(error));
+        LogConfig::default()
+    });
+    let gossip = gossip::gossip(&settings, &mut warnings, &mut trouble)?;
+    let tls = tls::tls(&settings, &mut warnings)?;
     let [join_lan, join_wan] = gossip::joins(&settings, server, &ports, &mut warnings)?;
     let autopilot = gossip::autopilot(&settings)?;
     let config_entries = config_entries(&settings)?;
@@ -130,8 +138,8 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
     let remote_scripts = settings.bool("enable_script_checks");
     let scripts_enabled = remote_scripts || settings.bool("enable_local_script_checks");
     let definition_rules = Rules { output_max_size: size("check_output_max_size"), scripts_enabled };
-    let services = definitions::services(&services, definition_rules)?;
-    let checks = definitions::checks(&checks, &services, definition_rules)?;
+    let services = definitions::services(services, definition_rules, &mut trouble, &mut warnings)?;
+    let checks = definitions::checks(&checks, &services, definition_rules, &mut trouble)?;
     if settings.texts("telemetry.prefix_filter").iter().any(String::is_empty) {
         warnings.push("Cannot have empty filter rule in prefix_filter".to_owned());
     }
@@ -169,7 +177,9 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
         https,
         grpc,
         ports,
-        log: log(&settings)?,
+        log,
+        tls,
+        trouble: trouble.0,
         dns: DnsConfig {
             domain: domain("domain"),
             alt_domain: Some(domain("alt_domain")).filter(|d| !d.is_empty()),
@@ -567,27 +577,16 @@ fn rules(settings: &Settings, server: bool, datacenter: &str) -> Result<(), Conf
             return refuse("DNS recursor address cannot be 0.0.0.0, :: or [::]");
         }
     }
-    let verifies_out = settings.bool("tls.defaults.verify_outgoing")
-        || settings.bool("tls.internal_rpc.verify_outgoing")
-        || settings.bool("tls.internal_rpc.verify_server_hostname");
-    let verifies_in =
-        settings.bool("tls.defaults.verify_incoming") || settings.bool("tls.internal_rpc.verify_incoming");
-    let has_ca = ["defaults", "internal_rpc", "https"].iter().any(|part| {
-        !settings.text(&format!("tls.{part}.ca_file")).is_empty()
-            || !settings.text(&format!("tls.{part}.ca_path")).is_empty()
-    });
-    if verifies_out && !has_ca {
-        return Err(ConfigError::new("VerifyOutgoing set, and no CA certificate provided!")
-            .hint("verify_outgoing and verify_server_hostname need tls.defaults.ca_file or ca_path."));
+    if let Some(unknown) = tls::unknown_suites(settings) {
+        let why = format!("tls_cipher_suites: invalid tls cipher suites: unsupported cipher {unknown:?}");
+        return Err(ConfigError::listed("", vec![why]));
     }
-    if verifies_in && !has_ca {
-        return Err(ConfigError::new("VerifyIncoming set but no CA certificates were provided")
-            .hint("verify_incoming needs tls.defaults.ca_file or ca_path."));
-    }
-    let policy = settings.text("acl.default_policy");
-    if !["", "allow", "deny"].contains(&policy.as_str()) {
-        return Err(ConfigError::new(format!("Unsupported default ACL policy: {policy}"))
-            .hint("acl.default_policy is allow or deny."));
+    let verifies = ["tls.defaults.verify_outgoing", "tls.internal_rpc.verify_outgoing"];
+    if settings.bool("auto_config.enabled") && !verifies.iter().any(|path| settings.bool(path)) {
+        return Err(ConfigError::new(
+            "auto_config.enabled cannot be set without configuring TLS for server communications",
+        )
+        .hint("Set tls.internal_rpc.verify_outgoing and tls.defaults.ca_file."));
     }
     for path in ["serf_lan_allowed_cidrs", "serf_wan_allowed_cidrs", "http_config.allow_write_http_from"] {
         if let Some(bad) = settings.texts(path).into_iter().find(|cidr| Network::parse(cidr).is_none()) {
@@ -617,6 +616,28 @@ fn rules(settings: &Settings, server: bool, datacenter: &str) -> Result<(), Conf
         return refuse(format!("Protocol version '{protocol}' too low. (range: [2, 3])"));
     }
     Ok(())
+}
+
+/// The policy of access rules, which is looked at when an agent starts.
+fn acl_policy(settings: &Settings) -> Option<ConfigError> {
+    let policy = settings.text("acl.default_policy");
+    (!["", "allow", "deny"].contains(&policy.as_str())).then(|| {
+        ConfigError::new(format!("Unsupported default ACL policy: {policy}"))
+            .hint("acl.default_policy is allow or deny.")
+    })
+}
+
+/// The first thing that an agent would not start with. Consul's `validate` does not look for such, and ends well.
+#[derive(Debug, Default)]
+pub(super) struct Trouble(Option<ConfigError>);
+
+impl Trouble {
+    /// Remembers it, if it is the first.
+    pub(super) fn note(&mut self, error: Option<ConfigError>) {
+        if self.0.is_none() {
+            self.0 = error;
+        }
+    }
 }
 
 /// The cluster's listeners must not share an address that is told to others.
@@ -669,12 +690,34 @@ fn socket_mode(settings: &Settings) -> Result<Option<u32>, ConfigError> {
 
 fn log(settings: &Settings) -> Result<LogConfig, ConfigError> {
     let text = settings.text("log_level");
-    match Level::parse(&text) {
-        Some(level) => Ok(LogConfig { level, json: settings.bool("log_json") }),
-        None => {
-            refuse(format!("Invalid log level: {text}. Valid log levels are: [TRACE DEBUG INFO WARN ERR]"))
+    let Some(level) = Level::parse(&text) else {
+        return refuse(format!(
+            "Invalid log level: {text}. Valid log levels are: [TRACE DEBUG INFO WARN ERR]"
+        ));
+    };
+    let path = settings.text("log_file");
+    let file = (!path.is_empty()).then(|| LogFile {
+        path: LogFile::path_of(&path),
+        bytes: u64::try_from(settings.int("log_rotate_bytes")).unwrap_or(0),
+        after: settings.duration("log_rotate_duration"),
+        kept: match settings.int("log_rotate_max_files") {
+            0 => None,
+            number => Some(usize::try_from(number).unwrap_or(0)),
+        },
+    });
+    let syslog = match settings.bool("enable_syslog") {
+        false => None,
+        true => {
+            let name = settings.text("syslog_facility");
+            match Facility::parse(&name) {
+                Some(facility) => Some(facility),
+                None => {
+                    return refuse(format!("syslog_facility {name:?} is unknown: write LOCAL0, for example"));
+                }
+            }
         }
-    }
+    };
+    Ok(LogConfig { level, json: settings.bool("log_json"), file, syslog })
 }
 
 /// Warnings about keys that are read but have no effect yet, those that promise security first.

@@ -6,6 +6,7 @@ use proconsul_core::agent::definition::{
 use serde_json::Value;
 
 use super::ConfigError;
+use super::build::Trouble;
 
 /// A definition and the source that holds it.
 #[derive(Clone, Debug)]
@@ -37,48 +38,115 @@ impl Found {
     }
 }
 
-/// Reads service definitions.
-pub(crate) fn services(found: &[Found], rules: Rules) -> Result<Vec<ServiceDefinition>, ConfigError> {
-    let read = |found: &Found| {
-        let mut service = definition::service_from_config(&found.path, &found.value)
-            .map_err(|error| found.refuse(service_error(found.name(), error)))?;
+/// Reads service definitions. Some mistakes refuse the files; others stop an agent that is to start with them, and are
+/// noted as trouble; those that Consul puts up with are mended, with a warning.
+pub(super) fn services(
+    found: Vec<Found>,
+    rules: Rules,
+    trouble: &mut Trouble,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<ServiceDefinition>, ConfigError> {
+    let mut services = Vec::with_capacity(found.len());
+    for mut found in found {
+        mend(&mut found, warnings);
+        let mut service = match definition::service_from_config(&found.path, &found.value) {
+            Ok(service) => service,
+            Err(
+                error @ (DefinitionError::ServiceName
+                | DefinitionError::Check(_)
+                | DefinitionError::CheckName),
+            ) => {
+                trouble.note(Some(found.refuse(service_error(found.name(), error))));
+                continue;
+            }
+            Err(error) => return Err(found.refuse(service_error(found.name(), error))),
+        };
         for check in &mut service.checks {
-            scripts(check, rules)
-                .map_err(|why| found.refuse(format!("service {:?}: {why}", found.name())))?;
+            let refused = scripts(check, rules).err();
+            trouble.note(refused.map(|why| {
+                found.refuse(format!(
+                    "Failed to register service {:?}: Check is not valid: {why}",
+                    found.name()
+                ))
+            }));
             limit(check, rules);
         }
-        Ok(service)
-    };
-    found.iter().map(read).collect()
+        services.push(service);
+    }
+    Ok(services)
+}
+
+/// Corrects what Consul starts with although it makes no sense.
+fn mend(found: &mut Found, warnings: &mut Vec<String>) {
+    let name = found.name().to_owned();
+    let service = &mut found.value;
+    if let Some(port) = service["port"].as_i64().filter(|port| !(0..=65_535).contains(port)) {
+        warnings.push(format!(
+            "service {name:?}: port {port} is none: write a number from 0 to 65535; 0 is used"
+        ));
+        service["port"] = Value::from(0);
+    }
+    let unspecified = |text: &str| text.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+    if let Some(address) = service["address"].as_str().filter(|text| unspecified(text)) {
+        warnings.push(format!("service {name:?}: {address} is nobody's address: the node's is used"));
+        service["address"] = Value::from("");
+    }
+    let upstreams =
+        service.pointer_mut("/connect/sidecar_service/proxy/upstreams").and_then(Value::as_array_mut);
+    if let Some(upstreams) = upstreams {
+        upstreams.retain(|upstream| {
+            let socket = upstream["local_bind_socket_path"].as_str().unwrap_or_default();
+            let has_port = upstream["local_bind_port"].as_i64().unwrap_or(0) != 0 || !socket.is_empty();
+            let to = upstream["destination_name"].as_str().unwrap_or_default();
+            if !has_port || to.is_empty() {
+                warnings.push(format!(
+                    "service {name:?}: the sidecar's upstream {to:?} is left out: it needs destination_name and local_bind_port"
+                ));
+            }
+            has_port && !to.is_empty()
+        });
+    }
 }
 
 /// Reads check definitions. Those of a service must name one of `services`.
-pub(crate) fn checks(
+pub(super) fn checks(
     found: &[Found],
     services: &[ServiceDefinition],
     rules: Rules,
+    trouble: &mut Trouble,
 ) -> Result<Vec<CheckDefinition>, ConfigError> {
-    let read = |found: &Found| {
+    let read = |found: &Found| -> Result<CheckDefinition, (bool, ConfigError)> {
         let refuse =
             |reason: &str| found.refuse(format!("Failed to register check '{}': {reason}", found.name()));
         let mut check =
             definition::check_from_config(&found.path, &found.value).map_err(|error| match error {
-                DefinitionError::CheckName => refuse("CheckID missing"),
-                DefinitionError::Check(reason) => refuse(&format!("Check is not valid: {reason}")),
-                other => refuse(&plain(&other)),
+                DefinitionError::CheckName => (false, refuse("CheckID missing")),
+                DefinitionError::Check(reason) => (false, refuse(&format!("Check is not valid: {reason}"))),
+                other => (true, refuse(&plain(&other))),
             })?;
         let known = |service: &ServiceDefinition| {
             let service = &service.service;
             service.id == check.service_id || (service.id.is_empty() && service.service == check.service_id)
         };
         if !check.service_id.is_empty() && !services.iter().any(known) {
-            return Err(refuse(&format!("ServiceID {:?} does not exist", check.service_id.as_str())));
+            return Err((
+                false,
+                refuse(&format!("ServiceID {:?} does not exist", check.service_id.as_str())),
+            ));
         }
-        scripts(&check, rules).map_err(refuse)?;
+        scripts(&check, rules).map_err(|why| (false, refuse(&format!("Check is not valid: {why}"))))?;
         limit(&mut check, rules);
         Ok(check)
     };
-    found.iter().map(read).collect()
+    let mut checks = Vec::with_capacity(found.len());
+    for found in found {
+        match read(found) {
+            Ok(check) => checks.push(check),
+            Err((true, error)) => return Err(error),
+            Err((false, error)) => trouble.note(Some(error)),
+        }
+    }
+    Ok(checks)
 }
 
 /// The agent's limit counts for checks that do not set one.

@@ -6,7 +6,7 @@ use proconsul_core::Text;
 use proconsul_core::gossip::Key;
 use proconsul_core::store::AutopilotSettings;
 
-use super::build::Settings;
+use super::build::{Settings, Trouble};
 use super::join::{self, Join};
 use super::{ConfigError, Ports};
 
@@ -72,8 +72,12 @@ fn time(settings: &Settings, path: &str) -> Result<Duration, ConfigError> {
     if time.is_zero() { refuse(format!("{path} must be greater than zero")) } else { Ok(time) }
 }
 
-pub(crate) fn gossip(settings: &Settings, warnings: &mut Vec<String>) -> Result<Gossip, ConfigError> {
-    let key = key(&settings.text("encrypt"))?;
+pub(super) fn gossip(
+    settings: &Settings,
+    warnings: &mut Vec<String>,
+    trouble: &mut Trouble,
+) -> Result<Gossip, ConfigError> {
+    let key = key(&settings.text("encrypt"), trouble)?;
     let verifies = |path: &str| settings.bool(path);
     Ok(Gossip {
         key,
@@ -88,19 +92,20 @@ pub(crate) fn gossip(settings: &Settings, warnings: &mut Vec<String>) -> Result<
 }
 
 /// A key as `keygen` prints it.
-fn key(text: &str) -> Result<Option<Key>, ConfigError> {
+fn key(text: &str, trouble: &mut Trouble) -> Result<Option<Key>, ConfigError> {
     if text.is_empty() {
         return Ok(None);
     }
     let Some(bytes) = crate::base64::decode(text) else {
         return refuse("encrypt has invalid key: it must be base64, as keygen prints it".to_owned());
     };
-    match Key::new(&bytes) {
-        Some(key) => Ok(Some(key)),
-        None => {
-            refuse("Failed to configure keyring: Invalid key: key size must be 16, 24 or 32 bytes".to_owned())
-        }
+    let key = Key::new(&bytes);
+    if key.is_none() {
+        trouble.note(Some(ConfigError::new(
+            "Failed to configure keyring: Invalid key: key size must be 16, 24 or 32 bytes",
+        )));
     }
+    Ok(key)
 }
 
 fn pace(

@@ -15,6 +15,7 @@ pub mod load;
 pub mod report;
 pub mod schema;
 mod telemetry;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -114,12 +115,16 @@ pub struct Ports {
 }
 
 /// What to log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogConfig {
     /// The lowest level that is shown.
     pub level: crate::log::Level,
     /// One JSON object per line.
     pub json: bool,
+    /// Files to log to besides.
+    pub file: Option<crate::log::LogFile>,
+    /// What to file lines under in the system's log, if they are to go there, too.
+    pub syslog: Option<crate::log::Facility>,
 }
 
 /// How DNS questions are answered.
@@ -243,6 +248,8 @@ pub struct Config {
     pub ports: Ports,
     /// Logging.
     pub log: LogConfig,
+    /// TLS.
+    pub tls: tls::Tls,
     /// DNS.
     pub dns: DnsConfig,
     /// Limits.
@@ -291,6 +298,8 @@ pub struct Config {
     pub services: Vec<ServiceDefinition>,
     /// Checks that files define.
     pub checks: Vec<CheckDefinition>,
+    /// What an agent must not start with, although the files are well formed.
+    pub trouble: Option<ConfigError>,
     /// What to tell the user about the files.
     pub warnings: Vec<String>,
     /// What to tell the user about settings that have no effect in this version.

@@ -21,6 +21,9 @@ pub fn debug(config: &Config) -> Value {
         let written = settings.written(path).cloned();
         let value = written.or_else(|| if row.default.is_empty() { None } else { default() });
         let value = match (row.kind, value) {
+            (Kind::Any, Some(Value::Object(map))) if path == "connect.ca_config" => {
+                map.into_iter().map(|(key, value)| (camel(&key), value)).collect()
+            }
             (_, Some(_)) if is_secret(path) => json!("hidden"),
             (Kind::Duration, Some(value)) => shown_duration(&value),
             (Kind::DurationMap, Some(Value::Object(map))) => {
@@ -35,6 +38,19 @@ pub fn debug(config: &Config) -> Value {
         set(&mut report, name, value);
     }
     Value::Object(report)
+}
+
+/// A key such as `leaf_cert_ttl` as `LeafCertTTL`.
+fn camel(key: &str) -> String {
+    let word = |word: &str| match word {
+        "ttl" | "csr" | "pki" | "ca" | "arn" | "tls" => word.to_uppercase(),
+        word => {
+            let mut word = word.to_owned();
+            word.get_mut(..1).unwrap_or_default().make_ascii_uppercase();
+            word
+        }
+    };
+    key.split('_').map(word).collect()
 }
 
 fn is_secret(path: &str) -> bool {

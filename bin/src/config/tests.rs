@@ -329,7 +329,7 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(config.session_ttl_min, Duration::from_secs(10));
     assert!(config.leave_on_terminate && !config.skip_leave_on_interrupt && !config.server);
     assert!(!config.elects_itself());
-    assert_eq!(config.log, LogConfig { level: crate::log::Level::Info, json: false });
+    assert_eq!(config.log, LogConfig::default());
 }
 
 #[test]

@@ -25,6 +25,7 @@ use proconsul_io_real::metrics;
 use proconsul_io_real::probe::SocketProber;
 use proconsul_io_real::process::Process as _;
 use proconsul_io_real::resolver::SystemResolver;
+use proconsul_io_real::tls::{Acceptor, TlsError};
 use proconsul_io_real::wire::{self, Identity, TcpWire};
 use thiserror::Error;
 use tokio::runtime::Runtime;
@@ -32,7 +33,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use self::identity::FILE as NODE_ID_FILE;
 use self::peers::{BadPeers, Recovery};
-use self::reload::Around;
+use self::reload::{Around, Follows};
 pub use self::reload::Reread;
 use crate::config::{Config, Listen};
 
@@ -96,6 +97,9 @@ pub enum DaemonError {
     /// The node cannot start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// Certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The system refuses something.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -198,6 +202,15 @@ impl Daemon {
             });
         }
         let served = dns::settings(config).map_err(DaemonError::Recursor)?;
+        let https = https(config)?;
+        if let Some(acceptor) = &https {
+            for listen in &config.https {
+                if let Listen::Tcp(address) = listen {
+                    let listener = http::Listener::tcp(*address)?;
+                    listeners.push(listener.over_tls(acceptor.clone(), config.tls.handshake));
+                }
+            }
+        }
         let dns = dns::bind(&runtime, &config.dns_listen)?;
         let data_dir = config.data_dir.as_deref().map(DataDir::take).transpose()?;
         let configured = config.node_id;
@@ -226,7 +239,8 @@ impl Daemon {
         }
         // Before anybody can know that the agent is up, and not before: a long recovery can be interrupted.
         let names = Settings::new(served);
-        let around = Arc::new(Around::new(engine.gate.clone(), reread, config, names.clone()));
+        let follows = Follows { names: names.clone(), https };
+        let around = Arc::new(Around::new(engine.gate.clone(), reread, config, follows));
         let signals = Signals::catch(Arc::clone(&around))?;
         let gate = engine.gate.clone().with_process(around);
         gate.metrics().set(config.telemetry.clone());
@@ -305,6 +319,18 @@ async fn put_aside(recovery: Recovery, gate: Gate) {
             "the members in raft/peers.json are those of the Raft group; the file was put aside"
         ),
         Err(error) => tracing::error!("{error}"),
+    }
+}
+
+/// What HTTPS listeners show, if there are any and they have something to show.
+fn https(config: &Config) -> Result<Option<Acceptor>, DaemonError> {
+    match &config.tls.https {
+        Some(tls) if !config.https.is_empty() => Ok(Some(Acceptor::new(tls)?)),
+        None if !config.https.is_empty() => {
+            tracing::warn!("ports.https is set, but not cert_file and key_file: HTTPS is not served");
+            Ok(None)
+        }
+        _ => Ok(None),
     }
 }
 

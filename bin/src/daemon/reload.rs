@@ -9,6 +9,7 @@ use proconsul_core::api::{Authorizer, Call, LogLevel, Request};
 use proconsul_io_real::dns::Settings;
 use proconsul_io_real::gate::Gate;
 use proconsul_io_real::process::Process;
+use proconsul_io_real::tls::Acceptor;
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, mpsc};
 
@@ -24,6 +25,16 @@ const RELOADABLE: &[&str] = &[
     "dns_config",
     "log_level",
     "recursors",
+    "tls.defaults.ca_file",
+    "tls.defaults.ca_path",
+    "tls.defaults.cert_file",
+    "tls.defaults.key_file",
+    "tls.defaults.verify_incoming",
+    "tls.https.ca_file",
+    "tls.https.ca_path",
+    "tls.https.cert_file",
+    "tls.https.key_file",
+    "tls.https.verify_incoming",
     "telemetry.disable_hostname",
     "telemetry.filter_default",
     "telemetry.metrics_prefix",
@@ -35,19 +46,32 @@ const RELOADABLE: &[&str] = &[
 pub(super) struct Around {
     gate: Gate,
     reread: Reread,
+    follows: Follows,
     /// The settings that the agent was started with; held while the configuration is read again.
     started_with: Mutex<Map<String, Value>>,
-    names: Settings,
+}
+
+/// Parts of the agent that follow a reload.
+pub(super) struct Follows {
+    /// How DNS questions are answered.
+    pub(super) names: Settings,
+    /// What HTTPS listeners show.
+    pub(super) https: Option<Acceptor>,
 }
 
 impl Around {
-    pub(super) fn new(gate: Gate, reread: Reread, config: &Config, names: Settings) -> Around {
-        Around { gate, reread, started_with: Mutex::new(config.settings.clone()), names }
+    pub(super) fn new(gate: Gate, reread: Reread, config: &Config, follows: Follows) -> Around {
+        Around { gate, reread, follows, started_with: Mutex::new(config.settings.clone()) }
     }
 
     async fn apply(&self) -> Result<(), String> {
         let started_with = self.started_with.lock().await;
         let config = (self.reread)().map_err(|error| error.to_string())?;
+        // All that can fail comes first: what is wrong changes nothing.
+        let https = match (&self.follows.https, &config.tls.https) {
+            (Some(_), Some(tls)) => Some(Acceptor::new(tls).map_err(|error| error.to_string())?),
+            _ => None,
+        };
         let names = dns::settings(&config)?;
         let call = agent::Call::Reload { services: config.services.clone(), checks: config.checks.clone() };
         let request = Request { call: Call::Agent(call), authorizer: Authorizer };
@@ -55,9 +79,12 @@ impl Around {
         if reply.status != 200 {
             return Err(String::from_utf8_lossy(&reply.body).into_owned());
         }
+        if let Some((acceptor, new)) = self.follows.https.as_ref().zip(https.as_ref()) {
+            acceptor.replace(new);
+        }
         log::set_level(config.log.level);
         self.gate.metrics().set(config.telemetry.clone());
-        self.names.set(names);
+        self.follows.names.set(names);
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 
 use super::site::Site;
+use crate::tls::{self, Acceptor};
 
 /// Waiting connections that the system keeps.
 const BACKLOG: u32 = 1024;
@@ -29,6 +30,15 @@ pub struct ListenError {
 pub enum Listener {
     /// TCP.
     Tcp(TcpListener),
+    /// TLS over TCP.
+    Tls {
+        /// Below TLS.
+        listener: TcpListener,
+        /// What is shown to clients and asked of them.
+        acceptor: Acceptor,
+        /// How long a client may take to shake hands (Consul: `limits.https_handshake_timeout`); zero: any time.
+        handshake: Duration,
+    },
     /// A Unix domain socket. The file is removed when it is bound again, not before.
     Unix(UnixListener),
 }
@@ -46,6 +56,15 @@ impl Listener {
             socket.listen(BACKLOG)
         };
         bind().map(Listener::Tcp).map_err(|error| ListenError { what: address.to_string(), error })
+    }
+
+    /// The same listener over TLS; one on a Unix socket stays as it is.
+    #[must_use]
+    pub fn over_tls(self, acceptor: Acceptor, handshake: Duration) -> Listener {
+        match self {
+            Listener::Tcp(listener) => Listener::Tls { listener, acceptor, handshake },
+            other => other,
+        }
     }
 
     /// Binds a path. A socket that nobody listens on any more is replaced.
@@ -66,7 +85,7 @@ impl Listener {
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match self {
-            Listener::Tcp(listener) => listener.local_addr().ok(),
+            Listener::Tcp(listener) | Listener::Tls { listener, .. } => listener.local_addr().ok(),
             Listener::Unix(_) => None,
         }
     }
@@ -75,12 +94,15 @@ impl Listener {
 /// Accepts connections until the runtime ends.
 pub async fn listen(listener: Listener, site: Site) {
     match listener {
-        Listener::Tcp(listener) => listen_tcp(listener, site).await,
+        Listener::Tcp(listener) => listen_tcp(listener, site, None).await,
+        Listener::Tls { listener, acceptor, handshake } => {
+            listen_tcp(listener, site, Some((acceptor, handshake))).await;
+        }
         Listener::Unix(listener) => listen_unix(listener, site).await,
     }
 }
 
-async fn listen_tcp(listener: TcpListener, site: Site) {
+async fn listen_tcp(listener: TcpListener, site: Site, over: Option<(Acceptor, Duration)>) {
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -92,18 +114,42 @@ async fn listen_tcp(listener: TcpListener, site: Site) {
         };
         let Some(place) = site.enter(peer.ip()) else {
             tracing::warn!(client = %peer.ip(), "more HTTP connections from one address than limits.http_max_conns_per_client");
-            tokio::spawn(refuse(stream));
+            // Over TLS the words could not be read.
+            if over.is_none() {
+                tokio::spawn(refuse(stream));
+            }
             continue;
         };
         // Without it only answers come a little later.
         let _ = stream.set_nodelay(true);
-        let site = site.clone();
+        let (site, over) = (site.clone(), over.clone());
         tokio::spawn(async move {
             let _place = place;
+            if let Some((acceptor, limit)) = over {
+                return serve_tls(stream, peer, &site, &acceptor, limit).await;
+            }
             if let Err(error) = super::serve_at(TokioIo::new(stream), &site, Some(peer.ip())).await {
                 tracing::debug!(client = %peer, %error, "HTTP connection ended");
             }
         });
+    }
+}
+
+async fn serve_tls(stream: TcpStream, peer: SocketAddr, site: &Site, acceptor: &Acceptor, limit: Duration) {
+    let limit = if limit.is_zero() { Duration::MAX } else { limit };
+    let stream = match tokio::time::timeout(limit, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::warn!("http: TLS handshake error from {peer}: {}", tls::explain(&error, ""));
+            return;
+        }
+        Err(_) => {
+            tracing::warn!("http: TLS handshake error from {peer}: it took longer than {limit:?}");
+            return;
+        }
+    };
+    if let Err(error) = super::serve_at(TokioIo::new(stream), site, Some(peer.ip())).await {
+        tracing::debug!(client = %peer, %error, "HTTPS connection ended");
     }
 }
 
@@ -127,7 +173,7 @@ async fn listen_unix(listener: UnixListener, site: Site) {
 }
 
 /// Tells a client that it has too many connections.
-async fn refuse(mut stream: tokio::net::TcpStream) {
+async fn refuse(mut stream: TcpStream) {
     use tokio::io::AsyncWriteExt;
     const TEXT: &[u8] =
         b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\

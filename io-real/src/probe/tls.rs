@@ -3,15 +3,15 @@
 use std::sync::{Arc, LazyLock};
 
 use proconsul_core::agent::Tls;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::crypto::ring;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::dial;
+use crate::tls::{Unverified, explain, system_roots};
 
 /// A connection, whatever it speaks.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -35,16 +35,7 @@ pub(super) async fn connect(
 }
 
 /// Authorities that the system trusts, as they were when the first check needed them.
-static SYSTEM: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
-        tracing::warn!(%error, "cannot read all authorities that the system trusts");
-    }
-    // Some systems have certificates that make no sense to anybody.
-    roots.add_parsable_certificates(found.certs);
-    Arc::new(roots)
-});
+static SYSTEM: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| Arc::new(system_roots()));
 
 async fn handshake(
     stream: TcpStream,
@@ -74,71 +65,7 @@ async fn handshake(
     let connected = TlsConnector::from(Arc::new(config)).connect(server, stream).await;
     match connected {
         Ok(stream) => Ok(Box::new(stream)),
-        Err(error) => Err(match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-            Some(error) => words(error, name),
-            None if error.kind() == std::io::ErrorKind::UnexpectedEof => "EOF".to_owned(),
-            None => dial::words(&error),
-        }),
-    }
-}
-
-/// What operators know these errors as.
-fn words(error: &Error, name: &str) -> String {
-    match error {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "x509: certificate signed by unknown authority".to_owned()
-        }
-        Error::InvalidCertificate(
-            CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. },
-        ) => "x509: certificate has expired or is not yet valid".to_owned(),
-        Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => format!("x509: certificate is not valid for {name}"),
-        Error::InvalidMessage(_) => "tls: first record does not look like a TLS handshake".to_owned(),
-        Error::AlertReceived(alert) => format!("remote error: tls: {alert:?}"),
-        other => format!("tls: {other}"),
-    }
-}
-
-/// Takes any certificate (`TLSSkipVerify`); that the other side has its key is still proven.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        Err(error) => Err(explain(&error, name)),
     }
 }
 
@@ -147,7 +74,7 @@ pub(super) mod tests {
     use std::net::SocketAddr;
 
     use rustls::ServerConfig;
-    use rustls::pki_types::PrivateKeyDer;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
     use tokio_rustls::server::TlsStream;
