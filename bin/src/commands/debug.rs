@@ -31,7 +31,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     http: HttpOptions,
     /// Make one compressed file of what is collected; with -archive=false it stays a directory.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", value_parser = bool_value)]
+    #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", value_parser = bool_value)]
     archive: bool,
     /// What to collect: agent, host, cluster, metrics, logs, pprof. The default is all of it.
     #[arg(long, value_name = "what", action = clap::ArgAction::Append)]
