@@ -33,8 +33,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use self::identity::FILE as NODE_ID_FILE;
 use self::peers::{BadPeers, Recovery};
-use self::reload::{Around, Follows};
 pub use self::reload::Reread;
+use self::reload::{Around, Follows};
 use crate::config::{Config, Listen};
 
 /// How long a leave may take (Consul's documentation, «consul leave»).
