@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use proconsul_core::Text;
 use proconsul_core::dns::{DnsConfig, Order, Recursors, Soa};
 use proconsul_core::rng::Rng;
-use proconsul_io_real::dns::{DnsListener, NodeResponder, Settings};
+use proconsul_io_real::dns::{DnsListener, NodeResponder, Responder as _, Settings};
 use proconsul_io_real::engine::random;
 use proconsul_io_real::gate::Gate;
 use tokio::runtime::Runtime;
@@ -36,9 +36,10 @@ pub(super) fn serve(
     let mut seed = [0; 32];
     random(&mut seed)?;
     let rng = Rng::from_bytes(seed);
+    let responder = NodeResponder::new(gate.clone(), settings.clone(), rng);
     for (label, listener) in (0u64..).zip(listeners) {
-        let responder = NodeResponder::new(gate.clone(), settings.clone(), rng.fork(label));
-        runtime.spawn(listener.serve(responder));
+        // What a client agent keeps is kept once.
+        runtime.spawn(listener.serve(responder.fork(label)));
     }
     Ok(())
 }

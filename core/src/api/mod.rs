@@ -231,7 +231,7 @@ pub struct Blocking {
 pub struct Shape {
     /// Indented JSON.
     pub pretty: bool,
-    /// The bare value of one key.
+    /// The bare value of one key; instances and nodes as agents send them to each other ([`crate::dns::kept`]).
     pub raw: bool,
     /// The services of a node as a list instead of a map (`/v1/catalog/node-services`).
     pub list: bool,

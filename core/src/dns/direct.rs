@@ -52,7 +52,7 @@ pub(super) fn answer(
     if !served.is_fresh_enough() {
         return None;
     }
-    let list = served.published.view.service_instances(wanted.service)?;
+    let list = served.instances(wanted.service)?;
     let ttl = seconds(served.config.ttl_of(wanted.service)).to_be_bytes();
     let budget = Budget::of(served.config, question.max_payload, transport);
     let candidates = Candidates::of(served, list, wanted.tag);

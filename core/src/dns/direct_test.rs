@@ -26,7 +26,7 @@ struct Asked {
 
 /// Both answers to one question.
 fn both(published: &Published, config: &DnsConfig, packet: &[u8], transport: Transport, seed: u64) -> Asked {
-    let served = Served { published, config, lent: None, now: NOW };
+    let served = Served { published, config, lent: None, look: None, now: NOW };
     let (mut short, mut long) = (vec![0xee; 7], Vec::new());
     let done = answer(served, packet, transport, &mut Rng::from_seed(seed), &mut short);
     let answered = answer_any(served, packet, transport, &mut Rng::from_seed(seed ^ 1), &mut long);
@@ -216,7 +216,7 @@ fn usual_questions_go_the_short_way() {
 fn each_instance_is_first_about_equally_often() {
     let world = plain(10);
     let published = world.served();
-    let served = Served { published: &published, config: &world.config, lent: None, now: NOW };
+    let served = Served { published: &published, config: &world.config, lent: None, look: None, now: NOW };
     let packet = question("web.service.consul.", RecordType::A).to_vec().unwrap();
     let mut rng = Rng::from_seed(5);
     let mut out = Vec::new();
@@ -234,7 +234,7 @@ fn each_instance_is_first_about_equally_often() {
 fn a_usual_answer_costs_no_allocation() {
     let world = plain(50);
     let published = world.served();
-    let served = Served { published: &published, config: &world.config, lent: None, now: NOW };
+    let served = Served { published: &published, config: &world.config, lent: None, look: None, now: NOW };
     let mut rng = Rng::from_seed(5);
     let mut out = Vec::with_capacity(4_096);
     for (kind, size) in [(RecordType::A, None), (RecordType::SRV, None), (RecordType::A, Some(4_096))] {

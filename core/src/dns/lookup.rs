@@ -162,13 +162,17 @@ impl<'a> Zone<'a> {
 
     /// That another datacenter knows, if there is one of this name.
     fn elsewhere(&self, datacenter: Option<&str>) -> Option<Reply> {
+        // Servers know which there are.
+        if let Some(look) = self.served.look {
+            look.beyond();
+        }
         let elsewhere = self.served.published.cluster.datacenter_like(datacenter?)?;
         let code = ResponseCode::NXDomain;
         Some(Reply { code, elsewhere: Some(elsewhere), ..Reply::authoritative() })
     }
 
     fn view(&self) -> &'a View {
-        &self.served.published.view
+        self.served.view()
     }
 
     fn config(&self) -> &'a DnsConfig {
@@ -212,7 +216,7 @@ impl<'a> Zone<'a> {
         let mut reply = Reply::authoritative();
         let Some(zone) = name::fqdn(&self.domain) else { return reply };
         let ttl = seconds(self.config().node_ttl);
-        let servers = self.view().service_instances(SERVERS).map(|list| &list.items[..]).unwrap_or_default();
+        let servers = self.served.instances(SERVERS).map(|list| &list.items[..]).unwrap_or_default();
         for instance in shuffle(servers, rng, |instance| instance.health() != Health::Critical) {
             let Some(server) = self.node_name(&instance.node) else { continue };
             let record = Record::from_rdata(zone.clone(), ttl, RData::NS(NS(server.clone())));
@@ -252,7 +256,7 @@ impl<'a> Zone<'a> {
     // --- nodes ---
 
     fn node(&self, asked: &Asked, node: &str, rng: &mut Rng) -> Option<Reply> {
-        let node = self.view().node(node)?;
+        let node = self.served.node(node)?;
         let ttl = seconds(self.config().node_ttl);
         let (owner, kind) = (&asked.query.name, asked.query.query_type);
         let mut reply = Reply::authoritative();
@@ -362,8 +366,8 @@ impl<'a> Zone<'a> {
     {
         let Target::Service { service, tag, role } = target else { return Vec::new() };
         let items: Option<&'b [Arc<Instance>]> = match role {
-            Role::Itself => self.view().service_instances(service).map(|list| &list.items[..]),
-            Role::Connect => self.view().connect_instances(service).map(|list| &list.items[..]),
+            Role::Itself => self.served.instances(service).map(|list| &list.items[..]),
+            Role::Connect => self.served.connect_instances(service).map(|list| &list.items[..]),
             Role::Ingress => {
                 *gateways = self.view().ingress_of(service);
                 Some(&gateways[..])
@@ -499,7 +503,7 @@ impl<'a> Zone<'a> {
         let addresses: Vec<&str> = match &parsed.target {
             Target::Address(address) => return vec![address_record(owner, ttl, *address)],
             Target::Node(node) => {
-                zone.view().node(node).map(|node| node.address.as_str()).into_iter().collect()
+                zone.served.node(node).map(|node| node.address.as_str()).into_iter().collect()
             }
             Target::Service { .. } => {
                 let instances = zone.instances(&parsed.target, &mut gateways, rng);
@@ -531,7 +535,7 @@ impl<'a> Zone<'a> {
 
 /// Which node, or else which service, has an address.
 fn reverse(served: Served<'_>, asked: &Asked, labels: &[String]) -> Reply {
-    let view = &served.published.view;
+    let view = served.view();
     let datacenter = &served.published.about.datacenter;
     let domain = served.config.domain.to_ascii_lowercase();
     // Only recursors could know an address that is not ours.

@@ -5,6 +5,7 @@
 
 mod direct;
 mod encode;
+pub mod kept;
 mod lookup;
 mod name;
 mod question;
@@ -18,11 +19,13 @@ use bytes::Bytes;
 use hickory_proto::op::ResponseCode;
 use serde::{Deserialize, Serialize};
 
+use self::kept::Look;
 pub use self::recursor::{Ask, Asking, Heard, Order, Recursion, Recursors, mark};
 use crate::Text;
 use crate::node::Published;
 use crate::rng::Rng;
-use crate::store::PreparedQuery;
+use crate::store::model::Node;
+use crate::store::{InstanceList, PreparedQuery, View};
 use crate::time::Now;
 
 /// How names are served.
@@ -143,7 +146,7 @@ impl Question {
         rng: &mut Rng,
     ) -> (Answered, Bytes) {
         let mut out = Vec::new();
-        let served = Served { published, config: &self.config, lent, now };
+        let served = Served { published, config: &self.config, lent, look: None, now };
         let answered = answer(served, &self.packet, self.transport, rng, &mut out);
         (answered, Bytes::from(out))
     }
@@ -190,6 +193,8 @@ pub struct Served<'a> {
     pub config: &'a DnsConfig,
     /// A prepared query of another datacenter, which names of queries stand for.
     pub lent: Option<&'a PreparedQuery>,
+    /// What a client agent keeps, which its answers come from; `None` on servers.
+    pub look: Option<&'a Look<'a>>,
     /// The time.
     pub now: Now,
 }
@@ -250,8 +255,44 @@ pub fn finds(answer: &[u8]) -> bool {
     answer.get(3).is_some_and(|flags| u16::from(flags & 0xf) != u16::from(ResponseCode::NXDomain))
 }
 
-impl Served<'_> {
+impl<'a> Served<'a> {
+    /// The whole state. A client agent has none: only servers can answer what needs it.
+    fn view(&self) -> &'a View {
+        if let Some(look) = self.look {
+            look.beyond();
+        }
+        &self.published.view
+    }
+
+    /// The instances of a service, its name in lower case; `None` if there is none.
+    fn instances(&self, service: &str) -> Option<&'a Arc<InstanceList>> {
+        match self.look {
+            Some(look) => look.instances(service, false),
+            None => self.published.view.service_instances(service),
+        }
+    }
+
+    /// The instances that take mesh traffic for a service, its name in lower case; `None` if there is none.
+    fn connect_instances(&self, service: &str) -> Option<&'a Arc<InstanceList>> {
+        match self.look {
+            Some(look) => look.instances(service, true),
+            None => self.published.view.connect_instances(service),
+        }
+    }
+
+    /// A node, its name in lower case.
+    fn node(&self, name: &str) -> Option<&'a Arc<Node>> {
+        match self.look {
+            Some(look) => look.node(name),
+            None => self.published.view.node(name),
+        }
+    }
+
     fn is_fresh_enough(&self) -> bool {
+        // What is kept knows its own age.
+        if self.look.is_some() {
+            return true;
+        }
         let lease = &self.published.lease;
         if lease.is_leader || self.now.mono < lease.until {
             return true;

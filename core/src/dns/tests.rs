@@ -26,12 +26,12 @@ pub(super) struct World {
 
 /// An answer in words, as one compares it.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Said {
-    code: String,
+pub(super) struct Said {
+    pub(super) code: String,
     flags: String,
-    answers: Vec<String>,
+    pub(super) answers: Vec<String>,
     authorities: Vec<String>,
-    additionals: Vec<String>,
+    pub(super) additionals: Vec<String>,
 }
 
 const SOA: &str = "consul. 0 SOA ns.consul. hostmaster.consul. 1700000000 3600 600 86400 0";
@@ -90,7 +90,7 @@ impl World {
     fn bytes(&mut self, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
         let published = self.served();
         let now = Now { mono: Mono(0), wall: Wall(1_700_000_000_000) };
-        let served = Served { published: &published, config: &self.config, lent: None, now };
+        let served = Served { published: &published, config: &self.config, lent: None, look: None, now };
         let mut out = Vec::new();
         let answered = answer(served, packet, transport, &mut self.rng, &mut out);
         (answered != Answered::Never).then_some(out)
@@ -101,7 +101,7 @@ impl World {
         (Message::from_vec(&bytes).expect("answers are well-formed"), bytes.len())
     }
 
-    fn dig(&mut self, name: &str, kind: RecordType) -> Said {
+    pub(super) fn dig(&mut self, name: &str, kind: RecordType) -> Said {
         said(&self.ask(&question(name, kind), Transport::Udp).0)
     }
 
@@ -538,7 +538,7 @@ fn a_server_that_lost_its_leader_answers_as_long_as_that_is_allowed() {
     let code = |config: &DnsConfig, seconds: u64| {
         let now = Now { mono: Mono(seconds * 1_000_000_000), wall: Wall(0) };
         let mut out = Vec::new();
-        let served = Served { published: &published, config, lent: None, now };
+        let served = Served { published: &published, config, lent: None, look: None, now };
         let answered = answer(served, &packet, Transport::Udp, &mut Rng::from_seed(1), &mut out);
         assert_eq!(answered, Answered::Here);
         out[3] & 0xf

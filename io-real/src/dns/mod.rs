@@ -1,5 +1,6 @@
 //! DNS over UDP and TCP: carries packets to a [`Responder`] and its answers back.
 
+mod names;
 mod recursor;
 mod settings;
 mod stream;
@@ -11,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use proconsul_core::Text;
 use proconsul_core::api::{Authorizer, Call, Request};
+use proconsul_core::dns::kept::{Look, Looked, Subject};
 use proconsul_core::dns::{self, Recursion, Served, Transport};
 use proconsul_core::rng::Rng;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -19,6 +22,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use self::names::{Had, Names};
 pub use self::settings::Settings;
 use crate::gate::Gate;
 
@@ -54,23 +58,39 @@ pub enum Answered {
     Later(Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>),
 }
 
-/// Answers from what the node has published.
+/// Answers from what the node has published, and on a client agent from what it keeps of what servers have said.
 #[derive(Clone)]
 pub struct NodeResponder {
     gate: Gate,
     settings: Settings,
     rng: Rng,
+    names: Names,
 }
+
+/// What comes of a question to a client agent.
+enum Looks {
+    Answered(dns::Answered),
+    /// This is to be had first.
+    Missing(Vec<Subject>),
+}
+
+/// How often a question may find that something is missing: an alias may lead to an alias.
+const ROUNDS_MAX: usize = 6;
 
 impl NodeResponder {
     /// A responder with a generator that nobody else uses.
     #[must_use]
     pub fn new(gate: Gate, settings: Settings, rng: Rng) -> NodeResponder {
-        NodeResponder { gate, settings, rng }
+        let names = Names::new(gate.clone(), settings.clone());
+        NodeResponder { gate, settings, rng, names }
     }
-}
 
-impl NodeResponder {
+    /// One more, which shares what is kept; its generator is its own.
+    fn another(&mut self) -> NodeResponder {
+        let label = self.rng.next_u64();
+        NodeResponder { rng: self.rng.fork(label), ..self.clone() }
+    }
+
     /// Has a server answer: a client agent has no state of its own, and other datacenters have others. Then recursors say
     /// what they know about it.
     fn ask(
@@ -81,9 +101,8 @@ impl NodeResponder {
         let gate = self.gate.clone();
         let config = self.settings.snapshot();
         let packet = Bytes::copy_from_slice(packet);
-        let question = dns::Question { packet: packet.clone(), transport, config: config.as_ref().clone() };
-        let mut rng = self.rng.fork(self.rng.clone().next_u64());
-        self.rng.next_u64();
+        let question = self.question(&packet, transport);
+        let mut rng = self.another().rng;
         async move {
             let failure = question.failure();
             let request = Request { call: Call::Dns(Box::new(question), None), authorizer: Authorizer };
@@ -102,11 +121,90 @@ impl NodeResponder {
         }
     }
 
+    fn question(&self, packet: &Bytes, transport: Transport) -> dns::Question {
+        let config = self.settings.snapshot().as_ref().clone();
+        dns::Question { packet: packet.clone(), transport, config }
+    }
+
     fn recurse(&self, recursion: Option<Recursion>) -> Option<Answered> {
         let config = self.settings.snapshot();
         recursion.map(|recursion| {
             Answered::Later(Box::pin(async move { Some(recursor::carry(recursion, config).await) }))
         })
+    }
+
+    /// Answers from what is kept. [`dns::Answered::Elsewhere`] means: a server.
+    fn answer_kept(&mut self, packet: &[u8], transport: Transport, out: &mut Vec<u8>) -> Looks {
+        let (published, config) = (self.gate.published(), self.settings.get());
+        let looking = self.names.look();
+        let now = self.gate.now();
+        let look = Look::new(looking.kept(), now.mono, config.max_stale);
+        let served = Served { published: &published, config: &config, lent: None, look: Some(&look), now };
+        let answered = dns::answer(served, packet, transport, &mut self.rng, out);
+        match look.outcome() {
+            Looked::Enough => {
+                let time = self.gate.now().mono.since(now.mono);
+                self.gate.metrics().dns_answered(is_reverse(packet), time);
+                Looks::Answered(answered)
+            }
+            Looked::Missing(subjects) => Looks::Missing(subjects),
+            Looked::Beyond => Looks::Answered(dns::Answered::Elsewhere(Text::default())),
+        }
+    }
+
+    /// Has what is missing asked for, and answers then.
+    fn answer_later(
+        &mut self,
+        packet: &[u8],
+        transport: Transport,
+        mut missing: Vec<Subject>,
+    ) -> impl Future<Output = Option<Bytes>> + Send + 'static {
+        let mut again = self.another();
+        let packet = Bytes::copy_from_slice(packet);
+        async move {
+            let mut out = Vec::new();
+            for _ in 0..ROUNDS_MAX {
+                match again.names.have(&missing).await {
+                    Had::All => {}
+                    Had::TooMuch => break,
+                    Had::NoServer => return again.question(&packet, transport).failure(),
+                }
+                match again.answer_kept(&packet, transport, &mut out) {
+                    Looks::Answered(answered) => {
+                        return match again.finish(answered, &packet, transport, &out) {
+                            Answered::Now => Some(Bytes::from(out)),
+                            Answered::Never => None,
+                            Answered::Later(answer) => answer.await,
+                        };
+                    }
+                    Looks::Missing(more) => missing = more,
+                }
+            }
+            again.ask(&packet, transport).await
+        }
+    }
+
+    /// What is to be done when the core has answered.
+    fn finish(
+        &mut self,
+        answered: dns::Answered,
+        packet: &[u8],
+        transport: Transport,
+        out: &[u8],
+    ) -> Answered {
+        match answered {
+            dns::Answered::Here => Answered::Now,
+            dns::Answered::Never => Answered::Never,
+            dns::Answered::Open => {
+                let config = self.settings.get();
+                let further = Recursion::of_answer(&config, packet, transport, out, &mut self.rng);
+                self.recurse(further).unwrap_or(Answered::Now)
+            }
+            // The node knows the way to servers and to other datacenters.
+            dns::Answered::Elsewhere(_) | dns::Answered::Further(_) => {
+                Answered::Later(Box::pin(self.ask(packet, transport)))
+            }
+        }
     }
 }
 
@@ -119,32 +217,30 @@ impl Responder for NodeResponder {
     }
 
     fn answer(&mut self, packet: &[u8], transport: Transport, out: &mut Vec<u8>) -> Answered {
-        let config = self.settings.get();
         let published = self.gate.published();
-        if !published.about.server {
+        let answered = if published.about.server {
+            let (config, now) = (self.settings.get(), self.gate.now());
+            let served = Served { published: &published, config: &config, lent: None, look: None, now };
+            let answered = dns::answer(served, packet, transport, &mut self.rng, out);
+            let time = self.gate.now().mono.since(now.mono);
+            self.gate.metrics().dns_answered(is_reverse(packet), time);
+            answered
+        } else if self.settings.get().allow_stale {
+            match self.answer_kept(packet, transport, out) {
+                Looks::Answered(answered) => answered,
+                Looks::Missing(subjects) => {
+                    return Answered::Later(Box::pin(self.answer_later(packet, transport, subjects)));
+                }
+            }
+        } else {
+            let config = self.settings.get();
             let other = Recursion::of_other_domain(&config, packet, transport, &mut self.rng);
-            return match self.recurse(other) {
-                Some(answered) => answered,
-                None => Answered::Later(Box::pin(self.ask(packet, transport))),
-            };
-        }
-        let now = self.gate.now();
-        let served = Served { published: &published, config: &config, lent: None, now };
-        let answered = dns::answer(served, packet, transport, &mut self.rng, out);
-        let time = self.gate.now().mono.since(served.now.mono);
-        self.gate.metrics().dns_answered(is_reverse(packet), time);
-        match answered {
-            dns::Answered::Here => Answered::Now,
-            dns::Answered::Never => Answered::Never,
-            dns::Answered::Open => {
-                let further = Recursion::of_answer(&config, packet, transport, out, &mut self.rng);
-                self.recurse(further).unwrap_or(Answered::Now)
+            if let Some(answered) = self.recurse(other) {
+                return answered;
             }
-            // The node knows the way to other datacenters.
-            dns::Answered::Elsewhere(_) | dns::Answered::Further(_) => {
-                Answered::Later(Box::pin(self.ask(packet, transport)))
-            }
-        }
+            dns::Answered::Elsewhere(Text::default())
+        };
+        self.finish(answered, packet, transport, out)
     }
 }
 

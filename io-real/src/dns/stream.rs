@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proconsul_core::dns::Transport;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -16,11 +16,21 @@ use super::{Answered, ERROR_PAUSE, Responder};
 /// Connections at a time. Further ones are closed at once.
 const CONNECTIONS_MAX: usize = 1024;
 /// A connection on which nothing arrives, or nothing can be written, for so long is closed (RFC 7766, section 6.2.3).
-const IDLE_MAX: Duration = Duration::from_secs(10);
+pub(super) const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Answers to questions that arrived together are written together, up to about this many bytes.
 const BATCH: usize = 128 << 10;
 
 pub(super) async fn serve(listener: TcpListener, responder: impl Responder) {
+    accept(listener, responder, |stream, responder| connection(stream, responder, IDLE_MAX)).await;
+}
+
+/// Takes connections and has each served by a task of its own, up to a number.
+pub(super) async fn accept<R, S, F>(listener: TcpListener, responder: R, serve: S)
+where
+    R: Responder,
+    S: Fn(TcpStream, R) -> F + Clone + Send + 'static,
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
     let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     let mut label = 0;
@@ -36,10 +46,11 @@ pub(super) async fn serve(listener: TcpListener, responder: impl Responder) {
         };
         let Ok(place) = Arc::clone(&free).try_acquire_owned() else { continue };
         label += 1;
-        let responder = responder.fork(label);
+        // Without it only answers come a little later.
+        let _ = stream.set_nodelay(true);
+        let serving = serve(stream, responder.fork(label));
         connections.spawn(async move {
-            let _ = stream.set_nodelay(true);
-            if let Err(error) = connection(stream, responder, IDLE_MAX).await {
+            if let Err(error) = serving.await {
                 tracing::debug!(%error, "dns: a connection");
             }
             drop(place);

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::*;
 
 /// Answers with the packet turned around, behind a byte for the transport; is silent about empty packets.
-struct Mirror;
+pub(super) struct Mirror;
 
 impl Responder for Mirror {
     fn fork(&self, _: u64) -> Self {
@@ -33,7 +33,7 @@ async fn start() -> SocketAddr {
     address
 }
 
-async fn read(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
+pub(super) async fn read(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
     let length = stream.read_u16().await.unwrap();
     let mut message = vec![0; length.into()];
     stream.read_exact(&mut message).await.unwrap();

@@ -22,6 +22,7 @@ use super::{ContentType, HttpReply, LocalServiceRead, QueryMeta, Read, Write};
 use crate::Text;
 use crate::agent::{AgentView, CallError};
 use crate::coordinate::Coordinate;
+use crate::dns::kept::pack;
 use crate::ids::Uuid;
 use crate::node::About;
 use crate::store::command::Response;
@@ -47,6 +48,8 @@ pub fn render_rows(about: &About, read: &Read, found: &Found, meta: QueryMeta) -
         missing(&read.query)
     } else if let (true, Rows::Kv(Some(entry))) = (read.shape.raw, &found.rows) {
         raw_value(entry.value.clone())
+    } else if let (true, Some(packed)) = (read.shape.raw, pack(&found.rows)) {
+        raw_value(packed)
     } else if read.filter.is_empty() {
         HttpReply::json(200, body(about, read, &found.rows, &meta))
     } else {
