@@ -115,7 +115,7 @@ enum Target {
 }
 
 /// A client of one agent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Client {
     target: Target,
     token: Option<String>,
@@ -129,6 +129,8 @@ pub struct Response {
     pub status: StatusCode,
     /// Body.
     pub body: Bytes,
+    /// Index of the state that is shown (`X-Consul-Index`), where there is one.
+    pub index: Option<u64>,
     url: String,
 }
 
@@ -201,15 +203,38 @@ impl Client {
         query: &[(&str, String)],
         body: impl Into<Bytes>,
     ) -> Result<Response, ClientError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| ClientError::Transport {
+            method: method.clone(),
+            url: path.to_owned(),
+            reason: io_reason(&error),
+        })?;
+        runtime.block_on(self.ask(method, path, query, body))
+    }
+
+    /// Sends a request; completes with the whole answer. Dropping the future closes the connection.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: impl Into<Bytes>,
+    ) -> Result<Response, ClientError> {
         let (request, url) = self.request(&method, path, query, body.into())?;
-        let fail =
-            |reason: String| ClientError::Transport { method: method.clone(), url: url.clone(), reason };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| fail(io_reason(&e)))?;
-        let (status, body) = runtime.block_on(self.exchange(request)).map_err(fail)?;
-        Ok(Response { status, body, url })
+        let answer = async {
+            let (head, body) = self.begin(request).await?.into_parts();
+            Ok((head, body.collect().await.map_err(broken)?.to_bytes()))
+        };
+        let (head, body) = answer.await.map_err(|reason| ClientError::Transport {
+            method: method.clone(),
+            url: url.clone(),
+            reason,
+        })?;
+        let index = head.headers.get("x-consul-index").and_then(|index| index.to_str().ok()?.parse().ok());
+        Ok(Response { status: head.status, body, index, url })
     }
 
     /// A request, and what to call it in errors.
@@ -251,13 +276,6 @@ impl Client {
     /// Asks for a path and reads the answer as JSON.
     pub fn get_json(&self, path: &str, query: &[(&str, String)]) -> Result<Value, ClientError> {
         self.send(Method::GET, path, query, Bytes::new())?.json()
-    }
-
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String> {
-        let response = self.begin(request).await?;
-        let status = response.status();
-        let body = response.into_body().collect().await.map_err(broken)?.to_bytes();
-        Ok((status, body))
     }
 
     /// Sends a request; the body of the response is yet to come.

@@ -4,10 +4,12 @@
 
 pub mod banner;
 mod base64;
+mod child;
 pub mod cli;
 pub mod client;
 pub mod commands;
 pub mod config;
 pub mod daemon;
+pub mod lock;
 pub mod log;
 pub mod x509;

@@ -5,7 +5,7 @@ use clap::{ArgMatches, Command};
 use super::command::Run;
 use super::{Terminal, command_of, typed};
 use crate::commands::{
-    agent, autopilot, catalog, config, debug, event, info, intention, keygen, keyring, kv, kv_tree, maint,
+    agent, autopilot, catalog, config, debug, event, info, intention, keygen, keyring, kv, kv_tree, lock, maint,
     members, membership, monitor, raft, reload, repair, rtt, services, snapshot, tls, usage, validate,
     version,
 };
@@ -340,6 +340,17 @@ static AVAILABLE: &[Entry] = &[
                 not failed; a server is taken out of the Raft group:\n\n    $ PROGRAM leave\n",
         action: Action::of::<membership::LeaveOptions>(),
     },
+    Entry {
+        path: "lock",
+        arguments: "[options] PREFIX CHILD...",
+        summary: "Runs a command under a lock",
+        about: "Waits for the lock at PREFIX, runs a command, and gives the lock back. All who use the same prefix\n\
+                exclude each other, whatever agent they ask; with -n, up to so many run at a time. The command is\n\
+                asked to end, and then killed, before the lock can be lost; signals are passed on to it. It finds\n\
+                CONSUL_LOCK_HELD=true in its environment.\n\n\
+                \x20   $ PROGRAM lock jobs/nightly ./backup.sh\n    $ PROGRAM lock -n=3 -timeout=30s jobs/render 'make all'\n",
+        action: Action::of::<lock::Options>(),
+    },
     group("operator", "Manages the servers of a cluster"),
     group("operator autopilot", "Manages the care for servers"),
     Entry {
@@ -543,7 +554,6 @@ static LATER: &[Entry] = &[
     later("connect expose", "Exposes a service through a gateway"),
     later("connect proxy", "Runs a small proxy"),
     later("exec", "Runs a command on nodes"),
-    later("lock", "Runs a command under a lock"),
     later("login", "Logs in by an auth method"),
     later("logout", "Destroys a token made by login"),
     group("snapshot", "Saves and restores the cluster's state"),

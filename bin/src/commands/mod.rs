@@ -13,6 +13,7 @@ pub mod keygen;
 pub mod keyring;
 pub mod kv;
 pub mod kv_tree;
+pub mod lock;
 pub mod maint;
 pub mod members;
 pub mod membership;

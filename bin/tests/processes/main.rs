@@ -17,6 +17,7 @@ mod full;
 mod hostile;
 mod kills;
 mod leaving;
+mod locks;
 mod moving;
 mod names;
 mod refusals;
