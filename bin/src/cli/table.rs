@@ -5,8 +5,8 @@ use clap::{ArgMatches, Command};
 use super::command::Run;
 use super::{Terminal, command_of, typed};
 use crate::commands::{
-    agent, autopilot, catalog, config, debug, event, info, intention, keygen, keyring, kv, kv_tree, lock, maint,
-    members, membership, monitor, raft, reload, repair, rtt, services, snapshot, tls, usage, validate,
+    agent, autopilot, catalog, config, debug, event, info, intention, keygen, keyring, kv, kv_tree, lock,
+    maint, members, membership, monitor, raft, reload, repair, rtt, services, snapshot, tls, usage, validate,
     version,
 };
 
