@@ -1,4 +1,4 @@
-//! The HTTP interface against answers that Consul gave, recorded in `cases`.
+//! The HTTP and DNS interfaces against answers that Consul gave, recorded in `cases`.
 //!
 //! Every case gets agents of its own, on ports that were free a moment before; they are ended by their ids. Set
 //! `PROCONSUL_CONFORMANCE_FILTER` to play only the cases whose file contains it:
@@ -9,6 +9,7 @@
 
 mod case;
 mod comparison;
+mod dns;
 mod exceptions;
 mod ground;
 mod paths;
@@ -28,4 +29,9 @@ fn a_dev_agent_answers_as_recorded() {
 #[test]
 fn a_client_agent_of_three_servers_answers_as_recorded() {
     suite::play_all(Kind::Client);
+}
+
+#[test]
+fn a_dev_agent_answers_dns_questions_as_recorded() {
+    dns::play_all();
 }
