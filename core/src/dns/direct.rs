@@ -11,9 +11,7 @@ use std::net::IpAddr;
 use hickory_proto::op::ResponseCode;
 use smallvec::SmallVec;
 
-use super::encode::{
-    AUTHORITATIVE, Budget, RECURSION_AVAILABLE, RECURSION_DESIRED, RESPONSE, TRUNCATED, UDP_SIZE_MIN,
-};
+use super::encode::{AUTHORITATIVE, Budget, RECURSION_AVAILABLE, RECURSION_DESIRED, RESPONSE, TRUNCATED};
 use super::lookup::{BARE_META, seconds, weight};
 use super::{Served, Transport, name};
 use crate::rng::Rng;
@@ -67,7 +65,7 @@ pub(super) fn answer(
     };
     if let Some(payload) = question.max_payload {
         out.push(0);
-        for word in [OPT, payload.max(UDP_SIZE_MIN), 0, 0, 0] {
+        for word in [OPT, payload, 0, 0, 0] {
             out.extend_from_slice(&word.to_be_bytes());
         }
     }

@@ -169,7 +169,7 @@ pub(super) fn bare(id: u16, flags: u16, code: ResponseCode, out: &mut Vec<u8>) {
 fn opt(asked: AskedEdns, reply: &Reply) -> Edns {
     let mut edns = Edns::new();
     let code = reply.code;
-    edns.set_max_payload(asked.max_payload.max(UDP_SIZE_MIN)).set_rcode_high(code.high()).set_version(0);
+    edns.set_max_payload(asked.max_payload).set_rcode_high(code.high()).set_version(0);
     if let Some(subnet) = asked.subnet {
         let scope = if reply.for_client { subnet.source_prefix() } else { 0 };
         let subnet = ClientSubnet::new(subnet.addr(), subnet.source_prefix(), scope);

@@ -136,7 +136,11 @@ impl<'a> Zone<'a> {
             RecordType::NS => return self.name_servers(rng),
             _ => {}
         }
-        let parsed = name::parse(labels);
+        let parsed = match name::parse(labels) {
+            // Without its keyword the form of RFC 2782 is one for SRV records only.
+            parsed if parsed.is_short && asked.query.query_type != RecordType::SRV => name::parse(&[]),
+            parsed => parsed,
+        };
         let mut reply = match &parsed.target {
             // An address that a name spells does not depend on any datacenter.
             Target::Address(address) => self.address(asked, *address),
@@ -347,6 +351,9 @@ impl<'a> Zone<'a> {
             kind => {
                 let owner = &asked.query.name;
                 self.service_addresses(&mut reply, owner, kind, ttl, instances, budget, rng);
+                // What an alias leads to counts, too.
+                reply.left_out |= reply.answers.len() > budget.answers;
+                reply.answers.truncate(budget.answers);
             }
         }
         Some(reply)
@@ -541,7 +548,7 @@ fn reverse(served: Served<'_>, asked: &Asked, labels: &[String]) -> Reply {
     // Only recursors could know an address that is not ours.
     let unknown = || Reply { open: true, ..Reply::code(ResponseCode::Refused) };
     let Some(address) = name::reverse(labels) else { return unknown() };
-    let has = |text: &str| text.parse::<IpAddr>().is_ok_and(|ip| ip == address);
+    let has = |text: &str| text.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical() == address.to_canonical());
     let node = view.nodes().find(|node| has(&node.address)).map(|node| format!("{}.node", node.name));
     let service = || {
         let services = view.nodes().flat_map(|node| view.node_services(&node.name));
@@ -586,7 +593,8 @@ fn instance_address(instance: &Instance) -> &str {
 }
 
 fn place(address: &str) -> Place<'_> {
-    address.parse().map_or(Place::Host(address), Place::Ip)
+    // `::ffff:192.0.2.1` is an IPv4 address.
+    address.parse::<IpAddr>().map_or(Place::Host(address), |ip| Place::Ip(ip.to_canonical()))
 }
 
 fn wants(kind: RecordType, address: IpAddr) -> bool {
@@ -632,7 +640,9 @@ pub(super) fn weight(instance: &Instance) -> u16 {
     let weights = instance.service.weights;
     let weight = match instance.health() {
         Health::Passing => weights.passing,
-        Health::Warning | Health::Critical => weights.warning,
+        Health::Warning => weights.warning,
+        // A prepared query may ignore the check that says so.
+        Health::Critical => return 0,
     };
     // Zero would mean «hardly ever» (RFC 2782).
     u16::try_from(weight.max(1)).unwrap_or(u16::MAX)

@@ -159,6 +159,8 @@ pub enum Answered {
     Here,
     /// Not at all.
     Never,
+    /// Only if the leader says that the state here is not too old. What was put out says that there is trouble.
+    Stale,
     /// By recursors, or with their help: see [`Recursion::of_answer`]. What was put out is the answer without them.
     Open,
     /// By a server of this datacenter. What was put out says that there is no such name.
@@ -238,7 +240,8 @@ fn answer_any(
     } else if served.is_fresh_enough() {
         lookup::reply(served, &asked, encode::budget(served.config, &asked, transport), rng)
     } else {
-        lookup::Reply::code(ResponseCode::ServFail)
+        encode::message(served.config, &asked, &lookup::Reply::code(ResponseCode::ServFail), transport, out);
+        return Answered::Stale;
     };
     encode::message(served.config, &asked, &reply, transport, out);
     match (reply.elsewhere, reply.further) {
@@ -294,7 +297,7 @@ impl<'a> Served<'a> {
             return true;
         }
         let lease = &self.published.lease;
-        if lease.is_leader || self.now.mono < lease.until {
+        if self.now.mono < lease.until {
             return true;
         }
         // What was kept through a restart is better than nothing; how old it is, is not known.

@@ -46,6 +46,8 @@ pub(super) struct Parsed {
     pub(super) target: Target,
     /// The datacenter in the name, in lower case.
     pub(super) datacenter: Option<String>,
+    /// It is of the form of RFC 2782, without `service`.
+    pub(super) is_short: bool,
 }
 
 /// Labels of a name in lower case, first to last.
@@ -65,10 +67,11 @@ pub(super) fn below<'a>(labels: &'a [String], zone: &str) -> Option<&'a [String]
 /// `[tag.]<service>.service`, `_<service>._<tag>[.service]`, `<service>.connect`, `<service>.ingress`, `<node>.node`,
 /// `<query>.query`, `<hex>.addr`, each followed by nothing, by `<datacenter>` or by `<datacenter>.dc`.
 pub(super) fn parse(labels: &[String]) -> Parsed {
-    let nothing = Parsed { target: Target::Nothing, datacenter: None };
+    let nothing = Parsed { target: Target::Nothing, datacenter: None, is_short: false };
     let keyword = labels.iter().rposition(|label| {
         matches!(label.as_str(), "service" | "connect" | "node" | "addr" | "query" | "ingress" | "virtual")
     });
+    let is_short = keyword.is_none();
     let (parts, keyword, suffix) = match keyword {
         Some(at) => (&labels[..at], labels[at].as_str(), &labels[at + 1..]),
         // The keyword may be left out of the form of RFC 2782.
@@ -86,11 +89,12 @@ pub(super) fn parse(labels: &[String]) -> Parsed {
     let target = match keyword {
         "service" => service(parts),
         "connect" | "ingress" => match parts {
-            [name] => {
+            // As in Consul, labels before the service mean nothing.
+            [.., name] => {
                 let role = if keyword == "connect" { Role::Connect } else { Role::Ingress };
                 Target::Service { service: name.clone(), tag: None, role }
             }
-            _ => Target::Nothing,
+            [] => Target::Nothing,
         },
         "node" if !parts.is_empty() => Target::Node(parts.join(".")),
         "query" if !parts.is_empty() => Target::Query(parts.join(".")),
@@ -100,7 +104,7 @@ pub(super) fn parse(labels: &[String]) -> Parsed {
         },
         _ => Target::Nothing,
     };
-    Parsed { target, datacenter }
+    Parsed { target, datacenter, is_short }
 }
 
 fn service(parts: &[String]) -> Target {
@@ -144,7 +148,8 @@ pub(super) fn hex(address: IpAddr) -> String {
 pub(super) fn reverse(labels: &[String]) -> Option<IpAddr> {
     if let Some(rest) = below(labels, "in-addr.arpa") {
         let [a, b, c, d] = rest else { return None };
-        let octet = |label: &String| label.parse::<u8>().ok();
+        // As numbers are written: without zeros or signs in front.
+        let octet = |label: &String| label.parse::<u8>().ok().filter(|octet| octet.to_string() == *label);
         return Some(IpAddr::V4(Ipv4Addr::new(octet(d)?, octet(c)?, octet(b)?, octet(a)?)));
     }
     let rest = below(labels, "ip6.arpa")?;
@@ -215,7 +220,9 @@ mod tests {
         ];
         for (text, target, datacenter) in cases {
             let parsed = parse(&split(text));
-            assert_eq!(parsed, Parsed { target, datacenter: datacenter.map(str::to_owned) }, "{text}");
+            let is_short = text.starts_with("_web._") && !text.contains("service");
+            let datacenter = datacenter.map(str::to_owned);
+            assert_eq!(parsed, Parsed { target, datacenter, is_short }, "{text}");
         }
     }
 
@@ -223,7 +230,9 @@ mod tests {
     fn reverse_names_are_read() {
         assert_eq!(reverse(&split("1.0.7.10.in-addr.arpa")), Some([10, 7, 0, 1].into()));
         assert_eq!(reverse(&split("1.0.7.in-addr.arpa")), None);
-        assert_eq!(reverse(&split("x.0.7.10.in-addr.arpa")), None);
+        for bad in ["x.0.7.10", "001.0.7.10", "+1.0.7.10"] {
+            assert_eq!(reverse(&split(&format!("{bad}.in-addr.arpa"))), None, "{bad}");
+        }
         let text = "2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.7.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa";
         assert_eq!(reverse(&split(text)), Some("2001:db8:7::2".parse().unwrap()));
     }

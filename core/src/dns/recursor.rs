@@ -97,21 +97,27 @@ pub struct Asking {
     timeout: Duration,
     /// Who has not been asked, each with the number of its question.
     rest: VecDeque<(SocketAddr, u16)>,
-    /// Whether an answer that was cut short is as good as none.
-    whole: bool,
+    /// So many records are wanted: an answer that was cut short and has fewer is asked for over TCP.
+    wanted: usize,
     /// Whom the last packet went to.
     asked: Option<Ask>,
 }
 
 impl Asking {
-    fn new(recursors: &Recursors, packet: Bytes, transport: Transport, whole: bool, rng: &mut Rng) -> Asking {
+    fn new(
+        recursors: &Recursors,
+        packet: Bytes,
+        transport: Transport,
+        wanted: usize,
+        rng: &mut Rng,
+    ) -> Asking {
         let mut order = recursors.addresses.clone();
         if recursors.order == Order::Random {
             rng.shuffle(&mut order);
         }
         let numbered = |address| (address, (rng.next_u64() >> 48) as u16);
         let rest = order.into_iter().map(numbered).collect();
-        Asking { packet, transport, timeout: recursors.timeout, rest, whole, asked: None }
+        Asking { packet, transport, timeout: recursors.timeout, rest, wanted, asked: None }
     }
 
     /// The next question; `None` when nobody is left who could be asked.
@@ -145,7 +151,9 @@ impl Asking {
         if !found {
             return Heard::Failure;
         }
-        if self.whole && packet[2] & TRUNCATED != 0 && asked.transport == Transport::Udp {
+        let is_short = packet[2] & TRUNCATED != 0
+            && usize::from(u16::from_be_bytes([packet[6], packet[7]])) < self.wanted;
+        if is_short && asked.transport == Transport::Udp {
             let ask = Ask { transport: Transport::Tcp, ..asked.clone() };
             self.asked = Some(ask.clone());
             return Heard::OverTcp(ask);
@@ -234,9 +242,10 @@ impl Recursion {
         if names.is_empty() {
             return None;
         }
+        let wanted = followed_max(config, &asked);
         let asking = |name: &Name| {
             let packet = question_for(name)?;
-            Some(Asking::new(&config.recursors, packet, Transport::Udp, true, rng))
+            Some(Asking::new(&config.recursors, packet, Transport::Udp, wanted, rng))
         };
         let askings = names.iter().filter_map(asking).collect();
         Some(Recursion { asked, transport, askings, work: Work::Follow { own: Box::new(own), names } })
@@ -251,7 +260,7 @@ impl Recursion {
     ) -> Recursion {
         let packet = Bytes::copy_from_slice(packet);
         // Whoever asks over UDP is told that there is more, and asks over TCP.
-        let asking = Asking::new(&config.recursors, packet, transport, false, rng);
+        let asking = Asking::new(&config.recursors, packet, transport, 0, rng);
         Recursion { asked, transport, askings: vec![asking], work: Work::Forward }
     }
 
@@ -292,9 +301,9 @@ impl Recursion {
         names: &[Name],
         answers: &[Option<Bytes>],
     ) -> Reply {
-        let is_node = matches!(self.target(config), Target::Node(_));
+        let is_node = is_node(config, &self.asked);
         let is_srv = self.asked.query.query_type == RecordType::SRV;
-        let most = if self.asked.edns.is_some() || (is_node && !is_srv) { usize::MAX } else { FOLLOWED_MAX };
+        let most = followed_max(config, &self.asked);
         let mut found = names
             .iter()
             .zip(answers)
@@ -343,11 +352,16 @@ impl Recursion {
         }
         reply
     }
+}
 
-    fn target(&self, config: &DnsConfig) -> Target {
-        let labels = name::labels(&self.asked.query.name);
-        zone_of(config, &labels).map_or(Target::Nothing, |(_, rest)| name::parse(rest).target)
-    }
+fn is_node(config: &DnsConfig, asked: &Asked) -> bool {
+    let labels = name::labels(&asked.query.name);
+    zone_of(config, &labels).is_some_and(|(_, rest)| matches!(name::parse(rest).target, Target::Node(_)))
+}
+
+/// So many records an alias may add, as in Consul: a few to a service's, all to a node's, and all for those who ask with EDNS.
+fn followed_max(config: &DnsConfig, asked: &Asked) -> usize {
+    if asked.edns.is_some() || is_node(config, asked) { usize::MAX } else { FOLLOWED_MAX }
 }
 
 /// Says in an answer that came from a server, which does not know our recursors, that there are some.

@@ -143,7 +143,7 @@ impl Node {
             (PeerAnswer::Unknown, Work::Propose(..)) => {
                 self.answer_write(now, job, Err("leadership lost while committing log"));
             }
-            (PeerAnswer::ReadIndex { index, renewed }, Work::Read(..) | Work::Catalog(_))
+            (PeerAnswer::ReadIndex { index, renewed }, Work::Read(..) | Work::Catalog(_) | Work::Name(_))
                 if self.about.server =>
             {
                 self.confirmed_elsewhere(now, id, job, LogIndex(index), renewed);

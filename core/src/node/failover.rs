@@ -10,14 +10,14 @@ use bytes::Bytes;
 
 use super::Node;
 use super::abroad::Errand;
-use super::jobs::Origin;
+use super::jobs::{Origin, Work};
 use crate::Text;
 use crate::api::{self, Elsewhere, Forwarded, HttpReply, QueryMeta, Read};
 use crate::dns::{Answered, Question};
 use crate::ids::RequestId;
 use crate::store::query::Query;
 use crate::store::{Execute, Executed, Failover, Found, Lent, PreparedQuery, Rows};
-use crate::time::Now;
+use crate::time::{Mono, Now};
 
 /// A prepared query that has found nothing so far.
 #[derive(Clone, Debug)]
@@ -81,6 +81,35 @@ impl Node {
     ) {
         let published = self.published(now);
         let (answered, body) = question.answer(&published, lent, now, &mut self.rng);
+        if answered == Answered::Stale {
+            let work = Work::Name(Box::new((*question, lent.cloned())));
+            return self.begin(now, Origin::Client(id), work);
+        }
+        self.answered_question(now, id, question, lent.is_some(), answered, body);
+    }
+
+    /// The leader has said that the state here is as new as its own.
+    pub(super) fn on_fresh_question(
+        &mut self,
+        now: Now,
+        id: RequestId,
+        (question, lent): (Question, Option<PreparedQuery>),
+    ) {
+        let mut published = self.published(now);
+        published.lease.until = Mono::NEVER;
+        let (answered, body) = question.answer(&published, lent.as_ref(), now, &mut self.rng);
+        self.answered_question(now, id, Box::new(question), lent.is_some(), answered, body);
+    }
+
+    fn answered_question(
+        &mut self,
+        now: Now,
+        id: RequestId,
+        question: Box<Question>,
+        is_lent: bool,
+        answered: Answered,
+        body: Bytes,
+    ) {
         let is_foreign = self.guests.whose(id).is_some_and(|guest| self.foreign.contains_key(&guest));
         match answered {
             Answered::Elsewhere(datacenter) if !is_foreign => {
@@ -89,8 +118,8 @@ impl Node {
             Answered::Further(query) => {
                 self.fail_over_at_first(now, id, query, Sought::Dns { question, nothing: body });
             }
-            Answered::Here | Answered::Never | Answered::Open | Answered::Elsewhere(_) => {
-                let status = if lent.is_some() && !crate::dns::finds(&body) { 404 } else { 200 };
+            Answered::Here | Answered::Never | Answered::Open | Answered::Stale | Answered::Elsewhere(_) => {
+                let status = if is_lent && !crate::dns::finds(&body) { 404 } else { 200 };
                 self.reply(id, HttpReply { body, ..HttpReply::empty(status) });
             }
         }

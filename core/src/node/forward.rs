@@ -102,7 +102,7 @@ impl Node {
             Work::Serve(serve) => serve.as_ref().clone(),
             Work::Propose(command, _) => Serve::Command(command.encode(Format::FIRST)),
             Work::Catalog(node) => Serve::Catalog(node.clone()),
-            Work::Read(..) | Work::Confirm { .. } | Work::Lead(_) | Work::Abroad(_) => {
+            Work::Read(..) | Work::Name(_) | Work::Confirm { .. } | Work::Lead(_) | Work::Abroad(_) => {
                 unreachable!("client agents neither read nor lead")
             }
         };

@@ -6,7 +6,9 @@ use super::abroad::Errand;
 use super::peer::{AskId, Serve};
 use crate::Text;
 use crate::api::{ClusterCall, Read, Write};
+use crate::dns::Question;
 use crate::ids::{LogIndex, RequestId, ServerId, Uuid};
+use crate::store::PreparedQuery;
 use crate::store::command::Command;
 use crate::time::Mono;
 
@@ -45,6 +47,8 @@ pub enum Work {
     },
     /// Read what the catalog has of a node.
     Catalog(Text),
+    /// Answer a DNS question, perhaps with a prepared query of another datacenter, from a state that is not too old.
+    Name(Box<(Question, Option<PreparedQuery>)>),
     /// Do what only the leader can do.
     Lead(ClusterCall),
     /// Have a server do it; on client agents only.
@@ -60,7 +64,7 @@ impl Work {
         match self {
             Work::Propose(..) => false,
             Work::Lead(call) => call.is_repeatable(),
-            Work::Read(..) | Work::Confirm { .. } | Work::Catalog(_) => true,
+            Work::Read(..) | Work::Confirm { .. } | Work::Catalog(_) | Work::Name(_) => true,
             Work::Serve(serve) => serve.is_repeatable(),
             Work::Abroad(errand) => errand.there.request.is_repeatable(),
         }

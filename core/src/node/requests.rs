@@ -160,7 +160,7 @@ impl Node {
                 self.answer_reply(&job, reply);
             }
             Work::Serve(_) | Work::Abroad(_) => unreachable!("these go to others"),
-            Work::Read(..) | Work::Confirm { .. } | Work::Catalog(_) => {
+            Work::Read(..) | Work::Confirm { .. } | Work::Catalog(_) | Work::Name(_) => {
                 let consistent = match &job.work {
                     Work::Read(read, _) => read.consistency == Consistency::Consistent,
                     Work::Confirm { consistent, .. } => *consistent,
@@ -258,7 +258,13 @@ impl Node {
             let catalog = self.catalog(node);
             return self.answer_catalog(now, &job.origin, Some(catalog));
         }
-        let (Origin::Client(request), Work::Read(read, renew)) = (job.origin, job.work) else { return };
+        let (request, read, renew) = match (job.origin, job.work) {
+            (Origin::Client(request), Work::Read(read, renew)) => (request, read, renew),
+            (Origin::Client(request), Work::Name(both)) => {
+                return self.on_fresh_question(now, request, *both);
+            }
+            _ => return,
+        };
         if read.query == Query::State && Guests::is_guest(request) {
             let meta = self.meta(now, self.store.newest_index());
             let reply = self.keep_to_save(now, meta);
@@ -537,6 +543,10 @@ impl Node {
             (_, Work::Propose(..)) => self.answer_write(now, job, Err(why)),
             (_, Work::Abroad(_)) => self.failed_abroad(now, job, why),
             (_, Work::Catalog(_)) => self.answer_catalog(now, &job.origin, None),
+            (_, Work::Name(both)) => {
+                let body = both.0.failure().unwrap_or_default();
+                self.answer_reply(&job, HttpReply { body, ..HttpReply::empty(200) });
+            }
             (Origin::Peer(peer, asked), _) => self.answer_peer(*peer, *asked, PeerAnswer::NotLeader),
             (Origin::Client(_) | Origin::Guest(..) | Origin::Agent(_) | Origin::Duty, _) => {
                 self.answer_reply(&job, HttpReply::text(500, why.to_owned()));
@@ -576,7 +586,7 @@ impl Node {
                 Ask::ReadIndex { consistent: read.consistency == Consistency::Consistent, renew: *renew }
             }
             Work::Confirm { consistent, renew } => Ask::ReadIndex { consistent: *consistent, renew: *renew },
-            Work::Catalog(_) => Ask::ReadIndex { consistent: false, renew: None },
+            Work::Catalog(_) | Work::Name(_) => Ask::ReadIndex { consistent: false, renew: None },
             Work::Lead(call) => Ask::Lead(call.clone()),
             Work::Serve(_) | Work::Abroad(_) => unreachable!("these do not go to the leader"),
         };

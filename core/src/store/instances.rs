@@ -131,10 +131,11 @@ pub struct Place {
 
 impl Place {
     fn of(instance: &Instance) -> Place {
-        let own = instance.service.address.parse();
+        let parse = |address: &str| address.parse::<IpAddr>().map(|address| address.to_canonical());
+        let own = parse(&instance.service.address);
         match (own, instance.service.address.is_empty()) {
             (Ok(own), _) => Place { address: Some(own), is_own: true },
-            (Err(_), true) => Place { address: instance.node.address.parse().ok(), is_own: false },
+            (Err(_), true) => Place { address: parse(&instance.node.address).ok(), is_own: false },
             (Err(_), false) => Place { address: None, is_own: true },
         }
     }

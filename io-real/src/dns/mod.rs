@@ -200,8 +200,8 @@ impl NodeResponder {
                 let further = Recursion::of_answer(&config, packet, transport, out, &mut self.rng);
                 self.recurse(further).unwrap_or(Answered::Now)
             }
-            // The node knows the way to servers and to other datacenters.
-            dns::Answered::Elsewhere(_) | dns::Answered::Further(_) => {
+            // The node knows the way to the leader, to servers and to other datacenters.
+            dns::Answered::Stale | dns::Answered::Elsewhere(_) | dns::Answered::Further(_) => {
                 Answered::Later(Box::pin(self.ask(packet, transport)))
             }
         }

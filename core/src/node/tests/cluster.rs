@@ -7,8 +7,10 @@ use super::world::{Plan, World, founders, name};
 use super::{get, put};
 use crate::agent::Call as AgentCall;
 use crate::agent::definition::service_from_request;
-use crate::api::{Blocking, Call, ClusterCall, Consistency, Read};
+use crate::api::{Blocking, Call, ClusterCall, Consistency, Read, Write};
+use crate::dns::{DnsConfig, Question, Transport};
 use crate::gossip::{Status, tag};
+use crate::store::command::Registration;
 use crate::store::model::Health;
 use crate::store::query::{Query, ServiceSelector};
 
@@ -58,6 +60,27 @@ fn regression_what_the_leader_has_confirmed_is_shown_as_fresh() {
             let meta = world.ask(follower, call).meta.expect("reads tell");
             assert!(meta.known_leader && meta.last_contact_ms <= at_most, "{meta:?}");
         }
+    }
+}
+
+/// An agent that may not serve old names has its server ask the leader first, whichever server that is.
+#[test]
+fn names_that_must_be_new_are_answered_once_the_leader_has_confirmed_the_state() {
+    let mut world = formed(3, 1);
+    let follower = (world.leader().expect("formed") + 1) % 3;
+    let node = Registration { node: "x".into(), address: "192.0.2.7".into(), ..Registration::default() };
+    world.ask(follower, Call::Write(Write::Register(Box::new(node))));
+    let question = Question {
+        packet: bytes::Bytes::from_static(
+            b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x01x\x04node\x06consul\0\0\x01\0\x01",
+        ),
+        transport: Transport::Udp,
+        config: DnsConfig { allow_stale: false, ..DnsConfig::default() },
+    };
+    for agent in 0..4 {
+        let reply = world.ask(agent, Call::Dns(Box::new(question.clone()), None));
+        let found = reply.body.windows(4).any(|window| window == [192, 0, 2, 7]);
+        assert!(found && reply.body[3] & 0xf == 0, "{agent}: {reply:?}");
     }
 }
 
