@@ -93,7 +93,17 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
     let http = listeners(&settings, "addresses.http", &client_addrs, ports.http, &mut errors);
     let https = listeners(&settings, "addresses.https", &client_addrs, ports.https, &mut errors);
     let grpc = listeners(&settings, "addresses.grpc", &client_addrs, ports.grpc, &mut errors);
-    let dns_listen = listeners(&settings, "addresses.dns", &client_addrs, ports.dns, &mut errors);
+    let mut dns_at = |port| {
+        let listeners = listeners(&settings, "addresses.dns", &client_addrs, port, &mut errors);
+        let address = |listen| match listen {
+            Listen::Tcp(address) => Some(address),
+            Listen::Unix(_) => None,
+        };
+        listeners.into_iter().filter_map(address).collect::<Vec<_>>()
+    };
+    let dns_listen = dns_at(ports.dns);
+    let dns_tls_listen = dns_at(ports.dns_tls);
+    let dns_https_listen = dns_at(ports.dns_https);
     let serf_lan = optional_ip(&settings, "serf_lan", &mut errors).unwrap_or(bind);
     let serf_wan = optional_ip(&settings, "serf_wan", &mut errors).unwrap_or(bind);
     if !errors.is_empty() {
@@ -166,13 +176,9 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
         client_addrs,
         unix_socket_mode: socket_mode(&settings)?,
         unix_socket_owner: http::owner(&settings)?,
-        dns_listen: dns_listen
-            .into_iter()
-            .filter_map(|listen| match listen {
-                Listen::Tcp(address) => Some(address),
-                Listen::Unix(_) => None,
-            })
-            .collect(),
+        dns_listen,
+        dns_tls_listen,
+        dns_https_listen,
         http,
         https,
         grpc,
@@ -278,6 +284,8 @@ fn ports(settings: &Settings, errors: &mut Vec<String>) -> Ports {
         https: port("ports.https"),
         grpc: port("ports.grpc"),
         dns: port("ports.dns"),
+        dns_https: port("ports.dns_https"),
+        dns_tls: port("ports.dns_tls"),
         server: port("ports.server").unwrap_or(8300),
         serf_lan: port("ports.serf_lan").unwrap_or(8301),
         serf_wan: port("ports.serf_wan"),

@@ -227,6 +227,8 @@ pub const AGENT: &[Row] = &[
     row("performance.rpc_hold_timeout", Duration, Used, "RPCHoldTimeout", r#""7s""#),
     row("pid_file", Str, Used, "PidFile", r#""""#),
     row("ports.dns", Int, Used, "DNSPort", "8600"),
+    row("ports.dns_https", Int, Used, "", "-1"),
+    row("ports.dns_tls", Int, Used, "", "-1"),
     row("ports.expose_max_port", Int, Later, "ExposeMaxPort", "21755"),
     row("ports.expose_min_port", Int, Later, "ExposeMinPort", "21500"),
     row("ports.grpc", Int, Later, "GRPCPort", "-1"),

@@ -106,6 +106,10 @@ pub struct Ports {
     pub grpc: Option<u16>,
     /// DNS, over UDP and TCP.
     pub dns: Option<u16>,
+    /// DNS over HTTPS.
+    pub dns_https: Option<u16>,
+    /// DNS over TLS.
+    pub dns_tls: Option<u16>,
     /// RPC between agents.
     pub server: u16,
     /// Gossip within the datacenter.
@@ -244,6 +248,10 @@ pub struct Config {
     pub unix_socket_mode: Option<u32>,
     /// DNS listeners, each for UDP and TCP.
     pub dns_listen: Vec<SocketAddr>,
+    /// Listeners of DNS over TLS.
+    pub dns_tls_listen: Vec<SocketAddr>,
+    /// Listeners of DNS over HTTPS.
+    pub dns_https_listen: Vec<SocketAddr>,
     /// Port numbers.
     pub ports: Ports,
     /// Logging.

@@ -6,9 +6,10 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use proconsul_core::Text;
 use proconsul_core::dns::{DnsConfig, Order, Recursors, Soa};
 use proconsul_core::rng::Rng;
-use proconsul_io_real::dns::{DnsListener, NodeResponder, Responder as _, Settings};
+use proconsul_io_real::dns::{DnsListener, NodeResponder, PrivateListener, Responder as _, Settings, Within};
 use proconsul_io_real::engine::random;
 use proconsul_io_real::gate::Gate;
+use proconsul_io_real::tls::{Acceptor, ServerTls, TlsError};
 use tokio::runtime::Runtime;
 
 use super::DaemonError;
@@ -26,10 +27,45 @@ pub(super) fn bind(runtime: &Runtime, addresses: &[SocketAddr]) -> Result<Vec<Dn
     addresses.iter().map(bind).collect()
 }
 
+/// DNS within TLS.
+pub(super) struct Private {
+    listeners: Vec<PrivateListener>,
+    /// What they show, to be replaced when certificates are read again.
+    pub(super) acceptors: Vec<(Within, Acceptor)>,
+}
+
+/// Binds the addresses of DNS over TLS and over HTTPS.
+pub(super) fn bind_private(runtime: &Runtime, config: &Config) -> Result<Private, DaemonError> {
+    let mut private = Private { listeners: Vec::new(), acceptors: Vec::new() };
+    for (within, addresses) in
+        [(Within::Stream, &config.dns_tls_listen), (Within::Http, &config.dns_https_listen)]
+    {
+        if addresses.is_empty() {
+            continue;
+        }
+        let tls = config.tls.https.as_ref().ok_or(DaemonError::DnsCertificate)?;
+        let acceptor = acceptor(tls, within)?;
+        for address in addresses {
+            let bound = PrivateListener::bind(*address, within, acceptor.clone(), config.tls.handshake);
+            let bound = runtime.block_on(bound);
+            let bound = bound.map_err(|error| DaemonError::Dns { address: *address, error })?;
+            private.listeners.push(bound);
+        }
+        private.acceptors.push((within, acceptor));
+    }
+    Ok(private)
+}
+
+/// What listeners of DNS show, with their own protocols.
+pub(super) fn acceptor(tls: &ServerTls, within: Within) -> Result<Acceptor, TlsError> {
+    Acceptor::new(&ServerTls { protocols: within.protocols(), ..tls.clone() })
+}
+
 /// Answers questions from what the node publishes.
 pub(super) fn serve(
     runtime: &Runtime,
     listeners: Vec<DnsListener>,
+    private: Private,
     settings: &Settings,
     gate: &Gate,
 ) -> io::Result<()> {
@@ -39,6 +75,9 @@ pub(super) fn serve(
     let responder = NodeResponder::new(gate.clone(), settings.clone(), rng);
     for (label, listener) in (0u64..).zip(listeners) {
         // What a client agent keeps is kept once.
+        runtime.spawn(listener.serve(responder.fork(label)));
+    }
+    for (label, listener) in (0x100u64..).zip(private.listeners) {
         runtime.spawn(listener.serve(responder.fork(label)));
     }
     Ok(())

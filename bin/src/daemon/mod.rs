@@ -61,6 +61,9 @@ pub enum DaemonError {
         /// The system's words.
         error: std::io::Error,
     },
+    /// DNS within TLS has nothing to show.
+    #[error("ports.dns_tls and ports.dns_https need tls.https.cert_file and tls.https.key_file")]
+    DnsCertificate,
     /// A recursor cannot be found.
     #[error("{0}; correct recursors")]
     Recursor(String),
@@ -212,6 +215,7 @@ impl Daemon {
             }
         }
         let dns = dns::bind(&runtime, &config.dns_listen)?;
+        let private = dns::bind_private(&runtime, config)?;
         let data_dir = config.data_dir.as_deref().map(DataDir::take).transpose()?;
         let configured = config.node_id;
         let id = identity::establish(configured, data_dir.as_ref().map(DataDir::path), config.server)?;
@@ -239,7 +243,7 @@ impl Daemon {
         }
         // Before anybody can know that the agent is up, and not before: a long recovery can be interrupted.
         let names = Settings::new(served);
-        let follows = Follows { names: names.clone(), https };
+        let follows = Follows { names: names.clone(), https, private: private.acceptors.clone() };
         let around = Arc::new(Around::new(engine.gate.clone(), reread, config, follows));
         let signals = Signals::catch(Arc::clone(&around))?;
         let gate = engine.gate.clone().with_process(around);
@@ -254,7 +258,7 @@ impl Daemon {
         for listener in listeners {
             runtime.spawn(http::listen(listener, site.clone()));
         }
-        dns::serve(&runtime, dns, &names, &gate)?;
+        dns::serve(&runtime, dns, private, &names, &gate)?;
         drop(entered);
         Ok(Daemon { runtime, engine, id, sockets, signals })
     }

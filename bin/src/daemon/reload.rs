@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use proconsul_core::agent;
 use proconsul_core::api::{Authorizer, Call, LogLevel, Request};
-use proconsul_io_real::dns::Settings;
+use proconsul_io_real::dns::{Settings, Within};
 use proconsul_io_real::gate::Gate;
 use proconsul_io_real::process::Process;
-use proconsul_io_real::tls::Acceptor;
+use proconsul_io_real::tls::{Acceptor, TlsError};
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, mpsc};
 
@@ -57,6 +57,8 @@ pub(super) struct Follows {
     pub(super) names: Settings,
     /// What HTTPS listeners show.
     pub(super) https: Option<Acceptor>,
+    /// What listeners of DNS show.
+    pub(super) private: Vec<(Within, Acceptor)>,
 }
 
 impl Around {
@@ -72,6 +74,11 @@ impl Around {
             (Some(_), Some(tls)) => Some(Acceptor::new(tls).map_err(|error| error.to_string())?),
             _ => None,
         };
+        let private = match &config.tls.https {
+            Some(tls) => self.follows.private.iter().map(|(within, _)| dns::acceptor(tls, *within)).collect(),
+            None => Ok(Vec::new()),
+        };
+        let private = private.map_err(|error: TlsError| error.to_string())?;
         let names = dns::settings(&config)?;
         let call = agent::Call::Reload { services: config.services.clone(), checks: config.checks.clone() };
         let request = Request { call: Call::Agent(call), authorizer: Authorizer };
@@ -80,6 +87,9 @@ impl Around {
             return Err(String::from_utf8_lossy(&reply.body).into_owned());
         }
         if let Some((acceptor, new)) = self.follows.https.as_ref().zip(https.as_ref()) {
+            acceptor.replace(new);
+        }
+        for ((_, acceptor), new) in self.follows.private.iter().zip(&private) {
             acceptor.replace(new);
         }
         log::set_level(config.log.level);

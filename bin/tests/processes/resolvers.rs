@@ -205,3 +205,49 @@ fn dig_shows_what_there_is() {
     let said = dig(&["-x", "10.1.2.3"]).expect("it is installed");
     assert!(said.contains("web.service.dc1.consul."), "{said}");
 }
+
+#[test]
+fn dig_asks_over_tls_and_over_https() {
+    let mut agent = Agent::new(&["-dev"]);
+    for command in [&["tls", "ca", "create"][..], &["tls", "cert", "create", "-server"]] {
+        let (status, _, errors) = agent.cli(command);
+        assert_eq!(status, Some(0), "{command:?}: {errors}");
+    }
+    let (tls, https) = (free_port().expect("a free port"), free_port().expect("a free port"));
+    let file = |name: &str| agent.dir().join(name).display().to_string();
+    let config = json!({
+        "ports": {"dns_tls": tls, "dns_https": https},
+        "tls": {"https": {
+            "cert_file": file("dc1-server-consul-0.pem"), "key_file": file("dc1-server-consul-0-key.pem"),
+        }},
+    });
+    agent.configure("tls.json", &config.to_string());
+    agent.start();
+    let ask = |port: u16, how: &str| {
+        let mut command = Command::new("dig");
+        command.env("PATH", PATH).args(["@127.0.0.1", "-p", &port.to_string(), how, "+noall", "+answer"]);
+        let output =
+            command.args(["consul.service.consul", "+time=20"]).stdin(Stdio::null()).output().ok()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.code() == Some(1) {
+            eprintln!("left out: this dig does not know {how}");
+            return None;
+        }
+        assert!(said.contains("127.0.0.1"), "{how}: {output:?}");
+        Some(())
+    };
+    if ask(tls, "+tls").is_none() || ask(https, "+https").is_none() {
+        eprintln!(
+            "left out: DNS over TLS and over HTTPS need dig 9.18 (Debian: apt-get install bind9-dnsutils)"
+        );
+    }
+}
+
+#[test]
+fn dns_over_tls_needs_a_certificate() {
+    let agent = Agent::new(&["-dev"]);
+    agent
+        .configure("tls.json", &json!({"ports": {"dns_tls": free_port().expect("a free port")}}).to_string());
+    let refusal = agent.refusal();
+    assert!(refusal.line().contains("tls.https.cert_file"), "{}", refusal.text());
+}

@@ -7,16 +7,16 @@
 //! other.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hickory_proto::op::ResponseCode;
 use smallvec::SmallVec;
 
 use super::encode::{AUTHORITATIVE, Budget, RECURSION_AVAILABLE, RECURSION_DESIRED, RESPONSE, TRUNCATED};
-use super::lookup::{BARE_META, seconds, weight};
+use super::lookup::{BARE_META, seconds};
 use super::{Served, Transport, name};
 use crate::rng::Rng;
-use crate::store::model::Node;
-use crate::store::{Instance, InstanceList};
+use crate::store::{Instance, InstanceList, Place};
 
 const HEADER: usize = 12;
 /// A pointer to the name of the question (RFC 1035, section 4.1.4).
@@ -29,7 +29,7 @@ const AAAA: u16 = 28;
 const SRV: u16 = 33;
 const OPT: u16 = 41;
 const IN: u16 = 1;
-const SRV_PRIORITY: u16 = 1;
+const SRV_PRIORITY: u8 = 1;
 /// Without these two bits of the flags a packet is a plain question: those that servers do not care about (RFC 2535's AD and CD).
 const FLAGS_IGNORED: u16 = 0x0030;
 
@@ -274,6 +274,9 @@ fn addresses(
     };
     let start = out.len();
     let size = if v4 { 16 } else { 28 };
+    let most = candidates.order.len().min(budget.answers).min(configured);
+    // OPT included.
+    out.reserve(most * size + 16);
     let mut count = 0;
     let mut left_out = false;
     while let Some(at) = candidates.next(rng) {
@@ -292,8 +295,17 @@ fn addresses(
             left_out = true;
             break;
         }
-        out.extend_from_slice(&ASKED);
-        address_rest(address, ttl, out);
+        match address {
+            IpAddr::V4(address) => {
+                let [a, b, c, d] = address.octets();
+                let [t, u, v, w] = ttl;
+                out.extend_from_slice(&[ASKED[0], ASKED[1], 0, 1, 0, 1, t, u, v, w, 0, 4, a, b, c, d]);
+            }
+            IpAddr::V6(_) => {
+                out.extend_from_slice(&ASKED);
+                address_rest(address, ttl, out);
+            }
+        }
         count += 1;
     }
     (count > 0).then_some(Written { answers: u16::try_from(count).ok()?, additionals: 0, left_out })
@@ -322,9 +334,9 @@ fn address_rest(address: IpAddr, ttl: [u8; 4], out: &mut Vec<u8>) {
 
 /// An SRV record that was written.
 struct Srv<'a> {
-    instance: &'a Instance,
+    instance: &'a Arc<Instance>,
+    place: &'a Place,
     address: IpAddr,
-    is_own: bool,
     /// Where its target's name stands.
     target: usize,
 }
@@ -339,17 +351,18 @@ fn services(
     out: &mut Vec<u8>,
 ) -> Option<Written> {
     let places = list.places();
-    let mut written = SmallVec::<[Srv<'_>; 16]>::new();
+    let mut written = SmallVec::<[Srv<'_>; 64]>::new();
     let mut left_out = false;
+    let mut of_nodes = Zone { kind: b"\x04node", written: None };
+    let mut of_addresses = Zone { kind: b"\x04addr", written: None };
     while let Some(at) = candidates.next(rng) {
-        let (place, instance) = (places.of[at], &*list.items[at]);
+        let (place, instance) = (&places.of[at], &list.items[at]);
         // What has a name for an address is looked up further.
         let address = place.address?;
-        let port = instance.service.port;
         // The same target: the same spelt address, or the same node.
         let is_same = |other: &Srv<'_>| {
-            other.instance.service.port == port
-                && other.is_own == place.is_own
+            other.place.port == place.port
+                && other.place.is_own == place.is_own
                 && if place.is_own {
                     other.address == address
                 } else {
@@ -363,21 +376,26 @@ fn services(
             left_out = true;
             break;
         }
-        out.extend_from_slice(&ASKED);
-        record_head(SRV, ttl, out);
-        let length = out.len();
-        out.extend_from_slice(&[0, 0]);
-        for word in [SRV_PRIORITY, weight(instance), port] {
-            out.extend_from_slice(&word.to_be_bytes());
-        }
+        let ([p, q], [r, s]) = (place.weight.to_be_bytes(), place.port.to_be_bytes());
+        let [t, u, v, w] = ttl;
+        let head = [ASKED[0], ASKED[1], 0, SRV as u8, 0, 1, t, u, v, w, 0, 0, 0, SRV_PRIORITY, p, q, r, s];
+        out.extend_from_slice(&head);
         let target = out.len();
         if place.is_own {
-            hex_name(served, address, out)?;
+            hex(address, out);
+            of_addresses.write(served, out)?;
         } else {
-            node_name(served, &instance.node, out)?;
+            labels(&instance.node.name, out)?;
+            of_nodes.write(served, out)?;
         }
-        close(length, out)?;
-        written.push(Srv { instance, address, is_own: place.is_own, target });
+        let name = out.len() - target;
+        if name > name::LENGTH_MAX {
+            return None;
+        }
+        // Priority, weight and port stand before the name.
+        let length = u16::try_from(name + 6).ok()?.to_be_bytes();
+        out[target - 8..target - 6].copy_from_slice(&length);
+        written.push(Srv { instance, place, address, target });
         if out.len() > usize::from(budget.size) {
             return None;
         }
@@ -387,17 +405,22 @@ fn services(
         pointer(srv.target, out)?;
         address_rest(srv.address, ttl, out);
         additionals += 1;
-        let node = &srv.instance.node;
-        if !served.config.node_meta_txt || node.meta.is_empty() {
+        if !served.config.node_meta_txt || !srv.place.has_meta {
             continue;
         }
-        let mut owner = (!srv.is_own).then_some(srv.target);
+        let node = &srv.instance.node;
+        let mut owner = (!srv.place.is_own).then_some(srv.target);
         for (key, value) in &node.meta {
             match owner {
                 Some(owner) => pointer(owner, out)?,
                 None => {
-                    owner = Some(out.len());
-                    node_name(served, node, out)?;
+                    let start = out.len();
+                    owner = Some(start);
+                    labels(&node.name, out)?;
+                    of_nodes.write(served, out)?;
+                    if out.len() - start > name::LENGTH_MAX {
+                        return None;
+                    }
                 }
             }
             record_head(TXT, ttl, out);
@@ -426,13 +449,6 @@ fn record_head(kind: u16, ttl: [u8; 4], out: &mut Vec<u8>) {
     out.extend_from_slice(&ttl);
 }
 
-/// Writes the length of a record's data before it.
-fn close(length: usize, out: &mut [u8]) -> Option<()> {
-    let data = u16::try_from(out.len() - length - 2).ok()?;
-    out[length..length + 2].copy_from_slice(&data.to_be_bytes());
-    Some(())
-}
-
 fn pointer(to: usize, out: &mut Vec<u8>) -> Option<()> {
     if to > POINTER_MAX {
         return None;
@@ -441,9 +457,8 @@ fn pointer(to: usize, out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// Writes `<hex>.addr.<dc>.<domain>`.
-fn hex_name(served: Served<'_>, address: IpAddr, out: &mut Vec<u8>) -> Option<()> {
-    let start = out.len();
+/// Writes the label that spells an address.
+fn hex(address: IpAddr, out: &mut Vec<u8>) {
     let mut spell = |bytes: &[u8]| {
         out.push(bytes.len() as u8 * 2);
         for byte in bytes {
@@ -456,26 +471,31 @@ fn hex_name(served: Served<'_>, address: IpAddr, out: &mut Vec<u8>) -> Option<()
         IpAddr::V4(address) => spell(&address.octets()),
         IpAddr::V6(address) => spell(&address.octets()),
     }
-    out.extend_from_slice(b"\x04addr");
-    zone(served, start, out)
 }
 
-/// Writes `<node>.node.<dc>.<domain>`.
-fn node_name(served: Served<'_>, node: &Node, out: &mut Vec<u8>) -> Option<()> {
-    let start = out.len();
-    labels(&node.name, out)?;
-    out.extend_from_slice(b"\x04node");
-    zone(served, start, out)
+/// The end of names in this datacenter: `<kind>.<dc>.<domain>`.
+struct Zone {
+    kind: &'static [u8],
+    /// Where it has been written first.
+    written: Option<(usize, usize)>,
 }
 
-/// Writes the end of a name in this datacenter that begins at `start`.
-fn zone(served: Served<'_>, start: usize, out: &mut Vec<u8>) -> Option<()> {
-    labels(&served.published.about.datacenter, out)?;
-    let domain = out.len();
-    labels(&served.config.domain, out)?;
-    out[domain..].make_ascii_lowercase();
-    out.push(0);
-    (out.len() - start <= name::LENGTH_MAX).then_some(())
+impl Zone {
+    fn write(&mut self, served: Served<'_>, out: &mut Vec<u8>) -> Option<()> {
+        if let Some((start, end)) = self.written {
+            out.extend_from_within(start..end);
+            return Some(());
+        }
+        let start = out.len();
+        out.extend_from_slice(self.kind);
+        labels(&served.published.about.datacenter, out)?;
+        let domain = out.len();
+        labels(&served.config.domain, out)?;
+        out[domain..].make_ascii_lowercase();
+        out.push(0);
+        self.written = Some((start, out.len()));
+        Some(())
+    }
 }
 
 /// Writes the labels of a dotted text. `None` if one of them is empty or too long.

@@ -470,7 +470,7 @@ impl<'a> Zone<'a> {
             {
                 additionals.extend(meta_records(&instance.node, &node, ttl));
             }
-            let data = SRV::new(1, weight(instance), service.port, target);
+            let data = SRV::new(1, instance.weight(), service.port, target);
             reply.answers.push(Answer {
                 record: Record::from_rdata(owner.clone(), ttl, RData::SRV(data)),
                 additionals,
@@ -634,18 +634,6 @@ fn meta_records(node: &Node, owner: &Name, ttl: u32) -> Vec<Record> {
         Record::from_rdata(owner.clone(), ttl, RData::TXT(TXT::from_bytes(strings)))
     };
     node.meta.iter().map(text).collect()
-}
-
-pub(super) fn weight(instance: &Instance) -> u16 {
-    let weights = instance.service.weights;
-    let weight = match instance.health() {
-        Health::Passing => weights.passing,
-        Health::Warning => weights.warning,
-        // A prepared query may ignore the check that says so.
-        Health::Critical => return 0,
-    };
-    // Zero would mean «hardly ever» (RFC 2782).
-    u16::try_from(weight.max(1)).unwrap_or(u16::MAX)
 }
 
 pub(super) fn seconds(ttl: Duration) -> u32 {

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hickory_proto::op::ResponseCode;
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::RData;
 use serde::{Deserialize, Serialize};
 
 use self::kept::Look;
@@ -256,6 +257,19 @@ fn answer_any(
 #[must_use]
 pub fn finds(answer: &[u8]) -> bool {
     answer.get(3).is_some_and(|flags| u16::from(flags & 0xf) != u16::from(ResponseCode::NXDomain))
+}
+
+/// For how many seconds an answer may be kept: the least time to live of its records, or that of a negative answer
+/// (RFC 2308, section 5); zero if nothing can be said.
+#[must_use]
+pub fn fresh_for(answer: &[u8]) -> u32 {
+    let Ok(message) = Message::from_vec(answer) else { return 0 };
+    let negative =
+        message.authorities.iter().filter(|_| message.answers.is_empty()).map(|record| match &record.data {
+            RData::SOA(soa) => record.ttl.min(soa.minimum),
+            _ => record.ttl,
+        });
+    message.answers.iter().map(|record| record.ttl).chain(negative).min().unwrap_or(0)
 }
 
 impl<'a> Served<'a> {

@@ -699,9 +699,16 @@ proptest! {
         if let Some(reply) = frugal(packet.len(), || world.bytes(&packet, transport)) {
             prop_assert!(reply[2] & 0x80 != 0);
             prop_assert_eq!(&reply[..2], &packet[..2]);
+            if transport == Transport::Udp {
+                let offered = Message::from_vec(&packet).ok().and_then(|message| message.edns);
+                let offered = offered.map_or(0, |edns| usize::from(edns.max_payload()));
+                prop_assert!(reply.len() <= offered.max(512));
+            }
             if let Err(error) = Message::from_vec(&reply) {
                 prop_assert!(false, "{error}: {reply:?}");
             }
         }
+        // Nothing is left of it: the next answer is the right one.
+        prop_assert_eq!(world.answers("six.service.consul.", RecordType::AAAA).len(), 1);
     }
 }

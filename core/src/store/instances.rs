@@ -65,6 +65,19 @@ impl Instance {
         self.checks.iter().map(|check| check.status).max().unwrap_or(Health::Passing)
     }
 
+    /// Its weight for DNS: the one for its health. Zero means «hardly ever» (RFC 2782), and is for those that are critical.
+    #[must_use]
+    pub fn weight(&self) -> u16 {
+        let weights = self.service.weights;
+        let weight = match self.health() {
+            Health::Passing => weights.passing,
+            Health::Warning => weights.warning,
+            // A prepared query may ignore the check that says so.
+            Health::Critical => return 0,
+        };
+        u16::try_from(weight.max(1)).unwrap_or(u16::MAX)
+    }
+
     /// Whether it has all these tags, without regard to letter case.
     #[must_use]
     pub fn has_tags(&self, tags: &[Text]) -> bool {
@@ -127,17 +140,25 @@ pub struct Place {
     pub address: Option<IpAddr>,
     /// Whether that is its own.
     pub is_own: bool,
+    /// Whether its node has metadata.
+    pub has_meta: bool,
+    /// Its port.
+    pub port: u16,
+    /// Its weight, see [`Instance::weight`].
+    pub weight: u16,
 }
 
 impl Place {
     fn of(instance: &Instance) -> Place {
         let parse = |address: &str| address.parse::<IpAddr>().map(|address| address.to_canonical());
-        let own = parse(&instance.service.address);
-        match (own, instance.service.address.is_empty()) {
-            (Ok(own), _) => Place { address: Some(own), is_own: true },
-            (Err(_), true) => Place { address: parse(&instance.node.address).ok(), is_own: false },
-            (Err(_), false) => Place { address: None, is_own: true },
-        }
+        let service = &instance.service;
+        let (address, is_own) = match (parse(&service.address), service.address.is_empty()) {
+            (Ok(own), _) => (Some(own), true),
+            (Err(_), true) => (parse(&instance.node.address).ok(), false),
+            (Err(_), false) => (None, true),
+        };
+        let has_meta = !instance.node.meta.is_empty();
+        Place { address, is_own, has_meta, port: service.port, weight: instance.weight() }
     }
 }
 

@@ -1,14 +1,16 @@
 //! DNS over UDP and TCP: carries packets to a [`Responder`] and its answers back.
 
+mod datagrams;
+mod https;
 mod names;
+mod private;
 mod recursor;
 mod settings;
 mod stream;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,25 +19,15 @@ use proconsul_core::api::{Authorizer, Call, Request};
 use proconsul_core::dns::kept::{Look, Looked, Subject};
 use proconsul_core::dns::{self, Recursion, Served, Transport};
 use proconsul_core::rng::Rng;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::net::TcpListener;
 
 use self::names::{Had, Names};
+pub use self::private::{PrivateListener, Within};
 pub use self::settings::Settings;
 use crate::gate::Gate;
 
-/// Most UDP sockets on one address; there is one for each core.
-const SOCKETS_MAX: usize = 32;
-/// What the kernel keeps of questions while nobody reads, in bytes, as far as the system allows it.
-const RECEIVE_BUFFER: usize = 1 << 20;
-/// So many questions of one socket are answered before others have their turn.
-const TURN: usize = 64;
 /// Longest question. Real ones have a few hundred bytes; what is longer arrives cut short and is refused.
 const QUESTION_MAX: usize = 16 << 10;
-/// So many datagrams per socket may wait for a server's answer.
-const LATER_MAX: usize = 4096;
 /// Pause after an error of a socket, so that a lasting one does not burn a core.
 const ERROR_PAUSE: Duration = Duration::from_millis(20);
 
@@ -274,7 +266,7 @@ impl DnsListener {
             attempts -= 1;
             // This one is never shared: it keeps two agents from taking the same address.
             let tcp = TcpListener::bind(address).await?;
-            match bind_udp(tcp.local_addr()?) {
+            match datagrams::bind(tcp.local_addr()?) {
                 Ok(udp) => return Ok(DnsListener { udp, tcp }),
                 Err(error) if attempts == 0 => return Err(error),
                 Err(_) => {}
@@ -291,88 +283,17 @@ impl DnsListener {
     }
 
     /// Answers until the future is dropped.
+    ///
+    /// # Panics
+    /// The system gives no thread.
     pub async fn serve(self, responder: impl Responder) {
-        let mut tasks = JoinSet::new();
         let mut label = 0;
+        let mut serving = Vec::new();
         for socket in self.udp {
-            tasks.spawn(serve_udp(Arc::new(socket), responder.fork(label)));
+            serving.push(datagrams::serve(socket, responder.fork(label)).expect("threads are to be had"));
             label += 1;
         }
-        tasks.spawn(stream::serve(self.tcp, responder.fork(label)));
-        // They run for ever; one that panicked has said so, the others go on.
-        while tasks.join_next().await.is_some() {}
-    }
-}
-
-/// A socket for each core, among which the kernel spreads those who ask (SO_REUSEPORT); one where there is no such thing.
-fn bind_udp(address: SocketAddr) -> io::Result<Vec<UdpSocket>> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let sockets = if cfg!(target_os = "linux") { cores.min(SOCKETS_MAX) } else { 1 };
-    let bind = |_| {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        #[cfg(target_os = "linux")]
-        socket.set_reuse_port(true)?;
-        // A smaller one than asked for does, too.
-        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        UdpSocket::from_std(socket.into())
-    };
-    (0..sockets).map(bind).collect()
-}
-
-async fn serve_udp(socket: Arc<UdpSocket>, mut responder: impl Responder) {
-    let mut packet = vec![0; QUESTION_MAX];
-    let mut out = Vec::with_capacity(4096);
-    let free = Arc::new(Semaphore::new(LATER_MAX));
-    loop {
-        if let Err(error) = socket.readable().await {
-            pause(&error).await;
-        }
-        for _ in 0..TURN {
-            let (len, from) = match socket.try_recv_from(&mut packet) {
-                Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => {
-                    pause(&error).await;
-                    break;
-                }
-            };
-            match responder.answer(&packet[..len], Transport::Udp, &mut out) {
-                Answered::Now => {
-                    if let Err(error) = socket.try_send_to(&out, from) {
-                        match error.kind() {
-                            io::ErrorKind::WouldBlock => send(&socket, &out, from).await,
-                            _ => tracing::debug!(%error, to = %from, "dns: sending an answer"),
-                        }
-                    }
-                }
-                Answered::Never => {}
-                Answered::Later(answer) => {
-                    // Too many questions under way: this one is lost, as datagrams may be.
-                    let Ok(place) = Arc::clone(&free).try_acquire_owned() else { continue };
-                    let socket = Arc::clone(&socket);
-                    tokio::spawn(async move {
-                        if let Some(answer) = answer.await {
-                            send(&socket, &answer, from).await;
-                        }
-                        drop(place);
-                    });
-                }
-            }
-        }
-        tokio::task::yield_now().await;
-    }
-}
-
-async fn pause(error: &io::Error) {
-    tracing::debug!(%error, "dns: receiving a datagram");
-    tokio::time::sleep(ERROR_PAUSE).await;
-}
-
-async fn send(socket: &UdpSocket, answer: &[u8], to: SocketAddr) {
-    if let Err(error) = socket.send_to(answer, to).await {
-        tracing::debug!(%error, %to, "dns: sending an answer");
+        stream::serve(self.tcp, responder.fork(label)).await;
     }
 }
 

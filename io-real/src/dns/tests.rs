@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use super::*;
@@ -107,5 +107,22 @@ async fn an_idle_connection_is_closed() {
         client.write_all(sent).await.unwrap();
         let serving = stream::connection(server, Mirror, Duration::from_millis(5));
         timeout(Duration::from_secs(60), serving).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_listener_that_is_dropped_lets_go_of_its_address() {
+    let listener = DnsListener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(listener.serve(Mirror));
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.send_to(b"abc", address).await.unwrap();
+    socket.recv_from(&mut [0; 16]).await.unwrap();
+    serving.abort();
+    assert!(serving.await.unwrap_err().is_cancelled());
+    // Only when all sockets are gone can somebody who does not share have it.
+    let alone = || std::net::UdpSocket::bind(address);
+    while alone().is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
