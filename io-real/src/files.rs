@@ -19,7 +19,8 @@ use crate::log_writer::{LogJob, write_log};
 use crate::owner;
 use crate::ports::{Disk, is_full};
 
-const LOCK_FILE: &str = "proconsul.lock";
+/// File in the data directory that the agent which uses it has locked; its process id stands in it.
+pub const LOCK_FILE: &str = "proconsul.lock";
 static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
 /// A directory of log files. Its calls block: it belongs on a thread of its own.

@@ -15,6 +15,7 @@ pub mod load;
 pub mod report;
 pub mod schema;
 mod telemetry;
+mod template;
 pub mod tls;
 
 use std::collections::BTreeMap;
@@ -323,6 +324,18 @@ impl Config {
     #[must_use]
     pub fn elects_itself(&self) -> bool {
         self.server && (self.dev || self.bootstrap)
+    }
+
+    /// What a reload may change about the core's agent, besides definitions.
+    #[must_use]
+    pub fn reloaded(&self) -> agent::Reloaded {
+        let agent = self.agent(Uuid(0));
+        agent::Reloaded {
+            node_meta: agent.node_meta,
+            discard_check_output: agent.discard_check_output,
+            check_update_interval: agent.check_update_interval,
+            discovery_max_stale: self.front.discovery_max_stale,
+        }
     }
 
     /// What the core's agent has to know, once this node's identity is known.

@@ -10,6 +10,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use proconsul_core::Text;
@@ -229,13 +230,17 @@ impl Daemon {
             warn_of_former_server(dir.path());
         }
         let membership = recovery.as_ref().map(|recovery| recovery.membership.clone());
+        let prober = match &config.tls.checks {
+            Some(tls) => SocketProber::with_tls(tls)?,
+            None => SocketProber::default(),
+        };
         let engine = Engine::start(Parts {
             config: settings::node(config, id, membership),
             data_dir,
             wire: Box::new(wire),
             gossip: Box::new(gossip),
             resolver: Arc::new(SystemResolver),
-            prober: Arc::new(SocketProber::default()),
+            prober: Arc::new(prober),
             runtime: runtime.handle().clone(),
         })?;
         if let Some(recovery) = recovery {
@@ -243,14 +248,20 @@ impl Daemon {
         }
         // Before anybody can know that the agent is up, and not before: a long recovery can be interrupted.
         let names = Settings::new(served);
-        let follows = Follows { names: names.clone(), https, private: private.acceptors.clone() };
+        let per_client = Arc::new(AtomicUsize::new(config.limits.http_max_conns_per_client));
+        let follows = Follows {
+            names: names.clone(),
+            per_client: Arc::clone(&per_client),
+            https,
+            private: private.acceptors.clone(),
+        };
         let around = Arc::new(Around::new(engine.gate.clone(), reread, config, follows));
         let signals = Signals::catch(Arc::clone(&around))?;
         let gate = engine.gate.clone().with_process(around);
         gate.metrics().set(config.telemetry.clone());
         runtime.spawn(metrics::run(gate.clone()));
         let bounds = http::Bounds {
-            per_client: config.limits.http_max_conns_per_client,
+            per_client,
             header_bytes: config.limits.max_header_bytes.unwrap_or(http::HEADERS_BYTES_DEFAULT),
             idle: Some(config.limits.http_idle_timeout).filter(|timeout| !timeout.is_zero()),
         };

@@ -1,6 +1,7 @@
 //! Reading the configuration again, on SIGHUP and at `/v1/agent/reload`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,6 +23,11 @@ pub type Reread = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
 /// Settings that take effect at once. Definitions of services and checks do, too.
 const RELOADABLE: &[&str] = &[
+    "check_update_interval",
+    "discard_check_output",
+    "discovery_max_stale",
+    "limits.http_max_conns_per_client",
+    "node_meta",
     "dns_config",
     "log_level",
     "recursors",
@@ -55,6 +61,8 @@ pub(super) struct Around {
 pub(super) struct Follows {
     /// How DNS questions are answered.
     pub(super) names: Settings,
+    /// Most connections of one client; zero: any number.
+    pub(super) per_client: Arc<AtomicUsize>,
     /// What HTTPS listeners show.
     pub(super) https: Option<Acceptor>,
     /// What listeners of DNS show.
@@ -80,7 +88,11 @@ impl Around {
         };
         let private = private.map_err(|error: TlsError| error.to_string())?;
         let names = dns::settings(&config)?;
-        let call = agent::Call::Reload { services: config.services.clone(), checks: config.checks.clone() };
+        let call = agent::Call::Reload {
+            services: config.services.clone(),
+            checks: config.checks.clone(),
+            settings: config.reloaded(),
+        };
         let request = Request { call: Call::Agent(call), authorizer: Authorizer };
         let reply = self.gate.ask(request).await.map_err(|refused| refused.to_string())?;
         if reply.status != 200 {
@@ -94,6 +106,7 @@ impl Around {
         }
         log::set_level(config.log.level);
         self.gate.metrics().set(config.telemetry.clone());
+        self.follows.per_client.store(config.limits.http_max_conns_per_client, Ordering::Relaxed);
         self.follows.names.set(names);
         for warning in &config.warnings {
             tracing::warn!("{warning}");

@@ -16,6 +16,8 @@ use crate::config::Config;
 use crate::config::gossip::Pace;
 use crate::config::join::Join;
 
+/// Threads besides those that share the machine's processors: the node's, the log's, that of bulk work.
+const OWN_THREADS: usize = 3;
 /// For how long deletions are remembered, as in Consul.
 const TOMBSTONE_TTL: Duration = Duration::from_secs(15 * 60);
 /// Election timeout at the smallest multiplier, and never less: leases have to fit in.
@@ -154,6 +156,7 @@ fn about(config: &Config, id: Uuid, address: Text, agent: &agent::Config) -> Abo
         ("serf_wan", port(config.ports.serf_wan)),
         ("grpc", -1),
     ];
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     About {
         node: Text::new(&config.node_name),
         id,
@@ -162,6 +165,9 @@ fn about(config: &Config, id: Uuid, address: Text, agent: &agent::Config) -> Abo
         version: Text::new_static(env!("CARGO_PKG_VERSION")),
         server: config.server,
         dev: config.dev,
+        bootstrap: config.bootstrap,
+        processors,
+        threads: processors + OWN_THREADS,
         domain: Text::new(&config.dns.domain),
         kv_max_value_size: config.limits.kv_max_value_size,
         txn_max_req_len: config.limits.txn_max_req_len,

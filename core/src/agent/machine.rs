@@ -276,7 +276,7 @@ impl Agent {
                 self.settle(cx);
                 return Ok(CallDone::Now);
             }
-            Call::Reload { services, checks } => self.reload(services, checks)?,
+            Call::Reload { services, checks, settings } => self.reload(services, checks, settings)?,
             Call::NodeMaintenance { enable, reason } => self.maintain_node(enable, &reason),
             Call::ServiceMaintenance { id, enable, reason } => self.maintain_service(&id, enable, &reason)?,
         }

@@ -84,6 +84,8 @@ pub enum Call {
         services: Vec<ServiceDefinition>,
         /// Checks.
         checks: Vec<CheckDefinition>,
+        /// Other settings that take effect with them.
+        settings: Reloaded,
     },
     /// Turns maintenance mode of the node on or off.
     NodeMaintenance {
@@ -101,6 +103,19 @@ pub enum Call {
         /// Why; empty for a standard text.
         reason: Text,
     },
+}
+
+/// Settings that may change while the agent runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Metadata of the node (Consul: `node_meta`).
+    pub node_meta: BTreeMap<Text, Text>,
+    /// Keep no output of checks (Consul: `discard_check_output`).
+    pub discard_check_output: bool,
+    /// For how long output alone may wait before it is written (Consul: `check_update_interval`).
+    pub check_update_interval: Duration,
+    /// How old answers to reads may be that do not say how fresh they must be (Consul: `discovery_max_stale`).
+    pub discovery_max_stale: Duration,
 }
 
 /// Why a call was refused; nothing was changed.

@@ -10,8 +10,9 @@ use super::{Call, ContentType, HttpReply, LocalServiceRead, Shape, filter, membe
 use crate::Text;
 use crate::agent::{self, CallError, definition};
 use crate::gossip::{Member, Status};
-use crate::node::Published;
+use crate::node::{About, PoolFigures, Published};
 use crate::store::model::{Check, Health, Service};
+use crate::time::Now;
 
 /// The check that maintenance mode of the node adds.
 const NODE_MAINTENANCE: &str = "_node_maintenance";
@@ -358,7 +359,7 @@ pub(super) fn about_self(context: &Context<'_>) -> Handled {
     json.key("Member");
     membership::write_own(&mut json, context.published);
     json.key("Stats");
-    stats(&mut json, context.published);
+    stats(&mut json, context.published, context.now);
     json.key("Meta");
     json.map(&about.node_meta);
     // Proxies are not configured from here, whatever their version.
@@ -369,13 +370,18 @@ pub(super) fn about_self(context: &Context<'_>) -> Handled {
 }
 
 /// Counters as Consul shows them: groups of texts.
-fn stats(json: &mut Json, published: &Published) {
+fn stats(json: &mut Json, published: &Published, now: Now) {
     let about = &published.about;
     let text = |number: usize| number.to_string();
+    let checks = || published.agent.checks.values();
+    let of_kind = |kind: &str| text(checks().filter(|check| check.kind == kind).count());
+    let figures = &published.lease.figures;
     let mut groups: Vec<(&'static str, Vec<(&'static str, String)>)> = vec![
         (
             "agent",
             vec![
+                ("check_monitors", of_kind("script")),
+                ("check_ttls", of_kind("ttl")),
                 ("checks", text(published.agent.checks.len())),
                 ("services", text(published.agent.services.len())),
             ],
@@ -390,7 +396,7 @@ fn stats(json: &mut Json, published: &Published) {
         ),
     ];
     if about.server {
-        groups.extend(server_stats(published));
+        groups.extend(server_stats(published, now));
     } else {
         let known = ("known_servers", text(membership::known_servers(published)));
         groups.push(("consul", vec![("acl", "disabled".into()), known, ("server", "false".into())]));
@@ -398,10 +404,10 @@ fn stats(json: &mut Json, published: &Published) {
     if let Some(alarm) = &published.alarm {
         groups.push(("alarm", vec![("disk", alarm.to_string())]));
     }
-    groups.push(("runtime", Vec::new()));
-    groups.push(("serf_lan", pool_stats(&published.cluster.lan)));
+    groups.push(("runtime", runtime(about)));
+    groups.push(("serf_lan", pool_stats(&published.cluster.lan, &figures.lan)));
     if about.server {
-        groups.push(("serf_wan", pool_stats(&published.cluster.wan)));
+        groups.push(("serf_wan", pool_stats(&published.cluster.wan, &figures.wan)));
     }
     json.open(b'{');
     for (group, entries) in groups {
@@ -416,7 +422,7 @@ fn stats(json: &mut Json, published: &Published) {
     json.close(b'}');
 }
 
-fn server_stats(published: &Published) -> [(&'static str, Vec<(&'static str, String)>); 2] {
+fn server_stats(published: &Published, now: Now) -> [(&'static str, Vec<(&'static str, String)>); 2] {
     let lease = &published.lease;
     let servers = &published.membership.servers;
     let leader = lease.leader.and_then(|id| servers.get(&id));
@@ -425,11 +431,27 @@ fn server_stats(published: &Published) -> [(&'static str, Vec<(&'static str, Str
         (false, Some(server)) if !server.voter => "Nonvoter",
         (false, _) => "Follower",
     };
+    let figures = &lease.figures;
+    let members: Vec<String> = servers
+        .iter()
+        .map(|(id, member)| {
+            let suffrage = if member.voter { "Voter" } else { "Nonvoter" };
+            format!("{{Suffrage:{suffrage} ID:{id} Address:{}}}", member.address)
+        })
+        .collect();
+    let voters = servers.values().filter(|member| member.voter).count();
+    let votes = servers.get(&published.about.id).is_some_and(|member| member.voter);
+    let contact = match (lease.is_leader, lease.as_of) {
+        (true, _) => "0".to_owned(),
+        (false, None) => "never".to_owned(),
+        (false, Some(as_of)) => crate::duration::format(now.mono.since(as_of)),
+    };
     [
         (
             "consul",
             vec![
                 ("acl", "disabled".into()),
+                ("bootstrap", published.about.bootstrap.to_string()),
                 ("known_datacenters", membership::known_datacenters(published).to_string()),
                 ("leader", lease.is_leader.to_string()),
                 ("leader_addr", leader.map(|member| member.address.to_string()).unwrap_or_default()),
@@ -440,7 +462,21 @@ fn server_stats(published: &Published) -> [(&'static str, Vec<(&'static str, Str
             "raft",
             vec![
                 ("applied_index", lease.applied.to_string()),
-                ("num_peers", servers.len().saturating_sub(1).to_string()),
+                ("commit_index", figures.commit.to_string()),
+                ("fsm_pending", figures.commit.0.saturating_sub(lease.applied.0).to_string()),
+                ("last_contact", contact),
+                ("last_log_index", figures.last.0.to_string()),
+                ("last_log_term", figures.last.1.to_string()),
+                ("last_snapshot_index", figures.checkpoint.0.to_string()),
+                ("last_snapshot_term", figures.checkpoint.1.to_string()),
+                ("latest_configuration", format!("[{}]", members.join(" "))),
+                ("latest_configuration_index", lease.membership_index.to_string()),
+                ("num_peers", voters.saturating_sub(usize::from(votes)).to_string()),
+                ("protocol_version", "3".into()),
+                ("protocol_version_max", "3".into()),
+                ("protocol_version_min", "0".into()),
+                ("snapshot_version_max", "1".into()),
+                ("snapshot_version_min", "0".into()),
                 ("state", state.into()),
                 ("term", lease.term.to_string()),
             ],
@@ -448,11 +484,38 @@ fn server_stats(published: &Published) -> [(&'static str, Vec<(&'static str, Str
     ]
 }
 
-fn pool_stats(members: &OrdMap<Text, Member>) -> Vec<(&'static str, String)> {
+fn pool_stats(members: &OrdMap<Text, Member>, figures: &PoolFigures) -> Vec<(&'static str, String)> {
     let count = |status| members.values().filter(|member| member.status == status).count().to_string();
     vec![
+        // A coordinate that makes no sense is not taken over in the first place.
+        ("coordinate_resets", "0".into()),
+        ("encrypted", figures.encrypted.to_string()),
+        ("event_queue", figures.event_queue.to_string()),
+        ("event_time", figures.event_time.to_string()),
         ("failed", count(Status::Failed)),
+        ("health_score", figures.health_score.to_string()),
+        ("intent_queue", figures.member_queue.to_string()),
         ("left", count(Status::Left)),
+        ("member_time", figures.member_time.to_string()),
         ("members", members.len().to_string()),
+        ("query_queue", "0".into()),
+        ("query_time", figures.query_time.to_string()),
+    ]
+}
+
+/// The program and its machine. There are no goroutines: threads are counted under that name.
+fn runtime(about: &About) -> Vec<(&'static str, String)> {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    vec![
+        ("arch", arch.into()),
+        ("cpu_count", about.processors.to_string()),
+        ("goroutines", about.threads.to_string()),
+        ("max_procs", about.processors.to_string()),
+        ("os", std::env::consts::OS.into()),
+        ("version", format!("rust, proconsul {}", about.version)),
     ]
 }

@@ -1,5 +1,7 @@
 //! Where the effects of the node's machines go.
 
+use std::sync::Arc;
+
 use super::{Node, PeerMessage, duties, transfer};
 use crate::agent;
 use crate::api::HttpReply;
@@ -255,7 +257,17 @@ impl Node {
     }
 
     pub(super) fn on_agent_call(&mut self, now: Now, id: RequestId, call: agent::Call) {
-        match self.agent(now, |agent, cx| agent.call(cx, call)) {
+        let settings = match &call {
+            agent::Call::Reload { settings, .. } => Some(settings.clone()),
+            _ => None,
+        };
+        let called = self.agent(now, |agent, cx| agent.call(cx, call));
+        if let Some(settings) = settings.filter(|_| called.is_ok()) {
+            let about = Arc::make_mut(&mut self.about);
+            about.node_meta = settings.node_meta;
+            about.front.discovery_max_stale = settings.discovery_max_stale;
+        }
+        match called {
             Ok(agent::CallDone::WhenPersisted(ticket)) => {
                 self.awaiting_save = Some((ticket, id, HttpReply::text(200, "")));
             }

@@ -44,7 +44,7 @@ pub use duties::{DutyTimer, Facts, SERF_HEALTH, SERVICE, autopilot};
 pub use formats::NewerFormat;
 pub use joining::JoinPolicy;
 pub use peer::{Ask, AskId, BadFrame, PeerAnswer, PeerMessage, Serve};
-pub use published::{About, Lease, Published};
+pub use published::{About, Figures, Lease, PoolFigures, Published};
 
 use self::abroad::Abroad;
 use self::asked::Asked;
@@ -545,12 +545,24 @@ impl Node {
                 membership_index: self.raft.membership_index(),
                 until: self.raft.lease_until().unwrap_or(Mono(0)),
                 as_of: self.shown_as_of,
+                figures: self.figures(),
             },
             membership: Arc::clone(&self.membership),
             agent: self.agent.view(),
             cluster: Arc::clone(&self.cluster),
             alarm: self.room.alarm(),
             about: Arc::clone(&self.about),
+        }
+    }
+
+    fn figures(&self) -> Figures {
+        let place = |index: LogIndex| (index, self.raft.entry_term(index).unwrap_or_default());
+        Figures {
+            commit: self.raft.commit_index(),
+            last: place(self.raft.last_index()),
+            checkpoint: place(self.raft.base_index()),
+            lan: PoolFigures::of(&self.lan),
+            wan: self.wan.as_ref().map(PoolFigures::of).unwrap_or_default(),
         }
     }
 

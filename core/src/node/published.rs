@@ -6,6 +6,7 @@ use super::Cluster;
 use crate::Text;
 use crate::agent::AgentView;
 use crate::format::Formats;
+use crate::gossip::Gossip;
 use crate::ids::{LogIndex, ServerId, Term};
 use crate::raft::Membership;
 use crate::store::View;
@@ -48,6 +49,58 @@ pub struct Lease {
     pub until: Mono,
     /// Everything that was committed then is in the view. `None` if that is not known since the start.
     pub as_of: Option<Mono>,
+    /// Numbers for operators.
+    pub figures: Figures,
+}
+
+/// Numbers about the log and the pools of gossip that decide nothing and are shown to operators.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    /// Everything up to here is committed.
+    pub commit: LogIndex,
+    /// The end of the log, and the term of its last entry.
+    pub last: (LogIndex, Term),
+    /// The last entry that a checkpoint stands for, with its term; zero if there is none.
+    pub checkpoint: (LogIndex, Term),
+    /// The datacenter's pool.
+    pub lan: PoolFigures,
+    /// The pool of servers.
+    pub wan: PoolFigures,
+}
+
+/// Numbers about a pool of gossip.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PoolFigures {
+    /// Lifeguard's local health: 0 is well, 8 is worst.
+    pub health_score: u32,
+    /// Broadcasts of membership waiting.
+    pub member_queue: usize,
+    /// Intents, events and queries waiting.
+    pub event_queue: usize,
+    /// Lamport clock of joins and leaves.
+    pub member_time: u64,
+    /// Lamport clock of user events.
+    pub event_time: u64,
+    /// Lamport clock of queries.
+    pub query_time: u64,
+    /// Whether packets are sealed.
+    pub encrypted: bool,
+}
+
+impl PoolFigures {
+    /// Those of a pool.
+    pub(super) fn of(pool: &Gossip) -> PoolFigures {
+        let stats = pool.stats();
+        PoolFigures {
+            health_score: stats.health_score,
+            member_queue: stats.member_queue,
+            event_queue: stats.event_queue,
+            member_time: stats.member_time,
+            event_time: stats.event_time,
+            query_time: stats.query_time,
+            encrypted: stats.encrypted,
+        }
+    }
 }
 
 /// Identity and settings of the agent that clients may see.
@@ -65,6 +118,12 @@ pub struct About {
     pub version: Text,
     /// Whether it is a server.
     pub server: bool,
+    /// Whether it makes itself the first server.
+    pub bootstrap: bool,
+    /// Processors of the machine.
+    pub processors: usize,
+    /// Threads that the program has begun with.
+    pub threads: usize,
     /// Development mode: answers are indented.
     pub dev: bool,
     /// DNS domain, without dots at the ends.

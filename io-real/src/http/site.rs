@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,10 +18,11 @@ pub const HEADERS_BYTES_DEFAULT: usize = 64 << 10;
 const HEADERS_BYTES: (usize, usize) = (8 << 10, 8 << 20);
 
 /// Bounds on what clients may take up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Bounds {
-    /// Most connections at a time from one address; zero: any number (Consul: `limits.http_max_conns_per_client`).
-    pub per_client: usize,
+    /// Most connections at a time from one address; zero: any number (Consul: `limits.http_max_conns_per_client`). It may
+    /// be changed while connections are served.
+    pub per_client: Arc<AtomicUsize>,
     /// Most bytes of a request's first line and headers (Consul: `http_config.max_header_bytes`).
     pub header_bytes: usize,
     /// A connection on which no request is under way is closed after this long, also if half of the next one's headers
@@ -31,7 +33,7 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Bounds {
-        Bounds { per_client: 0, header_bytes: HEADERS_BYTES_DEFAULT, idle: None }
+        Bounds { per_client: Arc::default(), header_bytes: HEADERS_BYTES_DEFAULT, idle: None }
     }
 }
 
@@ -119,7 +121,7 @@ impl Site {
     pub(super) fn enter(&self, address: IpAddr) -> Option<Place> {
         let mut open = self.shared.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(address).or_default();
-        let limit = self.shared.bounds.per_client;
+        let limit = self.shared.bounds.per_client.load(Ordering::Relaxed);
         if limit > 0 && *count >= limit {
             return None;
         }

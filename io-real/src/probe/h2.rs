@@ -6,12 +6,12 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::client::{self, Connection, SendRequest};
 use hyper::Request;
 use hyper::header::{CONTENT_TYPE, HeaderMap, TE};
-use proconsul_core::agent::{ProbeOutcome, Tls};
+use proconsul_core::agent::ProbeOutcome;
 use proconsul_core::store::model::Health;
 use tokio::time::timeout;
 
 use super::outcome;
-use super::tls::{self, Stream};
+use super::tls::{self, Secure, Stream};
 
 /// `SERVING` of the protocol's `ServingStatus`.
 const SERVING: u64 = 1;
@@ -21,7 +21,7 @@ const STATES: [&str; 4] = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN
 const ANSWER_MAX: usize = 64 << 10;
 
 /// Sends a ping and waits for its answer.
-pub(super) async fn ping(address: &str, tls: Option<&Tls>, limit: Duration) -> ProbeOutcome {
+pub(super) async fn ping(address: &str, tls: Option<Secure<'_>>, limit: Duration) -> ProbeOutcome {
     let ping = async {
         let (_sender, mut connection) = connect(address, tls).await?;
         let mut ping = connection.ping_pong().expect("nobody took it before");
@@ -38,7 +38,7 @@ pub(super) async fn ping(address: &str, tls: Option<&Tls>, limit: Duration) -> P
 }
 
 /// Asks for the health of a service, or of all.
-pub(super) async fn health(target: &str, tls: Option<&Tls>, limit: Duration) -> ProbeOutcome {
+pub(super) async fn health(target: &str, tls: Option<Secure<'_>>, limit: Duration) -> ProbeOutcome {
     let (address, service) = target.split_once('/').unwrap_or((target, ""));
     match timeout(limit, serving(address, service, tls)).await {
         Ok(Ok(())) => outcome(Health::Passing, format!("gRPC check {target}: success")),
@@ -52,7 +52,7 @@ pub(super) async fn health(target: &str, tls: Option<&Tls>, limit: Duration) -> 
 
 type Client = (SendRequest<Bytes>, Connection<Box<dyn Stream>, Bytes>);
 
-async fn connect(address: &str, tls: Option<&Tls>) -> Result<Client, String> {
+async fn connect(address: &str, tls: Option<Secure<'_>>) -> Result<Client, String> {
     let stream = tls::connect(address, tls, Some(tls::H2)).await?;
     client::handshake(stream).await.map_err(|error| error.to_string())
 }
@@ -61,7 +61,7 @@ fn ended(end: Result<(), h2::Error>) -> String {
     end.err().map_or_else(|| "EOF".to_owned(), |error| error.to_string())
 }
 
-async fn serving(address: &str, service: &str, tls: Option<&Tls>) -> Result<(), String> {
+async fn serving(address: &str, service: &str, tls: Option<Secure<'_>>) -> Result<(), String> {
     let unavailable = |error: String| format!("rpc error: code = Unavailable desc = {error}");
     let (sender, connection) = connect(address, tls).await.map_err(|error| {
         unavailable(format!("connection error: desc = \"transport: Error while dialing {error}\""))
@@ -76,12 +76,12 @@ async fn ask(
     sender: SendRequest<Bytes>,
     address: &str,
     service: &str,
-    tls: Option<&Tls>,
+    tls: Option<Secure<'_>>,
 ) -> Result<(), String> {
     let broken = |error: h2::Error| format!("rpc error: code = Unavailable desc = {error}");
     let scheme = if tls.is_some() { "https" } else { "http" };
     let authority =
-        tls.map(|tls| tls.server_name.as_str()).filter(|name| !name.is_empty()).unwrap_or(address);
+        tls.map(|secure| secure.tls.server_name.as_str()).filter(|name| !name.is_empty()).unwrap_or(address);
     let request = Request::post(format!("{scheme}://{authority}/grpc.health.v1.Health/Check"))
         .header(CONTENT_TYPE, "application/grpc")
         .header(TE, "trailers")
@@ -211,6 +211,8 @@ mod tests {
     use hyper::{HeaderMap, Response};
     use tokio::net::TcpListener;
 
+    use proconsul_core::agent::Tls;
+
     use super::*;
 
     const LONG: Duration = Duration::from_secs(60);
@@ -294,9 +296,12 @@ mod tests {
     async fn both_are_spoken_over_tls() {
         let address = tls::tests::serving(tls::H2, serve).await.to_string();
         let trusting = Tls { skip_verify: true, server_name: Default::default() };
-        assert_eq!(health(&format!("{address}/good"), Some(&trusting), LONG).await.status, Health::Passing);
-        assert_eq!(ping(&address, Some(&trusting), LONG).await.status, Health::Passing);
-        let outcome = ping(&address, Some(&Tls::default()), LONG).await;
+        assert_eq!(
+            health(&format!("{address}/good"), Some((&trusting).into()), LONG).await.status,
+            Health::Passing
+        );
+        assert_eq!(ping(&address, Some((&trusting).into()), LONG).await.status, Health::Passing);
+        let outcome = ping(&address, Some((&Tls::default()).into()), LONG).await;
         assert_eq!(outcome.status, Health::Critical);
         assert!(outcome.output.ends_with("certificate signed by unknown authority"), "{}", outcome.output);
     }

@@ -12,10 +12,13 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use proconsul_core::agent::{Probe, ProbeKind, ProbeOutcome, Tls};
+use proconsul_core::agent::{Probe, ProbeKind, ProbeOutcome};
 use proconsul_core::store::model::Health;
 use tokio::time::{Instant, timeout_at};
 
+use rustls::ClientConfig;
+
+use super::tls::Secure;
 use super::{dial, outcome, tls};
 
 /// Redirects that are followed.
@@ -24,10 +27,10 @@ const REDIRECTS_MAX: usize = 10;
 const BODY_MAX: usize = 16 << 20;
 
 /// Runs an HTTP check: any 2xx passes, 429 warns, everything else is critical.
-pub(super) async fn probe(probe: &Probe) -> ProbeOutcome {
+pub(super) async fn probe(probe: &Probe, own: Option<&ClientConfig>) -> ProbeOutcome {
     let ProbeKind::Http { url, method, .. } = &probe.kind else { unreachable!("the caller has looked") };
     let deadline = Instant::now() + probe.timeout.max(Duration::from_millis(1));
-    let exchange = match timeout_at(deadline, exchange(probe)).await {
+    let exchange = match timeout_at(deadline, exchange(probe, own)).await {
         Ok(exchange) => exchange,
         Err(_) => {
             Err("context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned())
@@ -57,7 +60,7 @@ pub(super) async fn probe(probe: &Probe) -> ProbeOutcome {
 }
 
 /// Sends the request, and those that redirects ask for. Fails with words.
-async fn exchange(probe: &Probe) -> Result<Response<Incoming>, String> {
+async fn exchange(probe: &Probe, own: Option<&ClientConfig>) -> Result<Response<Incoming>, String> {
     let ProbeKind::Http { url, method, headers, body, follow_redirects, tls } = &probe.kind else {
         unreachable!("the caller has looked")
     };
@@ -68,7 +71,7 @@ async fn exchange(probe: &Probe) -> Result<Response<Incoming>, String> {
     let custom =
         header_map(headers.iter().map(|(name, values)| (name.as_str(), values.iter().map(|v| v.as_str()))))?;
     for _ in 0..=REDIRECTS_MAX {
-        let response = send(&method, &uri, &custom, body.clone(), tls).await?;
+        let response = send(&method, &uri, &custom, body.clone(), Secure { tls, own }).await?;
         let status = response.status().as_u16();
         if !follow_redirects || !matches!(status, 301 | 302 | 303 | 307 | 308) {
             return Ok(response);
@@ -91,7 +94,7 @@ async fn send(
     uri: &Uri,
     custom: &HeaderMap,
     body: Bytes,
-    tls: &Tls,
+    tls: Secure<'_>,
 ) -> Result<Response<Incoming>, String> {
     let (tls, port) = match uri.scheme_str() {
         Some("http") => (None, 80),

@@ -21,10 +21,24 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 /// What HTTP/2 is called in a handshake (RFC 9113, section 3.3).
 pub(super) const H2: &[u8] = b"h2";
 
+/// How a check speaks TLS: what its definition says, and whose certificate it shows.
+#[derive(Clone, Copy)]
+pub(super) struct Secure<'a> {
+    pub(super) tls: &'a Tls,
+    /// The agent's own certificate and authorities, if checks are to use them.
+    pub(super) own: Option<&'a ClientConfig>,
+}
+
+impl<'a> From<&'a Tls> for Secure<'a> {
+    fn from(tls: &'a Tls) -> Secure<'a> {
+        Secure { tls, own: None }
+    }
+}
+
 /// Connects to `host:port`, over TLS if that is asked for. Fails with words.
 pub(super) async fn connect(
     address: &str,
-    tls: Option<&Tls>,
+    tls: Option<Secure<'_>>,
     protocol: Option<&[u8]>,
 ) -> Result<Box<dyn Stream>, String> {
     let stream = dial::dial(address).await?;
@@ -40,7 +54,7 @@ static SYSTEM: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| Arc::new(system_r
 async fn handshake(
     stream: TcpStream,
     address: &str,
-    tls: &Tls,
+    Secure { tls, own }: Secure<'_>,
     protocol: Option<&[u8]>,
     roots: &Arc<RootCertStore>,
 ) -> Result<Box<dyn Stream>, String> {
@@ -51,6 +65,20 @@ async fn handshake(
     };
     let server = ServerName::try_from(name.to_owned())
         .map_err(|_| format!("tls: {name:?} cannot be the name of a server"))?;
+    let mut config = match own {
+        Some(own) if !tls.skip_verify => own.clone(),
+        _ => anonymous(tls, roots),
+    };
+    config.alpn_protocols = protocol.map(<[u8]>::to_vec).into_iter().collect();
+    let connected = TlsConnector::from(Arc::new(config)).connect(server, stream).await;
+    match connected {
+        Ok(stream) => Ok(Box::new(stream)),
+        Err(error) => Err(explain(&error, name)),
+    }
+}
+
+/// What a check is configured with that shows nothing of its own.
+fn anonymous(tls: &Tls, roots: &Arc<RootCertStore>) -> ClientConfig {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -60,13 +88,7 @@ async fn handshake(
     } else {
         builder.with_root_certificates(Arc::clone(roots))
     };
-    let mut config = builder.with_no_client_auth();
-    config.alpn_protocols = protocol.map(<[u8]>::to_vec).into_iter().collect();
-    let connected = TlsConnector::from(Arc::new(config)).connect(server, stream).await;
-    match connected {
-        Ok(stream) => Ok(Box::new(stream)),
-        Err(error) => Err(explain(&error, name)),
-    }
+    builder.with_no_client_auth()
 }
 
 #[cfg(test)]
@@ -125,7 +147,7 @@ pub(super) mod tests {
 
     async fn shake(address: SocketAddr, tls: &Tls, roots: &Arc<RootCertStore>) -> Result<(), String> {
         let stream = TcpStream::connect(address).await.expect("it listens");
-        handshake(stream, &address.to_string(), tls, None, roots).await.map(drop)
+        handshake(stream, &address.to_string(), tls.into(), None, roots).await.map(drop)
     }
 
     #[tokio::test]

@@ -90,7 +90,11 @@ fn programs_run_only_where_that_is_allowed() {
         if let Err(error) = registered {
             assert!(error.status == 500 && error.text.starts_with("Scripts are disabled on this agent from"));
         }
-        let reloaded = world.call(Call::Reload { services: Vec::new(), checks: vec![from_file()] });
+        let reloaded = world.call(Call::Reload {
+            services: Vec::new(),
+            checks: vec![from_file()],
+            settings: Reloaded::default(),
+        });
         assert_eq!(reloaded.is_ok(), by_file, "{scripts:?}");
         let started =
             Agent::new(Config { checks: vec![from_file()], ..config }, &[], Rng::from_seed(1), world.now);

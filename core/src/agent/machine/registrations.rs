@@ -7,7 +7,7 @@ use crate::Text;
 use crate::agent::definition::{CheckDefinition, CheckKind, ServiceDefinition};
 use crate::agent::local::{Origin, Run};
 use crate::agent::sync::Item;
-use crate::agent::{CallError, persist, proxy};
+use crate::agent::{CallError, Reloaded, persist, proxy};
 use crate::store::model::{Check, Health, Service};
 
 const NODE_MAINTENANCE: &str = "_node_maintenance";
@@ -221,6 +221,7 @@ impl Agent {
         &mut self,
         services: Vec<ServiceDefinition>,
         checks: Vec<CheckDefinition>,
+        settings: Reloaded,
     ) -> Result<(), CallError> {
         // A definition may be refused for what the others before it have left, so they are tried one after another, and
         // all of that is taken back. These are all the parts that registrations change; nothing has left the agent yet.
@@ -228,7 +229,16 @@ impl Agent {
         let replaced = self.replace_files(services, checks);
         if replaced.is_err() {
             (self.local, self.sync, self.pending) = before;
+            return replaced;
         }
+        let Reloaded { node_meta, discard_check_output, check_update_interval, discovery_max_stale: _ } =
+            settings;
+        if self.config.node_meta != node_meta {
+            self.config.node_meta = node_meta;
+            self.sync.mark(Item::Node);
+        }
+        self.config.discard_check_output = discard_check_output;
+        self.config.check_update_interval = check_update_interval;
         replaced
     }
 

@@ -11,7 +11,25 @@ fn reload(
     services: Vec<ServiceDefinition>,
     checks: Vec<CheckDefinition>,
 ) -> Result<(), CallError> {
-    world.with(|agent, cx| agent.call(cx, Call::Reload { services, checks }).map(|_| ()))
+    let settings = Reloaded::default();
+    world.with(|agent, cx| agent.call(cx, Call::Reload { services, checks, settings }).map(|_| ()))
+}
+
+#[test]
+fn other_settings_follow_unless_a_definition_is_refused() {
+    let mut world = World::joined(config());
+    let meta = |value: &str| [("rack".into(), value.into())].into_iter().collect::<BTreeMap<Text, Text>>();
+    let settings = |value: &str| Reloaded { node_meta: meta(value), ..Reloaded::default() };
+    let call = Call::Reload { services: Vec::new(), checks: Vec::new(), settings: settings("7") };
+    world.with(|agent, cx| agent.call(cx, call)).unwrap();
+    world.serve();
+    assert_eq!(world.catalog.state().node.map(|node| node.meta), Some(meta("7")));
+    let refused =
+        check_from_config("check", &json!({"name": "x", "ttl": "1s", "service_id": "none"})).unwrap();
+    let call = Call::Reload { services: Vec::new(), checks: vec![refused], settings: settings("8") };
+    world.with(|agent, cx| agent.call(cx, call)).unwrap_err();
+    world.serve();
+    assert_eq!(world.catalog.state().node.map(|node| node.meta), Some(meta("7")));
 }
 
 fn ttl(id: &str) -> serde_json::Value {
