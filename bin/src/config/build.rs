@@ -16,7 +16,7 @@ use super::load::Merged;
 use super::schema::{Fate, Kind};
 use super::{
     Config, ConfigError, DnsConfig, Limits, Listen, LogConfig, Ports, RaftConfig, definitions, gossip, http,
-    keys, telemetry, tls,
+    keys, telemetry, template, tls,
 };
 use crate::log::{Facility, Level, LogFile};
 
@@ -83,9 +83,11 @@ pub(super) fn refuse<T>(message: impl Into<String>) -> Result<T, ConfigError> {
 
 /// Checks everything and gives it types.
 pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
-    let Merged { object, services, checks, files, mut warnings } = merged;
+    let Merged { mut object, services, checks, files, mut warnings } = merged;
+    let mut errors = Vec::new();
+    template::expand_all(&mut object, &mut errors);
     let settings = Settings(object);
-    let mut errors = durations(&settings);
+    errors.extend(durations(&settings));
     let ports = ports(&settings, &mut errors);
     let bind = bind_addr(&settings)?;
     let (lan, wan) = advertised(&settings, bind, &mut errors);
@@ -754,12 +756,27 @@ fn idle(settings: &Settings, dev: bool) -> Vec<String> {
     let (unsafe_ones, later): (Vec<&str>, Vec<&str>) = set(Fate::Later).partition(|path| protects(path));
     let enterprise: Vec<&str> = set(Fate::Enterprise).collect();
     [
-        ("NOT PROTECTED: this version does not enforce", unsafe_ones),
-        ("not implemented yet and without effect:", later),
-        ("of Consul Enterprise and without effect:", enterprise),
+        ("NOT PROTECTED: this version does not enforce", because(&unsafe_ones)),
+        ("accepted, and without effect:", because(&later)),
+        ("of Consul Enterprise and without effect:", enterprise.join(", ")),
     ]
     .into_iter()
     .filter(|(_, paths)| !paths.is_empty())
-    .map(|(text, paths)| format!("{text} {}", paths.join(", ")))
+    .map(|(text, paths)| format!("{text} {paths}"))
     .collect()
+}
+
+/// Keys without effect, those with the same reason together.
+fn because(paths: &[&str]) -> String {
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    for path in paths {
+        let why = keys::why(path).expect("a test looks for the reason of every key");
+        match groups.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, group)) => group.push(path),
+            None => groups.push((why, vec![path])),
+        }
+    }
+    let groups: Vec<String> =
+        groups.iter().map(|(why, paths)| format!("{} ({why})", paths.join(", "))).collect();
+    groups.join("; ")
 }

@@ -56,11 +56,6 @@ pub(crate) fn parse(text: &str, default_port: u16) -> Result<JoinAddress, String
             "{text:?} asks a cloud for addresses, which this version cannot: write addresses, or a DNS name that stands for them"
         ));
     }
-    if text.contains("{{") {
-        return Err(format!(
-            "{text:?} is a template, which this version does not know: write the address itself"
-        ));
-    }
     let bad = |why: &str| format!("{text:?} is no address to join: {why}");
     let number = |port: &str| match port.parse::<u16>() {
         Ok(port) if port != 0 => Ok(port),
@@ -120,7 +115,6 @@ mod tests {
         for (text, why) in [
             ("", "missing"),
             ("provider=aws tag_key=consul", "asks a cloud"),
-            ("{{ GetInterfaceIP \"eth0\" }}", "template"),
             ("[::1", "not closed"),
             ("[10.0.0.1]", "IPv6"),
             ("[::1]9000", "only a port"),

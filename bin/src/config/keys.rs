@@ -163,7 +163,7 @@ pub const AGENT: &[Row] = &[
     row("dns_config.use_cache", Bool, Later, "DNSUseCache", "false"),
     row("domain", Str, Used, "DNSDomain", r#""consul.""#),
     row("enable_acl_replication", Bool, Old("acl.enable_token_replication"), "ACLTokenReplication", "false"),
-    row("enable_agent_tls_for_checks", Bool, Later, "EnableAgentTLSForChecks", "false"),
+    row("enable_agent_tls_for_checks", Bool, Used, "EnableAgentTLSForChecks", "false"),
     row("enable_central_service_config", Bool, Later, "EnableCentralServiceConfig", "true"),
     row("enable_debug", Bool, Used, "EnableDebug", "false"),
     row("enable_local_script_checks", Bool, Used, "EnableLocalScriptChecks", "false"),
@@ -336,10 +336,10 @@ pub const AGENT: &[Row] = &[
     row("tls.https.tls_min_version", Str, Used, "", ""),
     row("tls.https.verify_incoming", Bool, Used, "", ""),
     row("tls.https.verify_outgoing", Bool, Later, "", ""),
-    row("tls.internal_rpc.ca_file", Str, Later, "", ""),
-    row("tls.internal_rpc.ca_path", Str, Later, "", ""),
-    row("tls.internal_rpc.cert_file", Str, Later, "", ""),
-    row("tls.internal_rpc.key_file", Str, Later, "", ""),
+    row("tls.internal_rpc.ca_file", Str, Used, "", ""),
+    row("tls.internal_rpc.ca_path", Str, Used, "", ""),
+    row("tls.internal_rpc.cert_file", Str, Used, "", ""),
+    row("tls.internal_rpc.key_file", Str, Used, "", ""),
     row("tls.internal_rpc.tls_cipher_suites", Str, Later, "", ""),
     row("tls.internal_rpc.tls_min_version", Str, Later, "", ""),
     row("tls.internal_rpc.verify_incoming", Bool, Later, "", ""),
@@ -374,6 +374,57 @@ pub const AGENT: &[Row] = &[
     row("watches", Objects, Later, "Watches", "[]"),
     row("xds.update_max_per_second", Float, Later, "", "250"),
 ];
+
+/// Why keys that are accepted have no effect, by the beginnings of their paths.
+const WHY: &[(&str, &str)] = &[
+    ("acl", "there are no access rules yet"),
+    ("auto_config", "there is no automatic configuration yet"),
+    ("auto_encrypt", "agents get no certificates from servers yet"),
+    ("auto_reload_config", "files are read again by `reload` or SIGHUP only"),
+    ("addresses.grpc", "there is no gRPC interface yet"),
+    ("ports.grpc", "there is no gRPC interface yet"),
+    ("tls.grpc", "there is no gRPC interface yet"),
+    ("xds", "there is no gRPC interface yet"),
+    ("rpc.enable_streaming", "there is no gRPC interface yet"),
+    ("use_streaming_backend", "there is no gRPC interface yet"),
+    ("cache", "kept answers are refreshed whenever they change"),
+    ("cloud", "there is no connection to HashiCorp's cloud"),
+    ("connect", "there is no service mesh yet"),
+    ("default_intention_policy", "there is no service mesh yet"),
+    ("ports.expose", "there is no service mesh yet"),
+    ("ports.proxy", "there is no service mesh yet"),
+    ("ports.sidecar", "there is no service mesh yet"),
+    ("primary_gateways", "there is no service mesh yet"),
+    ("peering", "there is no cluster peering yet"),
+    ("disable_http_unprintable_char_filter", "nothing is filtered"),
+    ("dns_config", "names are answered from what is known at that moment"),
+    ("recursors", "there is no recursion yet"),
+    ("enable_central_service_config", "there is no service mesh yet"),
+    ("experiments", "there are none"),
+    ("limits.rpc", "agents share one connection per pair, whose requests are not counted"),
+    ("locality", "places are not told from each other"),
+    ("log_sublevels", "the log has one level"),
+    ("raft_logstore", "the log is of another kind"),
+    ("raft_prevote_disabled", "servers always ask before they ask for votes"),
+    ("serf_lan_allowed_cidrs", "gossip takes members from everywhere; use a firewall, or encrypt"),
+    ("serf_wan_allowed_cidrs", "gossip takes members from everywhere; use a firewall, or encrypt"),
+    ("server_name", "agents do not speak TLS with each other yet"),
+    ("snapshot_agent", "run `snapshot save` by cron or a timer"),
+    ("telemetry.circonus", "metrics are asked for, not sent: /v1/agent/metrics"),
+    ("telemetry", "metrics are asked for, not sent: /v1/agent/metrics"),
+    ("tls.internal_rpc", "agents do not speak TLS with each other yet"),
+    ("tls.defaults.verify_outgoing", "agents do not speak TLS with each other yet"),
+    ("tls.https.verify_outgoing", "agents do not speak TLS with each other yet"),
+    ("tls_prefer_server_cipher_suites", "the server's order always counts"),
+    ("ui_config", "the page is one file without settings of its own"),
+    ("watches", "there are no watches in configuration files yet"),
+];
+
+/// Why a key has no effect.
+#[must_use]
+pub fn why(path: &str) -> Option<&'static str> {
+    WHY.iter().find(|(begin, _)| path.starts_with(begin)).map(|(_, why)| *why)
+}
 
 /// A service definition.
 #[rustfmt::skip]

@@ -50,7 +50,7 @@ pub enum Kind {
 pub enum Fate {
     /// It does what it says.
     Used,
-    /// It is read, and a warning says that its feature does not exist yet.
+    /// It is read, and a warning says that it has no effect, and why: [`keys::why`].
     Later,
     /// It belongs to Consul Enterprise and has no effect.
     Enterprise,
@@ -484,6 +484,8 @@ mod tests {
             if !row.default.is_empty() {
                 serde_json::from_str::<Value>(row.default).expect(row.path);
             }
+            let why = keys::why(row.path).is_some();
+            assert!(row.fate != Fate::Later || why, "{} has no effect, and no reason", row.path);
             if let Fate::Old(path) = row.fate {
                 assert!(keys::AGENT.iter().any(|r| r.path == path), "{} points at {path}", row.path);
             }

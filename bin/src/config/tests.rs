@@ -23,14 +23,15 @@ fn load_files(
     inputs.paths.push(base);
     inputs.paths.extend(paths.iter().map(|path| dir.path().join(path)));
     edit(&mut inputs);
-    load(&inputs).map_err(|error| {
-        // Messages name files as they were given: shorten them to what the case wrote.
-        let within = format!("{}/", dir.path().display());
-        ConfigError {
-            message: error.message.replace(&within, ""),
-            hints: error.hints.into_iter().map(|hint| hint.replace(&within, "")).collect(),
-        }
-    })
+    // Messages name files as they were given: shorten them to what the case wrote.
+    let within = format!("{}/", dir.path().display());
+    let shortened = |error: ConfigError| ConfigError {
+        message: error.message.replace(&within, ""),
+        hints: error.hints.into_iter().map(|hint| hint.replace(&within, "")).collect(),
+    };
+    let mut config = load(&inputs).map_err(shortened)?;
+    config.trouble = config.trouble.map(shortened);
+    Ok(config)
 }
 
 fn one(document: Value) -> Result<Config, ConfigError> {
@@ -38,7 +39,11 @@ fn one(document: Value) -> Result<Config, ConfigError> {
 }
 
 fn refusal(document: Value) -> String {
-    one(document.clone()).map(|_| ()).expect_err(&document.to_string()).to_string()
+    match one(document.clone()) {
+        Err(error) => error.to_string(),
+        // What `validate` puts up with, and an agent does not.
+        Ok(config) => config.trouble.expect(&document.to_string()).to_string(),
+    }
 }
 
 fn flags(value: Value) -> Map<String, Value> {
@@ -423,8 +428,8 @@ fn settings_without_effect_are_named_and_protection_first() {
     assert_eq!(
         config.idle,
         [
-            "NOT PROTECTED: this version does not enforce acl.enabled",
-            "not implemented yet and without effect: telemetry.statsd_address",
+            "NOT PROTECTED: this version does not enforce acl.enabled (there are no access rules yet)",
+            "accepted, and without effect: telemetry.statsd_address (metrics are asked for, not sent: /v1/agent/metrics)",
         ]
     );
 }
