@@ -10,6 +10,7 @@ pub mod client;
 pub mod commands;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 pub mod lock;
 pub mod log;
 pub mod x509;

@@ -5,9 +5,9 @@ use clap::{ArgMatches, Command};
 use super::command::Run;
 use super::{Terminal, command_of, typed};
 use crate::commands::{
-    agent, autopilot, catalog, config, debug, event, info, intention, keygen, keyring, kv, kv_tree, lock,
-    maint, members, membership, monitor, raft, reload, repair, rtt, services, snapshot, tls, usage, validate,
-    version,
+    agent, autopilot, catalog, config, debug, doctor, event, info, intention, keygen, keyring, kv, kv_tree,
+    lock, maint, members, membership, monitor, raft, reload, repair, rtt, services, snapshot, tls, usage,
+    validate, version,
 };
 
 /// What a command does.
@@ -451,6 +451,16 @@ static AVAILABLE: &[Entry] = &[
                 keys are not in it, but look at it before you give it away:\n\n\
                 \x20   $ PROGRAM debug -duration=1m -interval=20s\n    $ PROGRAM debug -capture=agent -capture=logs -output=/tmp/case\n",
         action: Action::of::<debug::Options>(),
+    },
+    Entry {
+        path: "doctor",
+        arguments: "[options]",
+        summary: "Says what is wrong, and what to do",
+        about: "Looks at an agent's configuration, ports, data directory, certificates and clock, at those whom it is\n\
+                to join, and, where one runs, at what it says about its servers. Changes nothing. The exit status is\n\
+                1 if something does not work:\n\n\
+                \x20   $ PROGRAM doctor -config-dir=/etc/proconsul.d\n    $ PROGRAM doctor -http-addr=127.0.0.1:8500 -format=json\n",
+        action: Action::of::<doctor::Options>(),
     },
     Entry {
         path: "monitor",

@@ -368,7 +368,7 @@ fn mistakes_on_the_command_line_are_refused_before_anything_is_sent() {
         ),
         (
             &["kv", "get", "-http-addr=https://127.0.0.1:1", "a"],
-            "Error querying agent: GET https://127.0.0.1:1/v1/kv/a: this version has no TLS yet",
+            "Error querying agent: GET https://127.0.0.1:1/v1/kv/a: connection refused",
         ),
         (
             &["kv", "get", "-http-addr=unix:///nonexistent/s", "a"],

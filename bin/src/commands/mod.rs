@@ -5,6 +5,7 @@ pub mod autopilot;
 pub mod catalog;
 pub mod config;
 pub mod debug;
+pub mod doctor;
 pub mod event;
 pub mod info;
 pub mod intention;

@@ -21,6 +21,10 @@ use super::pem;
 /// The longest validity: what ends later than the year 9999 cannot be written (RFC 5280, section 4.1.2.5).
 pub const DAYS_MAX: i64 = 2_900_000;
 
+/// What is said of a certificate that does not count now.
+const EXPIRED: &str = "x509: certificate has expired or is not yet valid: look at -days, and at the authority's own \
+                       validity";
+
 /// A certificate and its key, as texts of files.
 pub struct Made {
     /// The certificate.
@@ -130,6 +134,9 @@ impl Authority {
         let Drawn { key, pem } = key::draw()?;
         let (serial, _) = serial()?;
         let mut params = params(plan.days, serial)?;
+        if plan.days < 1 {
+            return Err(EXPIRED.to_owned());
+        }
         params.distinguished_name = common_name(&plan.common_name);
         for name in &plan.dns_names {
             let name = name.as_str().try_into().map_err(|_| format!("{name:?} is no DNS name"))?;
@@ -177,9 +184,7 @@ impl Authority {
                 | CertificateError::ExpiredContext { .. }
                 | CertificateError::NotValidYet
                 | CertificateError::NotValidYetContext { .. },
-            ) => "x509: certificate has expired or is not yet valid: look at -days, and at the authority's own \
-                  validity"
-                .to_owned(),
+            ) => EXPIRED.to_owned(),
             other => format!("x509: the authority may not vouch for this certificate: {other}"),
         })
     }

@@ -1,0 +1,124 @@
+//! `doctor`
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+use serde_json::{Map, Value};
+
+use crate::cli::{Failure, Run, Terminal, fail};
+use crate::client::{Client, HttpOptions};
+use crate::config::{self, Config, Format, Inputs, Listen, load};
+use crate::doctor::{Level, Report, certificates, clock, cluster, network, ports, storage};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Directory of the agent's configuration files.
+    #[arg(long, value_name = "path", action = ArgAction::Append)]
+    config_dir: Vec<PathBuf>,
+    /// Configuration file of the agent.
+    #[arg(long, value_name = "path", action = ArgAction::Append)]
+    config_file: Vec<PathBuf>,
+    /// Read every file as this language, whatever its name: hcl or json.
+    #[arg(long, value_name = "language", default_value = "")]
+    config_format: String,
+    /// Directory of the agent's state, if the files do not say.
+    #[arg(long, value_name = "path", default_value = "")]
+    data_dir: String,
+    /// How to print: pretty or json.
+    #[arg(long, value_name = "format", default_value = "pretty")]
+    format: String,
+    #[command(flatten)]
+    http: HttpOptions,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+impl Run for Options {
+    /// Looks for what is wrong; the exit status is 1 if something does not work.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        if !["pretty", "json"].contains(&self.format.as_str()) {
+            return fail("Invalid format, valid formats are {pretty json}");
+        }
+        if !self.args.is_empty() {
+            return fail(format!("Unexpected arguments: {}", self.args.join(" ")));
+        }
+        let mut report = Report::default();
+        let configured =
+            !(self.config_dir.is_empty() && self.config_file.is_empty() && self.data_dir.is_empty());
+        let config = if configured { self.configuration(&mut report)? } else { None };
+        let mut http = self.http;
+        let named = http.http_addr.is_some() || (terminal.env)("CONSUL_HTTP_ADDR").is_some();
+        if let (Some(config), false) = (&config, named) {
+            http.http_addr = address_of(config);
+        }
+        let told = match Client::new(&http, terminal) {
+            Ok(client) => cluster::look(&client, !configured, &mut report),
+            Err(why) => {
+                report.error("agent", why, "correct the options, or the environment");
+                None
+            }
+        };
+        if let Some(config) = &config {
+            let agent = config.data_dir.as_deref().and_then(|dir| storage::look(dir, &mut report));
+            ports::look(config, agent, &mut report);
+            network::look(config, &mut report);
+            certificates::look(config, &mut report);
+        }
+        if let Some(told) = told {
+            // Servers mostly have the same ports.
+            let port = config.as_ref().and_then(|config| config.ports.http).unwrap_or(8500);
+            let servers: Vec<SocketAddr> =
+                told.servers.iter().map(|rpc| SocketAddr::new(rpc.ip(), port)).collect();
+            clock::look(&servers, &mut report);
+        }
+        match self.format.as_str() {
+            "json" => terminal.say(format!("{:#}", report.json())),
+            _ => terminal.say(report.text().trim_end()),
+        }
+        if report.worst() == Level::Error { Err(Failure::silent(1)) } else { Ok(()) }
+    }
+}
+
+impl Options {
+    /// The agent's configuration; what is wrong with it is a finding like others.
+    fn configuration(&self, report: &mut Report) -> Result<Option<Config>, Failure> {
+        let mut flags = Map::new();
+        if !self.data_dir.is_empty() {
+            load::put(&mut flags, "data_dir", Value::from(self.data_dir.clone()));
+        }
+        let format = Format::parse(&self.config_format).or_else(|error| fail(error.to_string()))?;
+        let paths = self.config_file.iter().chain(&self.config_dir).cloned().collect();
+        let inputs = Inputs { paths, format, flags, ..Inputs::default() };
+        const LOOK: &str = "configuration";
+        let config = match config::load(&inputs) {
+            Ok(config) => config,
+            Err(error) => {
+                report.error(LOOK, error.to_string(), "correct the file that is named");
+                return Ok(None);
+            }
+        };
+        match &config.trouble {
+            Some(trouble) => {
+                report.error(LOOK, trouble.to_string(), "an agent does not start with this: correct it")
+            }
+            None => report.ok(LOOK, format!("{} files are well formed", config.files.len())),
+        }
+        for warning in config.warnings.iter().chain(&config.idle) {
+            report.warn(LOOK, warning.clone(), "");
+        }
+        Ok(Some(config))
+    }
+}
+
+/// Where the configured agent would answer.
+fn address_of(config: &Config) -> Option<String> {
+    config.http.first().map(|listen| match listen {
+        Listen::Unix(path) => format!("unix://{}", path.display()),
+        Listen::Tcp(address) if address.ip().is_unspecified() => {
+            let local = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+            format!("{local}:{}", address.port())
+        }
+        Listen::Tcp(address) => address.to_string(),
+    })
+}
