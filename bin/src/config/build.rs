@@ -232,6 +232,7 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
             trailing_logs: number("raft_trailing_logs"),
         },
         front: http::front(&settings)?,
+        ui_dir: Some(settings.text("ui_config.dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
         session_ttl_min: settings.duration("session_ttl_min"),
         check_update_interval: settings.duration("check_update_interval"),
         check_output_max_size: size("check_output_max_size"),
@@ -754,6 +755,9 @@ fn idle(settings: &Settings, dev: bool) -> Vec<String> {
         paths.filter(|path| !by_dev(path) && settings.written(path).is_some_and(|value| !is_off(value)))
     };
     let (unsafe_ones, later): (Vec<&str>, Vec<&str>) = set(Fate::Later).partition(|path| protects(path));
+    let mut unsafe_ones = unsafe_ones;
+    let verifies = "tls.defaults.verify_incoming";
+    unsafe_ones.extend(settings.bool(verifies).then_some(verifies));
     let enterprise: Vec<&str> = set(Fate::Enterprise).collect();
     [
         ("NOT PROTECTED: this version does not enforce", because(&unsafe_ones)),

@@ -28,8 +28,13 @@ pub(super) fn front(settings: &Settings) -> Result<Front, ConfigError> {
         waits: Waits { default: duration("default_query_time"), max: duration("max_query_time") },
         discovery_max_stale: settings.duration("discovery_max_stale"),
         limits: request_limits(settings)?,
-        page: settings.bool("ui_config.enabled").then(|| content_path(settings)).transpose()?,
+        page: has_page(settings).then(|| content_path(settings)).transpose()?,
     })
+}
+
+/// Whether there is a web page: the program's own, or one in a directory.
+fn has_page(settings: &Settings) -> bool {
+    settings.bool("ui_config.enabled") || !settings.text("ui_config.dir").is_empty()
 }
 
 /// The path of the web page, with a slash at both ends. It cannot be one of the API's.

@@ -285,6 +285,8 @@ pub struct Config {
     pub telemetry: proconsul_io_real::metrics::Settings,
     /// Rules of the HTTP interface.
     pub front: Front,
+    /// Where web pages of one's own lie.
+    pub ui_dir: Option<PathBuf>,
     /// The shortest TTL of a session.
     pub session_ttl_min: Duration,
     /// How long changes of a check's output alone may wait before they are told to the catalog.

@@ -183,6 +183,8 @@ impl Daemon {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().thread_name("proconsul-io").enable_all().build()?;
         let entered = runtime.enter();
+        // Before the ports: an agent that runs already on this directory mostly has them, too, and its number says more.
+        let data_dir = config.data_dir.as_deref().map(DataDir::take).transpose()?;
         let mut listeners = Vec::new();
         let mut sockets = Vec::new();
         for listen in &config.http {
@@ -217,7 +219,6 @@ impl Daemon {
         }
         let dns = dns::bind(&runtime, &config.dns_listen)?;
         let private = dns::bind_private(&runtime, config)?;
-        let data_dir = config.data_dir.as_deref().map(DataDir::take).transpose()?;
         let configured = config.node_id;
         let id = identity::establish(configured, data_dir.as_ref().map(DataDir::path), config.server)?;
         let gossip = Sockets::bind(config.serf_lan_bind, config.serf_wan_bind.filter(|_| config.server))?;
@@ -265,7 +266,7 @@ impl Daemon {
             header_bytes: config.limits.max_header_bytes.unwrap_or(http::HEADERS_BYTES_DEFAULT),
             idle: Some(config.limits.http_idle_timeout).filter(|timeout| !timeout.is_zero()),
         };
-        let site = http::Site::new(gate.clone(), bounds).with_cache();
+        let site = http::Site::new(gate.clone(), bounds).with_cache().with_pages(config.ui_dir.clone());
         for listener in listeners {
             runtime.spawn(http::listen(listener, site.clone()));
         }

@@ -20,6 +20,7 @@ mod leaving;
 mod locks;
 mod moving;
 mod names;
+mod operators;
 mod refusals;
 mod resolvers;
 mod restarts;

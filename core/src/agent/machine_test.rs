@@ -3,8 +3,10 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::super::definition::{check_from_request, service_from_config, service_from_request};
-use super::super::{Probe, ProbeKind};
+use super::super::definition::{
+    check_from_config, check_from_request, service_from_config, service_from_request,
+};
+use super::super::{Probe, ProbeKind, Reloaded};
 use super::*;
 use crate::agent::definition::CheckKind;
 use crate::rng::Rng;

@@ -24,7 +24,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use proconsul_core::api::{
-    Headers, HttpReply, HttpRequest, Request, Routed, body_limit, indented, route, streams_body,
+    Headers, HttpReply, HttpRequest, Request, Routed, Wish, body_limit, indented, route, streams_body,
 };
 
 pub use listen::{ListenError, Listener, listen};
@@ -136,6 +136,9 @@ async fn respond(
                 Ok(saved) => return encode::archive(saved),
                 Err(reply) => reply,
             }
+        }
+        Routed::Process { wish: Wish::Page, .. } if site.pages().is_some() => {
+            return encode::response(ui::own(site, head.uri.path()).await, gzip);
         }
         Routed::Process { wish, indent } => return Box::pin(process::answer(gate, wish, indent, gzip)).await,
         // The path was written in another way, which is as good.

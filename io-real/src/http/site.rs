@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -42,6 +43,8 @@ impl Default for Bounds {
 pub struct Site {
     shared: Arc<Shared>,
     cache: Option<Cache>,
+    /// Where pages of one's own lie.
+    pages: Option<Arc<Path>>,
 }
 
 struct Shared {
@@ -67,13 +70,23 @@ impl Site {
         let header_bytes = bounds.header_bytes.clamp(HEADERS_BYTES.0, HEADERS_BYTES.1);
         let bounds = Bounds { header_bytes, ..bounds };
         let shared = Arc::new(Shared { gate, bounds, headers, limiter, open: Mutex::default() });
-        Site { shared, cache: None }
+        Site { shared, cache: None, pages: None }
     }
 
     /// The same interface with a cache for those who ask for it (`?cached`). It starts tasks on tokio's runtime.
     #[must_use]
     pub fn with_cache(self) -> Site {
         Site { cache: Some(Cache::default()), ..self }
+    }
+
+    /// The same interface with the pages of this directory in the place of the one in the program, if there is one.
+    #[must_use]
+    pub fn with_pages(self, directory: Option<PathBuf>) -> Site {
+        Site { pages: directory.map(Arc::from), ..self }
+    }
+
+    pub(super) fn pages(&self) -> Option<&Arc<Path>> {
+        self.pages.as_ref()
     }
 
     pub(super) fn cache(&self) -> Option<&Cache> {

@@ -3,7 +3,9 @@
 //! Its policy lets a browser run the page's own script and style, which it knows by their hashes, and nothing that
 //! somebody has smuggled into a name. It cannot be framed, loads nothing from elsewhere and talks to its own agent only.
 
-use std::sync::LazyLock;
+mod files;
+
+use std::sync::{Arc, LazyLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,6 +13,8 @@ use bytes::Bytes;
 use proconsul_core::Text;
 use proconsul_core::api::{ContentType, HttpReply};
 use sha2::{Digest, Sha256};
+
+use super::Site;
 
 static PAGE: &str = include_str!("index.html");
 
@@ -51,6 +55,16 @@ pub(super) fn page() -> HttpReply {
         ],
         body: Bytes::from_static(PAGE.as_bytes()),
     }
+}
+
+/// A page of one's own.
+pub(super) async fn own(site: &Site, path: &str) -> HttpReply {
+    let Some(dir) = site.pages().map(Arc::clone) else { return page() };
+    let about = Arc::clone(&site.gate().published().about);
+    let path = path.to_owned();
+    let read = move || files::file(&dir, about.front.page.as_deref().unwrap_or("/"), &path);
+    let read = tokio::task::spawn_blocking(read).await;
+    read.unwrap_or_else(|_| HttpReply::text(500, "The agent is ending"))
 }
 
 #[cfg(test)]
