@@ -13,12 +13,16 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use proconsul_io_real::gate::Gate;
 use serde_json::Value;
 
 use crate::cli::Terminal;
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What is on its way between a client and the agent in the same process.
+const PIPE_BYTES: usize = 64 << 10;
 
 /// How to reach an agent; common to all client commands.
 #[derive(Args, Debug, Default)]
@@ -111,8 +115,28 @@ pub enum ClientError {
 enum Target {
     Tcp { host: String, authority: String },
     Unix(PathBuf),
+    InProcess(InProcess),
     Https { host: String, authority: String },
 }
+
+/// The agent of this process.
+#[derive(Clone)]
+struct InProcess(Gate);
+
+impl std::fmt::Debug for InProcess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("InProcess")
+    }
+}
+
+impl PartialEq for InProcess {
+    fn eq(&self, _: &InProcess) -> bool {
+        // There is one agent in a process.
+        true
+    }
+}
+
+impl Eq for InProcess {}
 
 /// A client of one agent.
 #[derive(Clone, Debug)]
@@ -131,6 +155,8 @@ pub struct Response {
     pub body: Bytes,
     /// Index of the state that is shown (`X-Consul-Index`), where there is one.
     pub index: Option<u64>,
+    /// Hash of what is shown (`X-Consul-ContentHash`), where there is one.
+    pub hash: Option<String>,
     url: String,
 }
 
@@ -182,7 +208,7 @@ impl Client {
                 }
                 Some(tls::Https::new(https)?)
             }
-            Target::Tcp { .. } | Target::Unix(_) => None,
+            Target::Tcp { .. } | Target::Unix(_) | Target::InProcess(_) => None,
         };
         let token_file = setting(&options.token_file, "CONSUL_HTTP_TOKEN_FILE");
         let token = match token_file {
@@ -193,6 +219,18 @@ impl Client {
             None => setting(&options.token, "CONSUL_HTTP_TOKEN"),
         };
         Ok(Client { target, token: token.filter(|token| !token.is_empty()), https })
+    }
+
+    /// A client of the agent in this process. It needs no listener.
+    #[must_use]
+    pub fn in_process(gate: Gate) -> Client {
+        Client { target: Target::InProcess(InProcess(gate)), token: None, https: None }
+    }
+
+    /// The same client with another token, if there is one.
+    #[must_use]
+    pub fn with_token(self, token: Option<String>) -> Client {
+        Client { token: token.or(self.token), ..self }
     }
 
     /// Sends a request and waits for the whole answer. `path` is already escaped, `query` is not.
@@ -234,7 +272,8 @@ impl Client {
             reason,
         })?;
         let index = head.headers.get("x-consul-index").and_then(|index| index.to_str().ok()?.parse().ok());
-        Ok(Response { status: head.status, body, index, url })
+        let hash = head.headers.get("x-consul-contenthash").and_then(|hash| hash.to_str().ok());
+        Ok(Response { status: head.status, body, index, hash: hash.map(str::to_owned), url })
     }
 
     /// A request, and what to call it in errors.
@@ -256,6 +295,7 @@ impl Client {
         }
         let (authority, url) = match &self.target {
             Target::Tcp { authority, .. } => (authority.clone(), format!("http://{authority}{path}")),
+            Target::InProcess(_) => ("localhost".to_owned(), format!("this agent: {path}")),
             Target::Unix(socket) => ("localhost".to_owned(), format!("unix://{}{path}", socket.display())),
             Target::Https { authority, .. } => (authority.clone(), format!("https://{authority}{path}")),
         };
@@ -282,6 +322,15 @@ impl Client {
     async fn begin(&self, request: Request<Full<Bytes>>) -> Result<hyper::Response<Incoming>, String> {
         match &self.target {
             Target::Tcp { host, .. } => talk(TokioIo::new(dial(host).await?), request).await,
+            Target::InProcess(InProcess(gate)) => {
+                let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+                let gate = gate.clone();
+                // It ends with our end of the pipe; what goes wrong is seen there.
+                tokio::spawn(async move {
+                    let _ = proconsul_io_real::http::serve(TokioIo::new(theirs), gate, None).await;
+                });
+                talk(TokioIo::new(ours), request).await
+            }
             Target::Unix(socket) => {
                 let stream = tokio::net::UnixStream::connect(socket).await.map_err(|e| io_reason(&e))?;
                 talk(TokioIo::new(stream), request).await

@@ -13,4 +13,6 @@ pub mod daemon;
 pub mod doctor;
 pub mod lock;
 pub mod log;
+pub mod remote;
+pub mod watch;
 pub mod x509;

@@ -15,7 +15,7 @@ use crate::agent::{Probe, ProbeOutcome};
 use crate::api::{HttpReply, Request};
 use crate::gossip::{self, Pool};
 use crate::ids::{OpId, RequestId, ServerId};
-use crate::node::Published;
+use crate::node::{Published, RemoteJob};
 use crate::raft::SnapshotMeta;
 use crate::store::{RowKey, Store};
 use crate::wal;
@@ -227,6 +227,8 @@ pub enum Output {
     Left,
     /// One line for the operator: something is wrong, and the agent goes on.
     Warn(Text),
+    /// Run a command that somebody wants agents to run (Consul: `exec`). It answers by keys, not by an input.
+    Execute(RemoteJob),
     /// Let readers see this from here on.
     Publish(Arc<Published>),
     /// Answer a request.

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
 use proconsul_core::ids::ServerId;
-use proconsul_core::node::{self, Node, Restored};
+use proconsul_core::node::{self, Node, RemoteJob, Restored};
 use proconsul_core::rng::Rng;
 use proconsul_core::wal;
 use thiserror::Error;
@@ -21,6 +21,9 @@ use crate::files::{DataDir, DataDirError, FileDisk, spawn_log_thread};
 use crate::gate::Gate;
 use crate::log_writer::{OpenError, open_log};
 use crate::ports::{Checkpoints, Clock, GossipPort, Loaded, Prober, Resolver, Wire};
+
+/// So many commands that somebody wants this agent to run wait to be taken.
+const JOBS_MAX: usize = 64;
 
 /// Why a node cannot start.
 #[derive(Debug, Error)]
@@ -60,6 +63,8 @@ pub enum StartError {
 pub struct Engine {
     /// The way to it.
     pub gate: Gate,
+    /// Commands that somebody wants this agent to run; taken once.
+    pub jobs: Option<mpsc::Receiver<RemoteJob>>,
     stop: Option<oneshot::Sender<()>>,
     leave: mpsc::Sender<()>,
     node: JoinHandle<End>,
@@ -121,6 +126,7 @@ impl Engine {
         let (gate, queue) = Gate::new(Arc::clone(&published), Arc::clone(&clock));
         let (stop, stopped) = oneshot::channel();
         let (leave, leaving) = mpsc::channel(1);
+        let (to_run, jobs) = mpsc::channel(JOBS_MAX);
         let lanes_of_driver = Lanes {
             clock,
             wire,
@@ -135,6 +141,7 @@ impl Engine {
             done_sender,
             gate: queue,
             published,
+            jobs: to_run,
             leave: leaving,
             stop: stopped,
             observer: None,
@@ -142,7 +149,7 @@ impl Engine {
         let node = std::thread::Builder::new()
             .name("proconsul-node".into())
             .spawn(move || block_on(driver::drive(node, lanes_of_driver)))?;
-        Ok(Engine { gate, stop: Some(stop), leave, node, lanes, _data_dir: data_dir })
+        Ok(Engine { gate, jobs: Some(jobs), stop: Some(stop), leave, node, lanes, _data_dir: data_dir })
     }
 
     /// Asks the node to leave the cluster. It ends when it has: [`Gate::closed`] tells. Asking twice does no harm.

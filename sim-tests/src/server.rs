@@ -81,6 +81,8 @@ async fn run(at: Surroundings) -> Result<End, Exit> {
     // Nobody ever asks a simulated agent to stop: it is killed. It is asked to leave over HTTP.
     let (_stop, stopped) = oneshot::channel();
     let (_leave, leave) = mpsc::channel(1);
+    // Simulated agents have no programs to run.
+    let (orders, _orders) = mpsc::channel(1);
     drop(madsim::task::spawn(bulk::run(checkpoints, jobs, done_sender.clone())));
     drop(madsim::task::spawn(serve(at.fabric.listen(at.host), gate)));
     let lanes = Lanes {
@@ -97,6 +99,7 @@ async fn run(at: Surroundings) -> Result<End, Exit> {
         done_sender,
         gate: queue,
         published,
+        jobs: orders,
         leave,
         stop: stopped,
         observer: Some(Box::new(Witness {

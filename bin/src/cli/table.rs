@@ -5,9 +5,9 @@ use clap::{ArgMatches, Command};
 use super::command::Run;
 use super::{Terminal, command_of, typed};
 use crate::commands::{
-    agent, autopilot, catalog, config, debug, doctor, event, info, intention, keygen, keyring, kv, kv_tree,
+    agent, autopilot, catalog, config, debug, doctor, event, exec, info, intention, keygen, keyring, kv, kv_tree,
     lock, maint, members, membership, monitor, raft, reload, repair, rtt, services, snapshot, tls, usage,
-    validate, version,
+    validate, version, watch,
 };
 
 /// What a command does.
@@ -341,6 +341,16 @@ static AVAILABLE: &[Entry] = &[
         action: Action::of::<membership::LeaveOptions>(),
     },
     Entry {
+        path: "exec",
+        arguments: "[options] [-|COMMAND...]",
+        summary: "Runs a command on nodes",
+        about: "Runs a command on all nodes, or on those that filters choose, and prints what it says. Agents take\n\
+                part that are configured with disable_remote_exec = false. With -, standard input is a script.\n\
+                The exit status is 2 if the command failed anywhere.\n\n\
+                \x20   $ PROGRAM exec uptime\n    $ PROGRAM exec -service='^web$' - < restart.sh\n",
+        action: Action::of::<exec::Options>(),
+    },
+    Entry {
         path: "lock",
         arguments: "[options] PREFIX CHILD...",
         summary: "Runs a command under a lock",
@@ -513,6 +523,16 @@ static AVAILABLE: &[Entry] = &[
         action: Action::of::<validate::Options>(),
     },
     Entry {
+        path: "watch",
+        arguments: "[options] [CHILD...]",
+        summary: "Watches for changes",
+        about: "Prints a state as JSON, or runs a program whenever it differs. The program reads the state from its\n\
+                standard input, and finds its index in CONSUL_INDEX. Agents watch, too: see watches in their\n\
+                configuration.\n\n\
+                \x20   $ PROGRAM watch -type=key -key=config/app\n    $ PROGRAM watch -type=service -service=web -passingonly=true ./render.sh\n",
+        action: Action::of::<watch::Options>(),
+    },
+    Entry {
         path: "version",
         arguments: "",
         summary: "Prints the version",
@@ -563,9 +583,7 @@ static LATER: &[Entry] = &[
     later("connect envoy", "Starts or configures Envoy"),
     later("connect expose", "Exposes a service through a gateway"),
     later("connect proxy", "Runs a small proxy"),
-    later("exec", "Runs a command on nodes"),
     later("login", "Logs in by an auth method"),
     later("logout", "Destroys a token made by login"),
     group("snapshot", "Saves and restores the cluster's state"),
-    later("watch", "Watches for changes"),
 ];

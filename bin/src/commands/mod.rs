@@ -7,6 +7,7 @@ pub mod config;
 pub mod debug;
 pub mod doctor;
 pub mod event;
+pub mod exec;
 pub mod info;
 pub mod intention;
 mod interrupt;
@@ -30,6 +31,7 @@ pub mod tls;
 pub mod usage;
 pub mod validate;
 pub mod version;
+pub mod watch;
 
 /// A name of a file from the bytes of an argument.
 fn os_str(bytes: &[u8]) -> std::path::PathBuf {

@@ -371,7 +371,7 @@ pub const AGENT: &[Row] = &[
     row("verify_incoming_rpc", Bool, Old("tls.internal_rpc.verify_incoming"), "VerifyIncomingRPC", "false"),
     row("verify_outgoing", Bool, Old("tls.defaults.verify_outgoing"), "VerifyOutgoing", "false"),
     row("verify_server_hostname", Bool, Old("tls.internal_rpc.verify_server_hostname"), "VerifyServerHostname", "false"),
-    row("watches", Objects, Later, "Watches", "[]"),
+    row("watches", Objects, Used, "Watches", "[]"),
     row("xds.update_max_per_second", Float, Later, "", "250"),
 ];
 

@@ -356,6 +356,7 @@ impl Config {
         let mut node_meta = self.node_meta.clone();
         node_meta.entry("consul-network-segment".to_owned()).or_default();
         agent::Config {
+            remote_exec: self.settings.get("disable_remote_exec") == Some(&Value::Bool(false)),
             node: Text::new(&self.node_name),
             id: Some(id),
             address: Text::new(self.advertise_lan.to_string()),

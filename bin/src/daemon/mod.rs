@@ -4,7 +4,9 @@ mod dns;
 mod identity;
 pub mod peers;
 mod reload;
+mod remote;
 mod settings;
+mod watches;
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -36,7 +38,8 @@ pub use self::identity::FILE as NODE_ID_FILE;
 use self::peers::{BadPeers, Recovery};
 pub use self::reload::Reread;
 use self::reload::{Around, Follows};
-use crate::config::{Config, Listen};
+use crate::client::Client;
+use crate::config::{Config, ConfigError, Listen};
 
 /// How long a leave may take (Consul's documentation, «consul leave»).
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -95,6 +98,9 @@ pub enum DaemonError {
     /// The port of RPC is taken.
     #[error(transparent)]
     Wire(#[from] wire::BindError),
+    /// A watch makes no sense.
+    #[error(transparent)]
+    Watch(#[from] ConfigError),
     /// `peers.json` cannot be used.
     #[error(transparent)]
     Peers(#[from] BadPeers),
@@ -207,6 +213,7 @@ impl Daemon {
                 }
             });
         }
+        let watched = watches::read(&config.settings)?;
         let served = dns::settings(config).map_err(DaemonError::Recursor)?;
         let https = https(config)?;
         if let Some(acceptor) = &https {
@@ -235,7 +242,7 @@ impl Daemon {
             Some(tls) => SocketProber::with_tls(tls)?,
             None => SocketProber::default(),
         };
-        let engine = Engine::start(Parts {
+        let mut engine = Engine::start(Parts {
             config: settings::node(config, id, membership),
             data_dir,
             wire: Box::new(wire),
@@ -249,12 +256,19 @@ impl Daemon {
         }
         // Before anybody can know that the agent is up, and not before: a long recovery can be interrupted.
         let names = Settings::new(served);
+        let own = Client::in_process(engine.gate.clone());
+        let watches = watches::Watches::new(runtime.handle().clone(), own.clone());
+        watches.replace(watched);
+        if let Some(jobs) = engine.jobs.take() {
+            runtime.spawn(remote::run(jobs, own, config.node_name.clone()));
+        }
         let per_client = Arc::new(AtomicUsize::new(config.limits.http_max_conns_per_client));
         let follows = Follows {
             names: names.clone(),
             per_client: Arc::clone(&per_client),
             https,
             private: private.acceptors.clone(),
+            watches,
         };
         let around = Arc::new(Around::new(engine.gate.clone(), reread, config, follows));
         let signals = Signals::catch(Arc::clone(&around))?;

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Mutex, mpsc};
 
 use super::dns;
+use super::watches::{self, Watches};
 use crate::config::{Config, ConfigError};
 use crate::log;
 
@@ -46,6 +47,7 @@ const RELOADABLE: &[&str] = &[
     "telemetry.metrics_prefix",
     "telemetry.prefix_filter",
     "telemetry.prometheus_retention_time",
+    "watches",
 ];
 
 /// This process, as front-ends see it.
@@ -67,6 +69,8 @@ pub(super) struct Follows {
     pub(super) https: Option<Acceptor>,
     /// What listeners of DNS show.
     pub(super) private: Vec<(Within, Acceptor)>,
+    /// What is watched, and who is told.
+    pub(super) watches: Watches,
 }
 
 impl Around {
@@ -75,7 +79,7 @@ impl Around {
     }
 
     async fn apply(&self) -> Result<(), String> {
-        let started_with = self.started_with.lock().await;
+        let mut started_with = self.started_with.lock().await;
         let config = (self.reread)().map_err(|error| error.to_string())?;
         // All that can fail comes first: what is wrong changes nothing.
         let https = match (&self.follows.https, &config.tls.https) {
@@ -88,6 +92,7 @@ impl Around {
         };
         let private = private.map_err(|error: TlsError| error.to_string())?;
         let names = dns::settings(&config)?;
+        let watched = watches::read(&config.settings).map_err(|error| error.to_string())?;
         let call = agent::Call::Reload {
             services: config.services.clone(),
             checks: config.checks.clone(),
@@ -108,6 +113,11 @@ impl Around {
         self.gate.metrics().set(config.telemetry.clone());
         self.follows.per_client.store(config.limits.http_max_conns_per_client, Ordering::Relaxed);
         self.follows.names.set(names);
+        if started_with.get("watches") != config.settings.get("watches") {
+            self.follows.watches.replace(watched);
+            started_with
+                .insert("watches".to_owned(), config.settings.get("watches").cloned().unwrap_or_default());
+        }
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }

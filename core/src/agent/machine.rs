@@ -36,6 +36,8 @@ const OTHER_NODE_INTERVAL: Duration = Duration::from_secs(4);
 /// What an agent is and how it behaves.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Whether commands are run that somebody sends to agents (Consul: `disable_remote_exec = false`).
+    pub remote_exec: bool,
     /// Name of the node.
     pub node: Text,
     /// Identity of the agent.
@@ -81,6 +83,7 @@ impl Default for Config {
     /// Consul's defaults; names and addresses are empty.
     fn default() -> Self {
         Config {
+            remote_exec: false,
             node: Text::default(),
             id: None,
             address: Text::default(),

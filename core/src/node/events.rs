@@ -5,10 +5,13 @@
 use std::sync::Arc;
 
 use regex_lite::Regex;
+use serde::Deserialize;
 
 use super::cluster::{Cluster, EVENTS_KEPT};
+use crate::Text;
 use crate::agent::AgentView;
 use crate::gossip::UserEvent;
+use crate::ids::Uuid;
 
 /// Whether an event is meant for an agent of this name with these services.
 #[must_use]
@@ -31,6 +34,37 @@ fn fits(expression: &str, text: &str) -> bool {
     expression.is_empty() || Regex::new(expression).is_ok_and(|expression| expression.is_match(text))
 }
 
+/// Name of the events by which `exec` tells agents of a job.
+pub const REMOTE_EXEC: &str = "_rexec";
+
+/// A command that somebody wants this agent to run; what it is stands in the key-value store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteJob {
+    /// The event that told of it.
+    pub event: Uuid,
+    /// What the keys of jobs begin with.
+    pub prefix: Text,
+    /// The session of who asks; the job's keys are below it.
+    pub session: Text,
+}
+
+impl RemoteJob {
+    /// Reads the payload of an event: JSON with `Prefix` and `Session`. `None` for anything else.
+    #[must_use]
+    pub fn of(event: &UserEvent) -> Option<RemoteJob> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Payload {
+            prefix: String,
+            session: String,
+        }
+        let Payload { prefix, session } = serde_json::from_slice(&event.payload).ok()?;
+        // It becomes a part of a path.
+        let session = Uuid::parse(&session)?.to_string();
+        Some(RemoteJob { event: event.id, prefix: Text::new(prefix), session: Text::new(session) })
+    }
+}
+
 /// Remembers an event; the oldest makes room.
 pub fn remember(cluster: &mut Cluster, event: UserEvent) {
     let events = Arc::make_mut(&mut cluster.events);
@@ -43,7 +77,6 @@ pub fn remember(cluster: &mut Cluster, event: UserEvent) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Text;
     use crate::store::model::Service;
 
     fn agent() -> AgentView {
@@ -84,6 +117,19 @@ mod tests {
         ] {
             let event = event(node, service, tag);
             assert_eq!(concerns(&event, "n1", &agent()), expected, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_job_is_read_from_an_events_payload() {
+        let session = "c41e8698-bb1a-c701-8b58-0fb851f628c3";
+        let with = |payload: String| UserEvent { payload: payload.into(), ..event("", "", "") };
+        let job = RemoteJob::of(&with(format!(r#"{{"Prefix":"_rexec","Session":"{session}"}}"#)));
+        let expected = RemoteJob { event: Uuid(1), prefix: "_rexec".into(), session: session.into() };
+        assert_eq!(job, Some(expected));
+        for payload in ["", "{}", "[]", r#"{"Prefix":"a","Session":"../b"}"#, r#"{"Prefix":1,"Session":"b"}"#]
+        {
+            assert_eq!(RemoteJob::of(&with(payload.to_owned())), None, "{payload}");
         }
     }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Node, events, forming};
+use super::events::{self, RemoteJob};
+use super::{Node, forming};
 use crate::Text;
 use crate::agent::persist::{BadPersisted, decode, encode};
 use crate::boundary::{Outbox, Output};
@@ -112,7 +113,13 @@ impl Node {
                 }
             }
             gossip::Effect::UserEvent(event) => {
-                if pool == Pool::Lan && events::concerns(&event, &self.about.node, &self.agent.view()) {
+                let concerns =
+                    pool == Pool::Lan && events::concerns(&event, &self.about.node, &self.agent.view());
+                if concerns && event.name == events::REMOTE_EXEC {
+                    // Off unless it was asked for: whoever reaches the agents may run programs then.
+                    let job = RemoteJob::of(&event).filter(|_| self.config.agent.remote_exec);
+                    out.0.extend(job.map(Output::Execute));
+                } else if concerns {
                     events::remember(Arc::make_mut(&mut self.cluster), event);
                     self.publish = true;
                     self.answer_event_waits(now.mono);

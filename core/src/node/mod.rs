@@ -41,6 +41,7 @@ use std::time::Duration;
 pub use cluster::{Cluster, EVENTS_KEPT};
 pub use config::{BadStart, CheckpointPolicy, Config, FormingPolicy, Restored};
 pub use duties::{DutyTimer, Facts, SERF_HEALTH, SERVICE, autopilot};
+pub use events::RemoteJob;
 pub use formats::NewerFormat;
 pub use joining::JoinPolicy;
 pub use peer::{Ask, AskId, BadFrame, PeerAnswer, PeerMessage, Serve};

@@ -9,7 +9,7 @@ use proconsul_core::agent::Probe;
 use proconsul_core::api::HttpReply;
 use proconsul_core::boundary::{Input, Lane, Outbox, Output};
 use proconsul_core::ids::{OpId, RequestId};
-use proconsul_core::node::Published;
+use proconsul_core::node::{Published, RemoteJob};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{End, report};
@@ -29,6 +29,7 @@ pub(super) struct Hands {
     bulk: mpsc::Sender<BulkJob>,
     done: mpsc::UnboundedSender<Input>,
     published: Arc<ArcSwap<Published>>,
+    jobs: mpsc::Sender<RemoteJob>,
     replies: BTreeMap<RequestId, oneshot::Sender<HttpReply>>,
     probes: BTreeMap<OpId, oneshot::Sender<()>>,
 }
@@ -45,9 +46,10 @@ impl Hands {
         bulk: mpsc::Sender<BulkJob>,
         done: mpsc::UnboundedSender<Input>,
         published: Arc<ArcSwap<Published>>,
+        jobs: mpsc::Sender<RemoteJob>,
     ) -> Hands {
         let (replies, probes) = (BTreeMap::new(), BTreeMap::new());
-        Hands { wire, gossip, resolver, prober, spawn, log, bulk, done, published, replies, probes }
+        Hands { wire, gossip, resolver, prober, spawn, log, bulk, done, published, jobs, replies, probes }
     }
 
     /// Keeps what a front-end waits by, and gives the node's part of it.
@@ -113,6 +115,11 @@ impl Hands {
                 // What else the last step wants is still done: somebody may wait for its reply.
                 Output::Left => left = Some(End::Left),
                 Output::Warn(text) => tracing::warn!("{text}"),
+                Output::Execute(job) => {
+                    if self.jobs.try_send(job).is_err() {
+                        tracing::warn!("a job of exec was not run: too many come at a time");
+                    }
+                }
                 Output::Halt { reason } => return Some(End::Halted(reason)),
             }
         }

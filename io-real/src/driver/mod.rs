@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use proconsul_core::boundary::{Input, Outbox, Output};
-use proconsul_core::node::{Node, Published};
+use proconsul_core::node::{Node, Published, RemoteJob};
 use proconsul_core::time::Now;
 use tokio::sync::{mpsc, oneshot};
 
@@ -58,6 +58,8 @@ pub struct Lanes {
     pub gate: mpsc::UnboundedReceiver<GateItem>,
     /// What front-ends see.
     pub published: Arc<ArcSwap<Published>>,
+    /// Takes commands that somebody wants this agent to run.
+    pub jobs: mpsc::Sender<RemoteJob>,
     /// Asks the node to leave the cluster.
     pub leave: mpsc::Receiver<()>,
     /// Fires when the process ends.
@@ -93,11 +95,13 @@ pub async fn drive(mut node: Node, lanes: Lanes) -> End {
         done_sender,
         gate,
         published,
+        jobs,
         leave,
         stop,
         mut observer,
     } = lanes;
-    let mut hands = Hands::new(wire, gossip, resolver, prober, spawn, log, bulk, done_sender, published);
+    let mut hands =
+        Hands::new(wire, gossip, resolver, prober, spawn, log, bulk, done_sender, published, jobs);
     let mut inputs = Inputs::new(Arc::clone(&clock), logged, done, gate, leave, stop);
     let mut outbox = Outbox::default();
     node.start(clock.now(), &mut outbox);

@@ -429,7 +429,7 @@ impl World {
                     self.halted.push(reason);
                     self.kill(from);
                 }
-                Output::Warn(_) | Output::Cancel { .. } => {}
+                Output::Warn(_) | Output::Execute(_) | Output::Cancel { .. } => {}
                 Output::Log(write) => self.write(from, Job::Log(write)),
                 Output::Checkpoint { op, checkpoint } => self.write(from, Job::Checkpoint(op, checkpoint)),
                 Output::SaveLocal { op, changes } => self.write(from, Job::Local(op, changes)),
