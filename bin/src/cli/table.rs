@@ -5,9 +5,9 @@ use clap::{ArgMatches, Command};
 use super::command::Run;
 use super::{Terminal, command_of, typed};
 use crate::commands::{
-    agent, autopilot, catalog, config, debug, doctor, event, exec, info, intention, keygen, keyring, kv, kv_tree,
-    lock, maint, members, membership, monitor, raft, reload, repair, rtt, services, snapshot, tls, usage,
-    validate, version, watch,
+    agent, autopilot, catalog, config, debug, doctor, event, exec, info, intention, keygen, keyring, kv,
+    kv_tree, lock, maint, members, membership, monitor, raft, reload, repair, rtt, services, snapshot, tls,
+    usage, validate, version, watch,
 };
 
 /// What a command does.
