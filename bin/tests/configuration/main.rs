@@ -5,6 +5,7 @@
 //! show (answers over HTTP, files and ports that cannot be had) is left to the tests of processes.
 
 mod exceptions;
+mod inventory;
 mod trial;
 
 use std::path::Path;
@@ -14,7 +15,7 @@ use serde_json::Value;
 use exceptions::EXCEPTIONS;
 use trial::Trial;
 
-/// One test on purpose: the files' names in messages are relative, and there is one working directory in a process.
+/// The only test that changes the working directory: names of files in messages are relative, and a process has one of it.
 #[test]
 fn files_and_flags_are_understood_as_recorded() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/cases/config");

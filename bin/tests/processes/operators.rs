@@ -16,7 +16,7 @@ fn ok(agent: &Agent, arguments: &[&str]) -> String {
 
 #[test]
 fn certificates_of_the_command_serve_https_and_are_replaced_by_a_reload() {
-    let mut agent = Agent::new(&["-dev"]);
+    let mut agent = Agent::new(&["-dev", "-config-dir=conf"]);
     let port = TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("bound").port();
     ok(&agent, &["tls", "ca", "create"]);
     ok(&agent, &["tls", "cert", "create", "-server"]);
@@ -60,7 +60,7 @@ fn certificates_of_the_command_serve_https_and_are_replaced_by_a_reload() {
 
 #[test]
 fn a_reload_changes_what_may_change_and_a_mistake_changes_nothing() {
-    let mut agent = Agent::new(&["-dev"]);
+    let mut agent = Agent::new(&["-dev", "-config-dir=conf"]);
     agent.configure("meta.json", r#"{"node_meta": {"rack": "1"}}"#);
     agent.start();
     let rack = || {
