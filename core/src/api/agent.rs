@@ -439,8 +439,10 @@ fn server_stats(published: &Published, now: Now) -> [(&'static str, Vec<(&'stati
             format!("{{Suffrage:{suffrage} ID:{id} Address:{}}}", member.address)
         })
         .collect();
-    let voters = servers.values().filter(|member| member.voter).count();
-    let votes = servers.get(&published.about.id).is_some_and(|member| member.voter);
+    // Others that vote; none for one that does not belong to the group yet.
+    let own = published.about.id;
+    let others = servers.iter().filter(|(id, member)| member.voter && **id != own).count();
+    let others = if servers.contains_key(&own) { others } else { 0 };
     let contact = match (lease.is_leader, lease.as_of) {
         (true, _) => "0".to_owned(),
         (false, None) => "never".to_owned(),
@@ -471,7 +473,7 @@ fn server_stats(published: &Published, now: Now) -> [(&'static str, Vec<(&'stati
                 ("last_snapshot_term", figures.checkpoint.1.to_string()),
                 ("latest_configuration", format!("[{}]", members.join(" "))),
                 ("latest_configuration_index", lease.membership_index.to_string()),
-                ("num_peers", voters.saturating_sub(usize::from(votes)).to_string()),
+                ("num_peers", others.to_string()),
                 ("protocol_version", "3".into()),
                 ("protocol_version_max", "3".into()),
                 ("protocol_version_min", "0".into()),
