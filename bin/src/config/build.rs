@@ -19,6 +19,7 @@ use super::{
     keys, telemetry, template, tls,
 };
 use crate::log::{Facility, Level, LogFile};
+use crate::watch::plan::Plan;
 
 /// The merged settings with the table's defaults behind them.
 pub(crate) struct Settings(pub(crate) Map<String, Value>);
@@ -124,6 +125,7 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
     let mut trouble = Trouble::default();
     trouble.note(tls::trouble(&settings));
     trouble.note(acl_policy(&settings));
+    trouble.note(watches(&settings));
     let log = log(&settings).unwrap_or_else(|error| {
         trouble.note(Some(error));
         LogConfig::default()
@@ -635,6 +637,20 @@ fn acl_policy(settings: &Settings) -> Option<ConfigError> {
     (!["", "allow", "deny"].contains(&policy.as_str())).then(|| {
         ConfigError::new(format!("Unsupported default ACL policy: {policy}"))
             .hint("acl.default_policy is allow or deny.")
+    })
+}
+
+/// The first watch that makes no sense.
+fn watches(settings: &Settings) -> Option<ConfigError> {
+    let all = settings.written("watches").and_then(Value::as_array).into_iter().flatten();
+    all.enumerate().find_map(|(at, parameters)| {
+        let empty = Map::new();
+        let why = match Plan::read(parameters.as_object().unwrap_or(&empty)) {
+            Err(why) => why,
+            Ok(plan) if plan.handler.is_none() => "Must define a watch handler".to_owned(),
+            Ok(_) => return None,
+        };
+        Some(ConfigError::new(why).hint(format!("watches[{at}]")))
     })
 }
 
