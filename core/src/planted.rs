@@ -84,6 +84,10 @@ defects! {
     SuspicionNeverOver: "Gossip: a suspect that does not object is never taken for failed.",
     EventToldTwice: "Gossip: an event that comes again is delivered again.",
     EventNotExchanged: "Gossip: those who missed an event are not told of it in an exchange of state.",
+
+    // DNS.
+    DnsServesCritical: "DNS: critical instances are answered, too.",
+    DnsIgnoresBound: "DNS: any state is new enough, whatever is asked for.",
 }
 
 #[cfg(feature = "planted")]

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::audit::{Agent, Audit};
 use crate::plan::{Plan, Target, Tuning};
-use crate::workload::Registered;
+use crate::workload::{Doors, Registered};
 
 /// Until a process that halted is started again.
 const RESTART_DELAY: Duration = Duration::from_millis(500);
@@ -63,6 +63,8 @@ pub struct Surroundings {
     pub tuning: Tuning,
     /// Who watches it.
     pub audit: Audit,
+    /// The ways into the agents' processes.
+    pub doors: Doors,
 }
 
 /// Why a process ended by itself.
@@ -91,6 +93,7 @@ struct Inner {
     state: Mutex<State>,
     rng: Rng,
     registered: Registered,
+    doors: Doors,
     exits: mpsc::UnboundedSender<(Agent, u64, Exit)>,
 }
 
@@ -178,6 +181,7 @@ impl Cluster {
             state,
             rng,
             registered: Registered::default(),
+            doors: Doors::default(),
             exits,
         }));
         for agent in 0..agents {
@@ -220,6 +224,7 @@ impl Cluster {
             formats: if is_old { OLD } else { Formats::KNOWN },
             tuning: plan.tuning,
             audit: audit.clone(),
+            doors: self.0.doors.clone(),
         };
         Slot {
             host: Host::new(host, &surroundings.name, Some(surroundings.id), clock, fabric.clone()),
@@ -230,6 +235,12 @@ impl Cluster {
             leave: None,
             generation: 0,
         }
+    }
+
+    /// The ways into the agents' processes.
+    #[must_use]
+    pub fn doors(&self) -> Doors {
+        self.0.doors.clone()
     }
 
     /// What the agents were told to run.

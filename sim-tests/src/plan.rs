@@ -149,6 +149,8 @@ pub enum ClientKind {
     Fence,
     /// Saves the whole state, and later restores it.
     Restorer,
+    /// Keeps instances of a service in the catalog, passing or critical, and looks the service up over DNS.
+    Names,
 }
 
 impl ClientKind {
@@ -166,7 +168,8 @@ impl ClientKind {
             | ClientKind::Transfer
             | ClientKind::Set
             | ClientKind::Fence
-            | ClientKind::Restorer => false,
+            | ClientKind::Restorer
+            | ClientKind::Names => false,
         }
     }
 }

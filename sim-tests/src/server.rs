@@ -78,6 +78,7 @@ async fn run(at: Surroundings) -> Result<End, Exit> {
     let published = Arc::new(ArcSwap::new(node.first_publication(clock.now())));
     at.audit.introduce(at.agent, Arc::clone(&published));
     let (gate, queue) = Gate::new(Arc::clone(&published), Arc::clone(&clock));
+    at.doors.open(at.host, gate.clone());
     // Nobody ever asks a simulated agent to stop: it is killed. It is asked to leave over HTTP.
     let (_stop, stopped) = oneshot::channel();
     let (_leave, leave) = mpsc::channel(1);

@@ -11,7 +11,7 @@ use proconsul_io_sim::net::{Fabric, HostId};
 use proconsul_io_sim::time::{sim_now, sim_sleep};
 use proconsul_io_sim::trace::Trace;
 
-use crate::audit::{Audit, check_history};
+use crate::audit::{Audit, check_history, check_names, stale_slack};
 use crate::cluster::{Cluster, Main};
 use crate::nemesis;
 use crate::plan::{ClientKind, Plan};
@@ -61,6 +61,9 @@ pub async fn run_with(plan: &Plan, trace: &Trace, main: Main) -> Outcome {
         audit: audit.clone(),
         registered: cluster.registered(),
         followed: Default::default(),
+        doors: cluster.doors(),
+        named: Default::default(),
+        stale_slack: stale_slack(plan),
         stop: Arc::new(AtomicBool::new(false)),
         stop_watching: Arc::new(AtomicBool::new(false)),
     };
@@ -98,6 +101,7 @@ pub async fn run_with(plan: &Plan, trace: &Trace, main: Main) -> Outcome {
     tracing::info!("checking");
     let history = shared.history.lock();
     check_history(&history, plan, &audit);
+    check_names(&shared.named, plan, &audit);
     let (violations, counts) = audit.findings();
     Outcome { violations, counts, simulated }
 }

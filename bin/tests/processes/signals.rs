@@ -6,7 +6,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{Agent, wait_for};
+use crate::support::{Agent, dns, wait_for};
+
+/// Codes of DNS answers.
+const NXDOMAIN: u8 = 3;
+const SERVFAIL: u8 = 2;
+const REFUSED: u8 = 5;
 
 fn stops_on(signal: Signal, name: &str) {
     let mut agent = Agent::server();
@@ -85,4 +90,31 @@ fn a_hang_up_makes_it_read_its_configuration_again_and_what_is_wrong_changes_not
     hang_up(&agent, "service { nome = \"db\" }", "the former one goes on: ");
     assert_eq!(http.ok("GET", "/v1/agent/services", "").body, services);
     assert_eq!(http.put("/v1/kv/a", "x"), true);
+}
+
+#[test]
+fn settings_of_dns_are_reloaded() {
+    let mut agent = Agent::new(&["-dev", "-config-dir", "conf"]);
+    agent.start();
+    let mut http = agent.http();
+    let weak = r#"{"Name": "web", "Port": 80, "Check": {"TTL": "10m", "Status": "warning"}}"#;
+    http.put("/v1/agent/service/register", weak);
+    let code = |name: &str| dns::services(agent.dns(), name).expect("an answer").code;
+    wait_for("the service is found", || {
+        let found = dns::services(agent.dns(), "web.service.consul")?;
+        if found.ports == [80] { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+    assert_eq!(code("www.example"), REFUSED, "there are no recursors");
+    // Nobody listens there.
+    let closed = UdpSocket::bind("127.0.0.1:0").expect("a port").local_addr().expect("it has one");
+    agent.configure(
+        "dns.json",
+        &format!(r#"{{"recursors": ["{closed}"], "dns_config": {{"only_passing": true, "recursor_timeout": "200ms"}}}}"#),
+    );
+    http.put("/v1/agent/reload", "");
+    assert_eq!(code("www.example"), SERVFAIL);
+    assert_eq!(code("web.service.consul"), NXDOMAIN, "its check warns");
+    agent.configure("dns.json", "{}");
+    http.put("/v1/agent/reload", "");
+    assert_eq!((code("www.example"), code("web.service.consul")), (REFUSED, 0));
 }

@@ -16,6 +16,7 @@ use super::encode::Budget;
 use super::name::{self, Role, Target};
 use super::question::Asked;
 use super::{DnsConfig, Served};
+use crate::planted::{Bug, planted};
 use crate::rng::Rng;
 use crate::store::model::{Health, Node};
 use crate::store::{Execute, Instance, Lent, PreparedQuery, Unresolved, View};
@@ -383,6 +384,7 @@ impl<'a> Zone<'a> {
         let items = items.unwrap_or_default();
         let tags = tag.as_ref().map(|tag| meant_tags(items, tag)).unwrap_or_default();
         let worst = if self.config().only_passing { Health::Passing } else { Health::Warning };
+        let worst = if planted(Bug::DnsServesCritical) { Health::Critical } else { worst };
         shuffle(items, rng, |instance| instance.health() <= worst && instance.has_tags(&tags))
     }
 

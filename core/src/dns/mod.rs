@@ -24,6 +24,7 @@ use self::kept::Look;
 pub use self::recursor::{Ask, Asking, Heard, Order, Recursion, Recursors, mark};
 use crate::Text;
 use crate::node::Published;
+use crate::planted::{Bug, planted};
 use crate::rng::Rng;
 use crate::store::model::Node;
 use crate::store::{InstanceList, PreparedQuery, View};
@@ -213,7 +214,9 @@ pub fn answer(
     out: &mut Vec<u8>,
 ) -> Answered {
     out.clear();
-    if direct::answer(served, packet, transport, rng, out).is_some() {
+    // The short way knows healthy instances only.
+    let is_short = !planted(Bug::DnsServesCritical);
+    if is_short && direct::answer(served, packet, transport, rng, out).is_some() {
         return Answered::Here;
     }
     answer_any(served, packet, transport, rng, out)
@@ -311,7 +314,7 @@ impl<'a> Served<'a> {
             return true;
         }
         let lease = &self.published.lease;
-        if self.now.mono < lease.until {
+        if self.now.mono < lease.until || planted(Bug::DnsIgnoresBound) {
             return true;
         }
         // What was kept through a restart is better than nothing; how old it is, is not known.

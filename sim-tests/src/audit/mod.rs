@@ -18,7 +18,7 @@ use proconsul_core::node::Published;
 use proconsul_core::raft::{Raft, Role};
 use proconsul_core::store::Store;
 
-pub use promises::check_history;
+pub use promises::{check_history, check_names, stale_slack};
 
 use crate::runner::Violation;
 

@@ -16,6 +16,7 @@ use proconsul_jepsen::suite::{self, Rules};
 
 use super::Audit;
 use crate::plan::{Fault, Plan};
+use crate::workload::Named;
 
 /// Half a millisecond is what the simulation's own timers may round away.
 const TIMER_SLACK_NS: u64 = 500_000;
@@ -79,6 +80,10 @@ impl Hold {
         Some(Hold { from, to: from + ms * 1_000_000 + AFTERMATH_NS })
     }
 
+    fn overlaps(&self, from: Nanos, to: Option<Nanos>) -> bool {
+        from <= self.to && to.is_none_or(|to| self.from <= to)
+    }
+
     /// Whether a stale answer may rest on what was held up.
     fn excuses(&self, operation: &Operation, slack: Nanos) -> bool {
         let told = match operation.reply() {
@@ -86,8 +91,25 @@ impl Hold {
             _ => 0,
         };
         let told = told + told / 10 + slack;
-        let earliest = operation.invoked.saturating_sub(told);
-        earliest <= self.to && operation.completed.is_none_or(|at| self.from <= at)
+        self.overlaps(operation.invoked.saturating_sub(told), operation.completed)
+    }
+}
+
+/// By so much a stale answer may be older than it says, as long as messages of the leader come soon.
+#[must_use]
+pub fn stale_slack(plan: &Plan) -> Nanos {
+    // A leader that lost its quorum steps down within an election timeout.
+    nanos(Raft::default().election) + 2 * plan.net.quality.latency_max_us * 1_000 + RESENT_NS
+}
+
+/// Answers over DNS that were older than their bound: what the leader said must have been held up.
+pub fn check_names(named: &Named, plan: &Plan, audit: &Audit) {
+    let holds: Vec<Hold> =
+        plan.faults.iter().filter_map(|timed| Hold::of(timed.at_ms, &timed.fault)).collect();
+    for late in named.late() {
+        if !holds.iter().any(|hold| hold.overlaps(late.from, Some(late.to))) {
+            audit.report("names over DNS", late.what);
+        }
     }
 }
 
@@ -99,9 +121,7 @@ fn check_ages(history: &History, plan: &Plan, timing: Timing, audit: &Audit) {
     }
     let holds: Vec<Hold> =
         plan.faults.iter().filter_map(|timed| Hold::of(timed.at_ms, &timed.fault)).collect();
-    let latency = plan.net.quality.latency_max_us * 1_000;
-    // A leader that lost its quorum steps down within an election timeout.
-    let slack = nanos(Raft::default().election) + 2 * latency + RESENT_NS;
+    let slack = stale_slack(plan);
     let is_stale =
         |operation: &Operation| operation.op.consistency().is_some_and(|it| it != Consistency::Linearizable);
     let mut judged = 0;

@@ -27,10 +27,20 @@ impl Draw {
             Theme::Disks => self.choice(&[0, 3_000, 12_000]),
             _ => 0,
         };
-        kinds
+        // From a part of their own, so that the others are what they were before there were these.
+        let mut part = self.part(4);
+        let asks_names = theme == Theme::Mixed && !restores && part.one_in(4);
+        let mut plans: Vec<ClientPlan> = kinds
             .into_iter()
             .map(|kind| ClientPlan { kind, seed: self.0.next_u64(), operations, think_max_ms, padding_max })
-            .collect()
+            .collect();
+        if asks_names {
+            let kind = ClientKind::Names;
+            let names =
+                || ClientPlan { kind, seed: part.0.next_u64(), operations, think_max_ms, padding_max };
+            plans.extend(std::iter::repeat_with(names).take(2));
+        }
+        plans
     }
 
     /// Which kinds work together: each run has some of them only, so that each is sometimes among few.

@@ -13,7 +13,9 @@ use proconsul_jepsen::history::{Consistency, Entry, Op, OperationId, Outcome, Re
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Shared, event, fence, follower, kv, lifetime, lock, registrar, restorer, set, txn, watcher};
+use super::{
+    Shared, event, fence, follower, kv, lifetime, lock, names, registrar, restorer, set, txn, watcher,
+};
 use crate::http::{HttpClient, Lost, Response};
 use crate::plan::{ClientKind, ClientPlan};
 
@@ -94,6 +96,7 @@ impl Client {
             ClientKind::Set => set::run(&mut self).await,
             ClientKind::Fence => fence::run(&mut self).await,
             ClientKind::Restorer => restorer::run(&mut self).await,
+            ClientKind::Names => names::run(&mut self).await,
         }
         self
     }

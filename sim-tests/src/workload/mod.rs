@@ -8,6 +8,7 @@ mod follower;
 mod kv;
 mod lifetime;
 mod lock;
+mod names;
 mod registrar;
 mod restorer;
 mod session;
@@ -22,6 +23,7 @@ use proconsul_io_sim::net::{Fabric, HostId};
 use proconsul_jepsen::history::History;
 
 pub use client::Client;
+pub use names::{Doors, Late, Named};
 
 use crate::audit::Audit;
 use follower::Followed;
@@ -57,6 +59,12 @@ pub struct Shared {
     pub audit: Audit,
     /// What agents were told to run.
     pub registered: Registered,
+    /// The ways into the agents' processes.
+    pub doors: Doors,
+    /// Instances that are looked up over DNS.
+    pub named: Named,
+    /// By so much an answer may be older than a bound says, as long as messages of the leader come soon, in nanoseconds.
+    pub stale_slack: u64,
     /// What those who follow lists saw last.
     pub followed: Followed,
     /// Set when whoever changes anything has to stop after the present operation.
