@@ -24,6 +24,8 @@ use super::Client;
 use super::client::PATIENCE;
 use crate::http::Lost;
 
+/// How the names of their nodes begin, which have no agent.
+pub(super) const NODES: &str = "named";
 /// The service that all instances belong to.
 const SERVICE: &str = "named";
 /// `named.service.consul. A`
@@ -119,7 +121,7 @@ async fn change(client: &mut Client, own: &mut Option<usize>) {
     let state = if client.one_in(2) { State::Passing } else { State::Critical };
     let status = if state == State::Passing { "passing" } else { "critical" };
     let body = json!({
-        "Node": format!("named{number}"),
+        "Node": format!("{NODES}{number}"),
         "Address": address(number),
         "Service": { "Service": SERVICE, "Port": 80 },
         "Check": { "CheckID": "state", "Name": "state", "ServiceID": SERVICE, "Status": status },

@@ -8,8 +8,8 @@ use proconsul_io_sim::time::{sim_now, sim_sleep};
 use serde_json::{Value, json};
 
 use super::Client;
-use crate::workload::Shared;
 use crate::workload::registrar::Instance;
+use crate::workload::{Shared, names};
 
 /// The catalog is repaired within this time: a full synchronisation comes once a minute, and one that failed is tried
 /// again within half a minute.
@@ -73,7 +73,8 @@ async fn compare(provers: &mut [Client], shared: &Shared) -> Option<Vec<String>>
         }
     }
     let nodes = prover.json("/v1/catalog/nodes?consistent").await?;
-    let listed: Vec<&str> = list(&nodes).filter_map(|row| row["Node"].as_str()).collect();
+    let listed = list(&nodes).filter_map(|row| row["Node"].as_str());
+    let listed: Vec<&str> = listed.filter(|node| !node.starts_with(names::NODES)).collect();
     let known: BTreeSet<&str> = agents.iter().map(|agent| agent.node.as_str()).collect();
     if listed.len() != known.len() || listed.iter().any(|node| !known.contains(node)) {
         wrong.push(format!("the catalog has the nodes {listed:?}, not {known:?}"));
