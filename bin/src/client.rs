@@ -143,6 +143,8 @@ impl Eq for InProcess {}
 pub struct Client {
     target: Target,
     token: Option<String>,
+    /// Name and password for a proxy in front of the agent, in base64.
+    login: Option<String>,
     https: Option<tls::Https>,
 }
 
@@ -218,13 +220,16 @@ impl Client {
             }
             None => setting(&options.token, "CONSUL_HTTP_TOKEN"),
         };
-        Ok(Client { target, token: token.filter(|token| !token.is_empty()), https })
+        let login = (terminal.env)("CONSUL_HTTP_AUTH").filter(|login| !login.is_empty());
+        let login =
+            login.map(|login| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, login));
+        Ok(Client { target, token: token.filter(|token| !token.is_empty()), login, https })
     }
 
     /// A client of the agent in this process. It needs no listener.
     #[must_use]
     pub fn in_process(gate: Gate) -> Client {
-        Client { target: Target::InProcess(InProcess(gate)), token: None, https: None }
+        Client { target: Target::InProcess(InProcess(gate)), token: None, login: None, https: None }
     }
 
     /// The same client with another token, if there is one.
@@ -276,6 +281,35 @@ impl Client {
         Ok(Response { status: head.status, body, index, hash: hash.map(str::to_owned), url })
     }
 
+    /// Fetches something long; `seen` hears how many bytes have come.
+    ///
+    /// # Errors
+    /// There is no answer, or not all of it.
+    pub fn fetch(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        mut seen: impl FnMut(u64),
+    ) -> Result<Response, ClientError> {
+        let (request, url) = self.request(&Method::GET, path, query, Bytes::new())?;
+        let fail = |reason: String| ClientError::Transport { method: Method::GET, url: url.clone(), reason };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| fail(io_reason(&error)))?;
+        let answer = async {
+            let (head, mut body) = self.begin(request).await?.into_parts();
+            let mut bytes = Vec::new();
+            while let Some(frame) = body.frame().await {
+                if let Ok(data) = frame.map_err(broken)?.into_data() {
+                    bytes.extend(data);
+                    seen(bytes.len() as u64);
+                }
+            }
+            Ok((head.status, bytes.into()))
+        };
+        let (status, body) = runtime.block_on(answer).map_err(fail)?;
+        Ok(Response { status, body, index: None, hash: None, url })
+    }
+
     /// A request, and what to call it in errors.
     fn request(
         &self,
@@ -306,6 +340,9 @@ impl Client {
             .uri(&path)
             .header("host", &authority)
             .header("user-agent", concat!("proconsul/", env!("CARGO_PKG_VERSION")));
+        if let Some(login) = &self.login {
+            request = request.header("authorization", format!("Basic {login}"));
+        }
         if let Some(token) = &self.token {
             request = request.header("x-consul-token", token);
         }

@@ -33,7 +33,7 @@ impl Failure {
     /// Says why, and gives the exit status.
     pub(super) fn end(self, terminal: &mut Terminal<'_>) -> u8 {
         if let Some(reason) = self.reason {
-            terminal.complain(reason);
+            terminal.accuse(reason);
         }
         self.status
     }

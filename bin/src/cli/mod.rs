@@ -3,8 +3,11 @@
 //! Exit codes are Consul's: 127 without a command or with an unknown one, 1 for errors, 0 for help.
 
 pub mod command;
+mod completion;
 pub mod flags;
 mod help;
+mod nearest;
+pub mod progress;
 mod table;
 
 use std::ffi::{OsStr, OsString};
@@ -27,6 +30,10 @@ pub struct Terminal<'a> {
     pub input: &'a mut dyn Read,
     /// Environment variables.
     pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// Whether somebody looks at standard error: then there is progress to see.
+    pub err_is_terminal: bool,
+    /// Whether errors are coloured.
+    pub colours: bool,
 }
 
 impl Terminal<'_> {
@@ -40,9 +47,18 @@ impl Terminal<'_> {
         let _ = self.err.write_all(line.as_ref()).and_then(|()| self.err.write_all(b"\n"));
     }
 
-    /// Prints a line on standard error, and ends with status 1.
+    /// Prints an error on standard error.
+    pub fn accuse(&mut self, line: impl AsRef<[u8]>) {
+        if self.colours {
+            self.complain([b"\x1b[31m", line.as_ref(), b"\x1b[0m"].concat());
+        } else {
+            self.complain(line);
+        }
+    }
+
+    /// Prints an error on standard error, and ends with status 1.
     pub fn fail(&mut self, line: impl AsRef<[u8]>) -> u8 {
-        self.complain(line);
+        self.accuse(line);
         1
     }
 }
@@ -56,6 +72,14 @@ pub fn program_name(arg0: Option<&OsStr>) -> String {
 
 /// Runs the command that `args` (without the program's name) ask for, and returns the exit status.
 pub fn run(args: &[OsString], terminal: &mut Terminal<'_>) -> u8 {
+    if let Some(line) = (terminal.env)("COMP_LINE") {
+        // A shell asks what may follow.
+        let point = (terminal.env)("COMP_POINT").and_then(|point| point.parse().ok()).unwrap_or(line.len());
+        for candidate in completion::candidates(line.get(..point).unwrap_or(&line)) {
+            terminal.say(candidate);
+        }
+        return 0;
+    }
     let before_dashes = || args.iter().take_while(|arg| *arg != "--");
     let wants_help = before_dashes().any(|arg| arg == "-h" || arg == "-help" || arg == "--help");
     let Some(first) = args.first() else {
@@ -76,6 +100,12 @@ pub fn run(args: &[OsString], terminal: &mut Terminal<'_>) -> u8 {
             crate::commands::version::print(terminal);
             return 0;
         }
+        if let Some(on) = ["-autocomplete-install", "-autocomplete-uninstall"]
+            .iter()
+            .position(|flag| first == flag || first.to_str() == Some(&format!("-{flag}")))
+        {
+            return completion::install(on == 0, terminal);
+        }
         if is_flag {
             return terminal.fail(
                 "Invalid flags before the subcommand. If these flags are for\n\
@@ -84,6 +114,7 @@ pub fn run(args: &[OsString], terminal: &mut Terminal<'_>) -> u8 {
         }
         let text = help::top(&terminal.program);
         terminal.complain(text);
+        propose(first, "", terminal);
         return 127;
     };
     if wants_help {
@@ -94,7 +125,11 @@ pub fn run(args: &[OsString], terminal: &mut Terminal<'_>) -> u8 {
     match entry.action {
         Action::Group => {
             let text = help::of(entry, &terminal.program);
-            terminal.fail(text)
+            terminal.complain(text);
+            if let Some(written) = rest.first() {
+                propose(written, &format!("{} ", entry.path), terminal);
+            }
+            1
         }
         Action::Later => {
             terminal.fail(format!("Error! {:?} is not available in this version yet", entry.path))
@@ -102,13 +137,31 @@ pub fn run(args: &[OsString], terminal: &mut Terminal<'_>) -> u8 {
         Action::Run { command, run } => match flags::parse(command(), rest) {
             Ok(matches) => run(&matches, terminal),
             Err(reason) => {
-                terminal.complain(reason);
+                let meant = reason.strip_prefix("flag provided but not defined: -").and_then(|written| {
+                    let command = command();
+                    let known: Vec<String> =
+                        command.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect();
+                    nearest::nearest(written, known.iter().map(String::as_str)).map(str::to_owned)
+                });
+                terminal.accuse(reason);
+                if let Some(meant) = meant {
+                    terminal.complain(format!("did you mean -{meant}?"));
+                }
                 let text = format!("\nFor the flags of this command: {} {} -h", terminal.program, entry.path);
                 terminal.complain(text);
                 // There, 1 is an answer.
                 if entry.path == "intention check" { 2 } else { 1 }
             }
         },
+    }
+}
+
+/// Says which command may have been meant, if there is one.
+fn propose(written: &OsStr, inside: &str, terminal: &mut Terminal<'_>) {
+    let known = table::entries().filter_map(|entry| entry.path.strip_prefix(inside));
+    let known = known.filter(|name| !name.contains(' '));
+    if let Some(meant) = nearest::nearest(&written.to_string_lossy(), known) {
+        terminal.complain(format!("\ndid you mean {:?}?", format!("{inside}{meant}")));
     }
 }
 

@@ -3,7 +3,7 @@
 use clap::{ArgMatches, Command};
 
 use super::command::Run;
-use super::{Terminal, command_of, typed};
+use super::{Terminal, command_of, completion, typed};
 use crate::commands::{
     agent, autopilot, catalog, config, debug, doctor, event, exec, info, intention, keygen, keyring, kv,
     kv_tree, lock, maint, members, membership, monitor, raft, reload, repair, rtt, services, snapshot, tls,
@@ -341,6 +341,15 @@ static AVAILABLE: &[Entry] = &[
         action: Action::of::<membership::LeaveOptions>(),
     },
     Entry {
+        path: "completion",
+        arguments: "bash|zsh|fish",
+        summary: "Prints what makes a shell complete commands",
+        about: "Prints lines for the start-up file of a shell. After them, the tab key completes commands and flags.\n\
+                The flags -autocomplete-install and -autocomplete-uninstall change the files themselves.\n\n\
+                \x20   $ PROGRAM completion bash >> ~/.bashrc\n",
+        action: Action::of::<completion::Options>(),
+    },
+    Entry {
         path: "exec",
         arguments: "[options] [-|COMMAND...]",
         summary: "Runs a command on nodes",
@@ -519,7 +528,7 @@ static AVAILABLE: &[Entry] = &[
         path: "configtest",
         arguments: "[options] FILE_OR_DIRECTORY...",
         summary: "Old name of validate",
-        about: "",
+        about: "Does what validate does.\n\n    $ PROGRAM configtest /etc/proconsul.d\n",
         action: Action::of::<validate::Options>(),
     },
     Entry {
@@ -534,9 +543,9 @@ static AVAILABLE: &[Entry] = &[
     },
     Entry {
         path: "version",
-        arguments: "",
+        arguments: "[options]",
         summary: "Prints the version",
-        about: "",
+        about: "Prints the version of this program. For scripts, as JSON:\n\n    $ PROGRAM version -format=json\n",
         action: Action::of::<version::Options>(),
     },
 ];
@@ -569,6 +578,10 @@ static LATER: &[Entry] = &[
     later("acl role read", "Shows a role"),
     later("acl role update", "Changes a role"),
     later("acl set-agent-token", "Gives the agent a token"),
+    group("acl templated-policy", "Shows policies that are templates"),
+    later("acl templated-policy list", "Lists them"),
+    later("acl templated-policy preview", "Shows one, filled in"),
+    later("acl templated-policy read", "Shows one"),
     group("acl token", "Manages tokens"),
     later("acl token clone", "Copies a token"),
     later("acl token create", "Creates a token"),
@@ -576,14 +589,37 @@ static LATER: &[Entry] = &[
     later("acl token list", "Lists tokens"),
     later("acl token read", "Shows a token"),
     later("acl token update", "Changes a token"),
+    later("acl translate-rules", "Translates rules of old"),
     group("connect", "Works with the service mesh"),
     group("connect ca", "Manages the mesh's certificate authority"),
     later("connect ca get-config", "Shows its configuration"),
     later("connect ca set-config", "Changes its configuration"),
     later("connect envoy", "Starts or configures Envoy"),
+    later("connect envoy pipe-bootstrap", "Hands Envoy its configuration"),
     later("connect expose", "Exposes a service through a gateway"),
     later("connect proxy", "Runs a small proxy"),
+    later("connect redirect-traffic", "Leads traffic through a proxy"),
     later("login", "Logs in by an auth method"),
     later("logout", "Destroys a token made by login"),
+    group("peering", "Works with other clusters"),
+    later("peering delete", "Ends a peering"),
+    later("peering establish", "Takes up a peering"),
+    later("peering exported-services", "Lists what a peer may see"),
+    later("peering generate-token", "Makes a token for a peer"),
+    later("peering list", "Lists peerings"),
+    later("peering read", "Shows a peering"),
+    group("resource", "Works with resources of the second catalog"),
+    later("resource apply", "Writes a resource"),
+    later("resource delete", "Removes a resource"),
+    later("resource list", "Lists resources"),
+    later("resource read", "Shows a resource"),
+    later("services export", "Shows a service to peers"),
+    later("services exported-services", "Lists what peers may see"),
     group("snapshot", "Saves and restores the cluster's state"),
+    group("troubleshoot", "Looks for faults of the mesh"),
+    later("troubleshoot ports", "Looks whether ports answer"),
+    later("troubleshoot proxy", "Looks at a proxy"),
+    later("troubleshoot upstreams", "Lists what a proxy may reach"),
+    later("tls cert renew", "Renews a certificate"),
+    later("snapshot decode", "Prints what a snapshot holds"),
 ];

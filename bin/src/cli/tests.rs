@@ -29,6 +29,8 @@ fn command(line: &[&str], env: &BTreeMap<&str, String>, input: &str) -> Outcome 
             err: &mut err,
             input: &mut input.as_bytes(),
             env: &|name| env.get(name).cloned(),
+            err_is_terminal: false,
+            colours: false,
         },
     );
     let text = |bytes| String::from_utf8(bytes).expect("text");

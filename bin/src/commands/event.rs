@@ -5,7 +5,7 @@ use clap::Args;
 use hyper::Method;
 
 use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
-use crate::client::{Client, HttpOptions, escape};
+use crate::client::{Client, ClientError, HttpOptions, escape};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -55,10 +55,12 @@ impl Run for Options {
         query.push(("dc", self.datacenter.clone()));
         query.retain(|(_, value)| !value.is_empty());
         let path = format!("/v1/event/fire/{}", escape(&self.name));
-        let event = client
-            .send(Method::PUT, &path, &query, payload)
-            .and_then(|response| response.json())
-            .or_fail("Error firing event")?;
+        let event = client.send(Method::PUT, &path, &query, payload).and_then(|response| response.json());
+        let what = match &event {
+            Err(ClientError::Transport { .. }) => "Error querying agent",
+            _ => "Error firing event",
+        };
+        let event = event.or_fail(what)?;
         terminal.say(format!("Event ID: {}", event["ID"].as_str().unwrap_or_default()));
         Ok(())
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::kv::{path, plain, read_data};
 use crate::base64;
+use crate::cli::progress::Progress;
 use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
 use crate::client::{Client, ClientError, HttpOptions, ServerOptions};
 
@@ -101,12 +102,15 @@ impl Run for ImportOptions {
             }
         }
         let client = Client::new(&self.http, terminal).or_fail("Error connecting to agent")?;
-        for (entry, value) in entries.iter().zip(values) {
+        let mut progress = Progress::new("Importing keys", Some(entries.len() as u64));
+        for (done, (entry, value)) in entries.iter().zip(values).enumerate() {
+            progress.show(done as u64, terminal);
             let mut query = self.server.query();
             query.push(("flags", entry.flags.to_string()));
             let key = plain(&entry.key);
             let written: Result<Bytes, ClientError> =
                 client.send(Method::PUT, &path(key), &query, value).and_then(|response| response.ok());
+            progress.clear(terminal);
             written.or_fail(format_args!("Error! Failed writing data for key {key}"))?;
             terminal.say(format!("Imported: {key}"));
         }

@@ -8,6 +8,7 @@ use clap::{ArgMatches, Args, Command};
 use hyper::Method;
 use proconsul_io_real::snapshot::{Meta, verify};
 
+use crate::cli::progress::Progress;
 use crate::cli::{Terminal, command_of, typed};
 use crate::client::{Client, HttpOptions, ServerOptions};
 
@@ -78,7 +79,10 @@ pub fn save(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
         Ok(client) => client,
         Err(error) => return terminal.fail(format!("Error connecting to Consul agent: {error}")),
     };
-    let answer = client.send(Method::GET, "/v1/snapshot", &options.server.query(), Vec::new());
+    let mut progress = Progress::new("Saving, bytes", None);
+    let answer =
+        client.fetch("/v1/snapshot", &options.server.query(), |bytes| progress.show(bytes, terminal));
+    progress.clear(terminal);
     let archive = match answer.and_then(crate::client::Response::ok) {
         Ok(archive) => archive,
         Err(error) => return terminal.fail(format!("Error saving snapshot: {error}")),

@@ -194,6 +194,8 @@ fn run(arguments: &[String]) -> (u8, String, String) {
         err: &mut err,
         input: &mut std::io::empty(),
         env: &|_| None,
+        err_is_terminal: false,
+        colours: false,
     };
     let status = cli::run(&arguments, &mut terminal);
     (status, String::from_utf8_lossy(&out).into_owned(), String::from_utf8_lossy(&err).into_owned())
