@@ -295,39 +295,23 @@ fn addresses(
             left_out = true;
             break;
         }
-        match address {
-            IpAddr::V4(address) => {
-                let [a, b, c, d] = address.octets();
-                let [t, u, v, w] = ttl;
-                out.extend_from_slice(&[ASKED[0], ASKED[1], 0, 1, 0, 1, t, u, v, w, 0, 4, a, b, c, d]);
-            }
-            IpAddr::V6(_) => {
-                out.extend_from_slice(&ASKED);
-                address_rest(address, ttl, out);
-            }
-        }
+        address_record(ASKED, address, ttl, out);
         count += 1;
     }
     (count > 0).then_some(Written { answers: u16::try_from(count).ok()?, additionals: 0, left_out })
 }
 
-/// Writes an address record behind its name.
-fn address_rest(address: IpAddr, ttl: [u8; 4], out: &mut Vec<u8>) {
-    let mut record = [0; 26];
-    record[3] = 1;
-    record[4..8].copy_from_slice(&ttl);
+/// Writes an address record; its name is a pointer.
+fn address_record(name: [u8; 2], address: IpAddr, ttl: [u8; 4], out: &mut Vec<u8>) {
+    let ([n, m], [t, u, v, w]) = (name, ttl);
     match address {
         IpAddr::V4(address) => {
-            record[1] = A as u8;
-            record[9] = 4;
-            record[10..14].copy_from_slice(&address.octets());
-            out.extend_from_slice(&record[..14]);
+            let [a, b, c, d] = address.octets();
+            out.extend_from_slice(&[n, m, 0, A as u8, 0, 1, t, u, v, w, 0, 4, a, b, c, d]);
         }
         IpAddr::V6(address) => {
-            record[1] = AAAA as u8;
-            record[9] = 16;
-            record[10..].copy_from_slice(&address.octets());
-            out.extend_from_slice(&record);
+            out.extend_from_slice(&[n, m, 0, AAAA as u8, 0, 1, t, u, v, w, 0, 16]);
+            out.extend_from_slice(&address.octets());
         }
     }
 }
@@ -353,6 +337,8 @@ fn services(
     let places = list.places();
     let mut written = SmallVec::<[Srv<'_>; 64]>::new();
     let mut left_out = false;
+    // Most targets are not longer.
+    out.reserve((candidates.order.len().min(budget.answers) * 80).min(usize::from(budget.size)));
     let mut of_nodes = Zone { kind: b"\x04node", written: None };
     let mut of_addresses = Zone { kind: b"\x04addr", written: None };
     while let Some(at) = candidates.next(rng) {
@@ -402,8 +388,7 @@ fn services(
     }
     let mut additionals = 0;
     for srv in &written {
-        pointer(srv.target, out)?;
-        address_rest(srv.address, ttl, out);
+        address_record(pointer(srv.target)?, srv.address, ttl, out);
         additionals += 1;
         if !served.config.node_meta_txt || !srv.place.has_meta {
             continue;
@@ -412,7 +397,7 @@ fn services(
         let mut owner = (!srv.place.is_own).then_some(srv.target);
         for (key, value) in &node.meta {
             match owner {
-                Some(owner) => pointer(owner, out)?,
+                Some(owner) => out.extend_from_slice(&pointer(owner)?),
                 None => {
                     let start = out.len();
                     owner = Some(start);
@@ -449,12 +434,9 @@ fn record_head(kind: u16, ttl: [u8; 4], out: &mut Vec<u8>) {
     out.extend_from_slice(&ttl);
 }
 
-fn pointer(to: usize, out: &mut Vec<u8>) -> Option<()> {
-    if to > POINTER_MAX {
-        return None;
-    }
-    out.extend_from_slice(&(0xc000 | to as u16).to_be_bytes());
-    Some(())
+/// A pointer to a name that has been written; `None` if none reaches so far.
+fn pointer(to: usize) -> Option<[u8; 2]> {
+    (to <= POINTER_MAX).then(|| (0xc000 | to as u16).to_be_bytes())
 }
 
 /// Writes the label that spells an address.
@@ -500,12 +482,19 @@ impl Zone {
 
 /// Writes the labels of a dotted text. `None` if one of them is empty or too long.
 fn labels(text: &str, out: &mut Vec<u8>) -> Option<()> {
-    for label in text.split('.') {
-        if label.is_empty() || label.len() > 63 {
-            return None;
+    let mut length_at = out.len();
+    out.push(0);
+    out.extend_from_slice(text.as_bytes());
+    // Where the dots are, lengths have to be.
+    for at in length_at + 1..=out.len() {
+        if out.get(at).is_none_or(|byte| *byte == b'.') {
+            let length = at - length_at - 1;
+            if !(1..=63).contains(&length) {
+                return None;
+            }
+            out[length_at] = length as u8;
+            length_at = at;
         }
-        out.push(label.len() as u8);
-        out.extend_from_slice(label.as_bytes());
     }
     Some(())
 }

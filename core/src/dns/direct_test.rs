@@ -76,8 +76,10 @@ fn instance() -> impl Strategy<Value = Instance> {
     })
 }
 
-/// Names and addresses of nodes, and their metadata.
-const NODES: [(&str, &str, &[(&str, &str)]); 6] = [
+/// Name, address and metadata.
+type NodeRow = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+const NODES: [NodeRow; 6] = [
     ("n0", "10.0.0.1", &[]),
     ("n1", "10.0.0.2", &[("role", "web"), ("RFC1035-x", "bare")]),
     ("N2.rack", "10.0.0.2", &[("empty", "")]),
@@ -151,7 +153,16 @@ proptest! {
         // Everything there is.
         let whole = DnsConfig { a_record_limit: 0, ..config.clone() };
         let whole = both(&published, &whole, &with_edns(question(&name, kind), 65_000).to_vec().unwrap(), Transport::Tcp, seed);
-        let (all, more) = (sorted(&whole.long.answers), sorted(&whole.long.additionals));
+        // Of two that look alike from outside one is named, and either one's node may be.
+        let alike = |one: &Instance, other: &Instance| one.own.is_some() && (one.own, one.port) == (other.own, other.port);
+        let has_doubles =
+            instances.iter().enumerate().any(|(at, one)| instances[..at].iter().any(|other| alike(one, other)));
+        let additionals = |message: &Message| {
+            let mut texts = sorted(&message.additionals);
+            texts.retain(|text| !has_doubles || !text.contains(" TXT "));
+            texts
+        };
+        let (all, more) = (sorted(&whole.long.answers), additionals(&whole.long));
         if long.metadata.truncation && !short.metadata.truncation {
             // Names are shared better: what had to be cut there fits here.
             prop_assert!(short.answers.len() >= long.answers.len());
@@ -160,12 +171,11 @@ proptest! {
         }
         if short.answers.len() == all.len() {
             prop_assert_eq!(sorted(&short.answers), all);
-            prop_assert_eq!(sorted(&short.additionals), more);
+            prop_assert_eq!(additionals(&short), more);
         } else {
-            let (answers, mut additionals) = (sorted(&short.answers), sorted(&short.additionals));
+            let (answers, additionals) = (sorted(&short.answers), additionals(&short));
             prop_assert!(answers.iter().all(|answer| all.contains(answer)));
             prop_assert!(additionals.iter().all(|record| more.contains(record)));
-            additionals.dedup();
             let mut distinct = answers.clone();
             distinct.dedup();
             prop_assert_eq!(distinct.len(), answers.len());

@@ -82,8 +82,11 @@ async fn questions_within_tls_are_answered_in_order() {
     assert!(!heard.ends_with(b"tcba"), "{heard:?}");
 }
 
-/// Status and body of the answers to all kinds of questions.
-fn questions() -> Vec<(Request<Full<Bytes>>, StatusCode, &'static [u8])> {
+/// A question, and status and body of its answer.
+type Exchange = (Request<Full<Bytes>>, StatusCode, &'static [u8]);
+
+/// All kinds of questions.
+fn questions() -> Vec<Exchange> {
     let get = |target: String| {
         Request::get(format!("https://{NAME}{target}")).header("host", NAME).body(Full::default()).unwrap()
     };
