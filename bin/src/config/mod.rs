@@ -9,6 +9,7 @@ mod definitions;
 pub mod gossip;
 pub mod hcl;
 mod http;
+mod idle;
 pub mod join;
 pub mod keys;
 pub mod load;

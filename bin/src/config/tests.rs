@@ -42,7 +42,7 @@ fn refusal(document: Value) -> String {
     match one(document.clone()) {
         Err(error) => error.to_string(),
         // What `validate` puts up with, and an agent does not.
-        Ok(config) => config.trouble.expect(&document.to_string()).to_string(),
+        Ok(config) => config.trouble.unwrap_or_else(|| panic!("{document} is taken")).to_string(),
     }
 }
 

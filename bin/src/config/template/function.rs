@@ -335,9 +335,11 @@ fn flag(word: &str, one: Option<&Interface>) -> Result<bool, String> {
     })
 }
 
+type Compare = fn(&Interface, &Interface) -> Ordering;
+
 /// Sorts by several keys; `-` before one turns it round.
 fn sorted(mut list: Vec<Interface>, keys: &str) -> Result<Vec<Interface>, String> {
-    let mut order: Vec<(bool, fn(&Interface, &Interface) -> Ordering)> = Vec::new();
+    let mut order: Vec<(bool, Compare)> = Vec::new();
     for key in keys.split(',').map(str::trim) {
         let (reverse, name) = match key.strip_prefix('-') {
             Some(name) => (true, name),
@@ -361,7 +363,7 @@ fn sorted(mut list: Vec<Interface>, keys: &str) -> Result<Vec<Interface>, String
         ));
     }
     list.sort_by(|a, b| {
-        let one = |(reverse, compare): &(bool, fn(&Interface, &Interface) -> Ordering)| {
+        let one = |(reverse, compare): &(bool, Compare)| {
             if *reverse { compare(b, a) } else { compare(a, b) }
         };
         order.iter().map(one).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
