@@ -359,7 +359,8 @@ fn mistakes_on_the_command_line_are_refused_before_anything_is_sent() {
             "==> config: -config-format must be either 'hcl' or 'json'",
         ),
         (&["-http-addr=x", "kv", "get", "a"], "Invalid flags before the subcommand."),
-        (&["lock", "a"], "Error! \"lock\" is not available in this version yet"),
+        (&["lock", "a"], "Key prefix and child command must be specified"),
+        (&["login", "a"], "Error! \"login\" is not available in this version yet"),
         (
             &["kv", "get", "-token-file=/nonexistent/t", "a"],
             "Error connecting to agent: Error loading token file: open /nonexistent/t: no such file",
