@@ -225,7 +225,7 @@ fn dig_asks_over_tls_and_over_https() {
     agent.start();
     let ask = |port: u16, how: &str| {
         let mut command = Command::new("dig");
-        command.env("PATH", PATH).args(["@127.0.0.1", "-p", &port.to_string(), how, "+noall", "+answer"]);
+        command.env("PATH", PATH).args(["@127.0.0.1", "-p", &port.to_string(), how, "+short"]);
         let output =
             command.args(["consul.service.consul", "+time=20"]).stdin(Stdio::null()).output().ok()?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -245,7 +245,7 @@ fn dig_asks_over_tls_and_over_https() {
 
 #[test]
 fn dns_over_tls_needs_a_certificate() {
-    let agent = Agent::new(&["-dev"]);
+    let agent = Agent::new(&["-dev", "-config-dir", "conf"]);
     agent
         .configure("tls.json", &json!({"ports": {"dns_tls": free_port().expect("a free port")}}).to_string());
     let refusal = agent.refusal();
