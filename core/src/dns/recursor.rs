@@ -121,7 +121,7 @@ impl Asking {
     }
 
     /// The next question; `None` when nobody is left who could be asked.
-    pub fn next(&mut self) -> Option<Ask> {
+    pub fn next_ask(&mut self) -> Option<Ask> {
         let (to, id) = self.rest.pop_front()?;
         let mut packet = BytesMut::from(&self.packet[..]);
         packet[..2].copy_from_slice(&id.to_be_bytes());
@@ -500,7 +500,7 @@ mod tests {
         let mut recursion =
             Recursion::of_answer(&config, &packet, Transport::Tcp, &own, &mut Rng::from_seed(1)).unwrap();
         let answers = recursion.askings().iter_mut().map(|asking| {
-            let ask = asking.next().unwrap();
+            let ask = asking.next_ask().unwrap();
             let asked = Message::from_vec(&ask.packet).unwrap();
             let records = found(&asked.queries[0].name.to_ascii());
             match asking.hear(bytes(&reply(&ask.packet, ResponseCode::NoError, records))) {
@@ -516,7 +516,7 @@ mod tests {
     fn other_domains_are_passed_on_letter_for_letter_under_another_number() {
         let config = config(&["192.0.2.1:53"]);
         let mut recursion = forwarded(&config);
-        let ask = recursion.askings()[0].next().unwrap();
+        let ask = recursion.askings()[0].next_ask().unwrap();
         assert_ne!(ask.packet[..2], [0x12, 0x34]);
         assert_eq!(ask.packet[2..], question("www.Example.com.", RecordType::A)[2..]);
         let answer =
@@ -531,7 +531,7 @@ mod tests {
         let config = config(&["192.0.2.1:53"]);
         let mut recursion = forwarded(&config);
         let asking = &mut recursion.askings()[0];
-        let ask = asking.next().unwrap();
+        let ask = asking.next_ask().unwrap();
         let good = bytes(&reply(&ask.packet, ResponseCode::NoError, vec![]));
         let mut other_number = good.to_vec();
         other_number[0] ^= 1;
@@ -554,20 +554,20 @@ mod tests {
         let config = config(&["192.0.2.1:53", "192.0.2.2:53"]);
         let mut recursion = forwarded(&config);
         let asking = &mut recursion.askings()[0];
-        let first = asking.next().unwrap();
+        let first = asking.next_ask().unwrap();
         for code in
             [ResponseCode::ServFail, ResponseCode::Refused, ResponseCode::NotImp, ResponseCode::FormErr]
         {
             assert_eq!(asking.hear(bytes(&reply(&first.packet, code, vec![]))), Heard::Failure, "{code}");
         }
-        let second = asking.next().unwrap();
+        let second = asking.next_ask().unwrap();
         assert_eq!(second.to, "192.0.2.2:53".parse().unwrap());
         // What the first one says late is not heard any more.
         let late = bytes(&reply(&first.packet, ResponseCode::NoError, vec![]));
         assert_eq!(asking.hear(late), Heard::Nothing);
         let none = bytes(&reply(&second.packet, ResponseCode::NXDomain, vec![]));
         assert!(matches!(asking.hear(none), Heard::Answer(_)));
-        assert_eq!(asking.next(), None);
+        assert_eq!(asking.next_ask(), None);
         let failure = recursion.conclude(&config, &[None]);
         assert_eq!(failure[2..4], [0x81, 0x82], "SERVFAIL, with recursion");
     }
@@ -582,7 +582,7 @@ mod tests {
         for _ in 0..3000 {
             let mut recursion =
                 Recursion::of_other_domain(&config, &packet, Transport::Udp, &mut rng).unwrap();
-            let ask = recursion.askings()[0].next().unwrap();
+            let ask = recursion.askings()[0].next_ask().unwrap();
             *first.entry(ask.to).or_insert(0) += 1;
         }
         assert!(first.len() == 3 && first.values().all(|times| (900..1100).contains(times)), "{first:?}");
@@ -665,7 +665,7 @@ mod tests {
         let mut rng = Rng::from_seed(1);
         let mut recursion = Recursion::of_answer(&config, &packet, Transport::Udp, &own, &mut rng).unwrap();
         let asking = &mut recursion.askings()[0];
-        let ask = asking.next().unwrap();
+        let ask = asking.next_ask().unwrap();
         let mut cut = reply(&ask.packet, ResponseCode::NoError, vec![]);
         cut.metadata.truncation = true;
         let Heard::OverTcp(again) = asking.hear(bytes(&cut)) else { panic!("it is asked again") };
@@ -680,7 +680,7 @@ mod tests {
     fn no_more_is_passed_back_than_the_asking_side_takes() {
         let config = config(&["192.0.2.1:53"]);
         let mut recursion = forwarded(&config);
-        let ask = recursion.askings()[0].next().unwrap();
+        let ask = recursion.askings()[0].next_ask().unwrap();
         let many = (0..60).map(|last| address("www.Example.com.", 60, last)).collect();
         let large = bytes(&reply(&ask.packet, ResponseCode::NoError, many));
         assert!(large.len() > 512);

@@ -24,7 +24,7 @@ pub(super) async fn carry(mut recursion: Recursion, config: Arc<DnsConfig>) -> B
 
 /// Puts a question to one resolver after the other, until one answers.
 async fn answer_to(asking: &mut Asking) -> Option<Bytes> {
-    while let Some(ask) = asking.next() {
+    while let Some(ask) = asking.next_ask() {
         let (to, limit) = (ask.to, ask.timeout);
         let tried = match ask.transport {
             Transport::Udp => over_udp(asking, ask).await,
