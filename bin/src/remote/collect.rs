@@ -9,7 +9,7 @@ use super::Sign;
 pub enum Step {
     /// Print a line.
     Say(String),
-    /// Read a part of the output, and print it by [`lines`].
+    /// Read a part of the output, and print it by `lines`.
     Output {
         /// Which node.
         node: String,
