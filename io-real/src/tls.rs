@@ -310,7 +310,8 @@ pub(crate) fn system_roots() -> RootCertStore {
 #[must_use]
 pub fn explain(error: &io::Error, name: &str) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+        // An authority of the same name with another key is another authority.
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
             "x509: certificate signed by unknown authority".to_owned()
         }
         Some(Error::InvalidCertificate(
