@@ -15,9 +15,9 @@
 //! |---|---|---|
 //! | 1 | version byte, body | version byte, body |
 //! | 2 | version byte, CRC-32C of the body (little-endian), body | the same |
-//! | 3 | as before | as before; requests for other datacenters, and from them |
+//! | 3 | version byte, CRC-32C of version byte and body, body | the same; requests for other datacenters, and from them |
 //!
-//! The checksum of format 2 goes all the way from the server that proposes a command to each one that applies it, and so
+//! The checksum goes all the way from the server that proposes a command to each one that applies it, and so
 //! also covers what happens to it in memory and on the network.
 
 use std::fmt;
@@ -37,7 +37,7 @@ impl Format {
     pub const FIRST: Format = Format(1);
     /// Bodies have a checksum from here on.
     pub const CHECKED: Format = Format(2);
-    /// Agents know requests for other datacenters from here on.
+    /// Agents know requests for other datacenters from here on, and the checksum covers the version byte.
     pub const FEDERATED: Format = Format(3);
 }
 
@@ -127,10 +127,16 @@ pub(crate) fn open(format: Format, room: usize) -> Vec<u8> {
 /// Completes an envelope from [`open`] with its body behind it.
 pub(crate) fn close(mut bytes: Vec<u8>) -> Bytes {
     if Format(bytes[0]) >= Format::CHECKED {
-        let (head, body) = bytes.split_at_mut(1 + CHECKSUM);
-        head[1..].copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
+        let sum = checksum(Format(bytes[0]), &bytes[1 + CHECKSUM..]);
+        bytes[1..=CHECKSUM].copy_from_slice(&sum.to_le_bytes());
     }
     Bytes::from(bytes)
+}
+
+/// The checksum of an envelope. Since [`Format::FEDERATED`] one checked format cannot pass for another.
+fn checksum(format: Format, body: &[u8]) -> u32 {
+    let head = if format >= Format::FEDERATED { crc32c::crc32c(&[format.0]) } else { 0 };
+    crc32c::crc32c_append(head, body)
 }
 
 /// Where the body of an envelope begins. The first format is always taken: greetings come in it.
@@ -145,8 +151,8 @@ pub(crate) fn body(bytes: &[u8], formats: Formats) -> Result<usize, BadEnvelope>
     if !formats.contains(format) || !Formats::KNOWN.contains(format) {
         return Err(BadEnvelope::Unknown(format));
     }
-    let (checksum, body) = bytes[1..].split_first_chunk::<CHECKSUM>().ok_or(BadEnvelope::Short)?;
-    if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
+    let (sum, body) = bytes[1..].split_first_chunk::<CHECKSUM>().ok_or(BadEnvelope::Short)?;
+    if checksum(format, body) != u32::from_le_bytes(*sum) {
         return Err(BadEnvelope::Damaged);
     }
     Ok(1 + CHECKSUM)
@@ -190,7 +196,7 @@ mod tests {
     fn envelopes_keep_their_bytes() {
         assert_eq!(&sealed(Format(1))[..], b"\x01hello");
         assert_eq!(&sealed(Format(2))[..], b"\x02\x4c\xbb\x71\x9ahello");
-        for format in [1, 2] {
+        for format in [1, 2, 3] {
             let bytes = sealed(Format(format));
             let at = body(&bytes, Formats::KNOWN).expect("just made");
             assert_eq!(&bytes[at..], b"hello");
@@ -198,15 +204,30 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_and_every_shortening_of_the_checked_format_is_noticed() {
-        let bytes = sealed(Format(2));
-        for bit in 8..bytes.len() * 8 {
-            let mut bad = bytes.to_vec();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(body(&bad, Formats::KNOWN), Err(BadEnvelope::Damaged), "bit {bit}");
+    fn every_flipped_bit_and_every_shortening_of_the_checked_formats_is_noticed() {
+        for format in [2, 3] {
+            let bytes = sealed(Format(format));
+            for bit in 8..bytes.len() * 8 {
+                let mut bad = bytes.to_vec();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(
+                    body(&bad, Formats::KNOWN),
+                    Err(BadEnvelope::Damaged),
+                    "format {format}, bit {bit}"
+                );
+            }
+            for length in 0..bytes.len() {
+                assert!(body(&bytes[..length], Formats::KNOWN).is_err(), "format {format}, {length} bytes");
+            }
         }
-        for length in 0..bytes.len() {
-            assert!(body(&bytes[..length], Formats::KNOWN).is_err(), "{length} bytes");
+    }
+
+    #[test]
+    fn regression_one_checked_format_does_not_pass_for_another() {
+        for (from, to) in [(2, 3), (3, 2)] {
+            let mut bad = sealed(Format(from)).to_vec();
+            bad[0] = to;
+            assert_eq!(body(&bad, Formats::KNOWN), Err(BadEnvelope::Damaged), "{from} as {to}");
         }
     }
 

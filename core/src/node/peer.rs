@@ -295,7 +295,10 @@ mod tests {
 
         #[test]
         fn damaged_frames_of_checked_formats_are_refused(
-            (_, frame) in damaged(message().prop_map(|message| message.encode(Format::CHECKED).to_vec())),
+            (_, frame) in damaged(
+                (message(), prop::sample::select(vec![Format::CHECKED, Format::FEDERATED]))
+                    .prop_map(|(message, format)| message.encode(format).to_vec()),
+            ),
         ) {
             // A frame that says that it is of the first format is read as such.
             if frame.first() != Some(&Format::FIRST.0) {
