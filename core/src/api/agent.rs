@@ -9,8 +9,8 @@ use super::route::{Context, Handled, Routed};
 use super::{Call, ContentType, HttpReply, LocalServiceRead, Shape, filter, membership, params, render};
 use crate::Text;
 use crate::agent::{self, CallError, definition};
-use crate::gossip::{Member, Status};
-use crate::node::{About, PoolFigures, Published};
+use crate::gossip::{Gauges, Member, Status};
+use crate::node::{About, Published};
 use crate::store::model::{Check, Health, Service};
 use crate::time::Now;
 
@@ -486,7 +486,7 @@ fn server_stats(published: &Published, now: Now) -> [(&'static str, Vec<(&'stati
     ]
 }
 
-fn pool_stats(members: &OrdMap<Text, Member>, figures: &PoolFigures) -> Vec<(&'static str, String)> {
+fn pool_stats(members: &OrdMap<Text, Member>, figures: &Gauges) -> Vec<(&'static str, String)> {
     let count = |status| members.values().filter(|member| member.status == status).count().to_string();
     vec![
         // A coordinate that makes no sense is not taken over in the first place.

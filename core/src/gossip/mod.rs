@@ -55,7 +55,7 @@ pub use config::{Config, Profile};
 pub use keyring::{BadKey, BadSeal, Key, KeyRefused, Keyring, KeysChange, KeysReport, SEAL_BYTES};
 pub use member::{MemberInfo, State};
 pub use packet::{PACKET_BYTES_MAX, STREAM_BYTES_MAX, VERSION};
-pub use stats::{Dropped, Stats};
+pub use stats::{Dropped, Gauges, Stats};
 pub use timer::Timer;
 pub use types::{
     CallError, Clocks, EVENT_BYTES_MAX, EVENT_ENCODED_BYTES_MAX, Effect, EventTooBig, META_BYTES_MAX, Member,
@@ -300,12 +300,22 @@ impl Gossip {
     /// Counters and gauges.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let (member_queue, event_queue) = self.queue.len();
         let left = self.table.gone().filter(|slot| self.table.at(*slot).status() == Status::Left).count();
         Stats {
             alive: self.table.alive(),
             failed: self.table.len() - self.table.alive() - left,
             left,
+            gauges: self.gauges(),
+            incarnation: self.incarnation(),
+            ..self.stats.clone()
+        }
+    }
+
+    /// How the pool is at the moment.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        let (member_queue, event_queue) = self.queue.len();
+        Gauges {
             health_score: self.awareness.score(),
             member_queue,
             event_queue,
@@ -313,8 +323,6 @@ impl Gossip {
             event_time: self.events.clock.time(),
             query_time: self.queries.clock.time(),
             encrypted: !self.ring.is_empty(),
-            incarnation: self.incarnation(),
-            ..self.stats.clone()
         }
     }
 

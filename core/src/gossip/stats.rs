@@ -9,20 +9,8 @@ pub struct Stats {
     pub failed: usize,
     /// Members that have left and are not forgotten.
     pub left: usize,
-    /// Lifeguard's local health: 0 is well, 8 is worst.
-    pub health_score: u32,
-    /// Broadcasts of membership waiting.
-    pub member_queue: usize,
-    /// Intents, events and queries waiting.
-    pub event_queue: usize,
-    /// Lamport clock of joins and leaves.
-    pub member_time: u64,
-    /// Lamport clock of user events.
-    pub event_time: u64,
-    /// Lamport clock of queries.
-    pub query_time: u64,
-    /// Whether packets are sealed.
-    pub encrypted: bool,
+    /// Health, queues and clocks.
+    pub gauges: Gauges,
     /// This member's incarnation.
     pub incarnation: u32,
 
@@ -55,6 +43,25 @@ pub struct Stats {
     pub refuted: u64,
     /// Exchanges of full state that were merged.
     pub merges: u64,
+}
+
+/// How a pool is at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Lifeguard's local health: 0 is well, 8 is worst.
+    pub health_score: u32,
+    /// Broadcasts of membership waiting.
+    pub member_queue: usize,
+    /// Intents, events and queries waiting.
+    pub event_queue: usize,
+    /// Lamport clock of joins and leaves.
+    pub member_time: u64,
+    /// Lamport clock of user events.
+    pub event_time: u64,
+    /// Lamport clock of queries.
+    pub query_time: u64,
+    /// Whether packets are sealed.
+    pub encrypted: bool,
 }
 
 /// What came in and was dropped, by reason.

@@ -45,7 +45,7 @@ pub use events::RemoteJob;
 pub use formats::NewerFormat;
 pub use joining::JoinPolicy;
 pub use peer::{Ask, AskId, BadFrame, PeerAnswer, PeerMessage, Serve};
-pub use published::{About, Figures, Lease, PoolFigures, Published};
+pub use published::{About, Figures, Lease, Published};
 
 use self::abroad::Abroad;
 use self::asked::Asked;
@@ -562,8 +562,8 @@ impl Node {
             commit: self.raft.commit_index(),
             last: place(self.raft.last_index()),
             checkpoint: place(self.raft.base_index()),
-            lan: PoolFigures::of(&self.lan),
-            wan: self.wan.as_ref().map(PoolFigures::of).unwrap_or_default(),
+            lan: self.lan.gauges(),
+            wan: self.wan.as_ref().map(Gossip::gauges).unwrap_or_default(),
         }
     }
 

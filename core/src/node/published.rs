@@ -6,7 +6,7 @@ use super::Cluster;
 use crate::Text;
 use crate::agent::AgentView;
 use crate::format::Formats;
-use crate::gossip::Gossip;
+use crate::gossip::Gauges;
 use crate::ids::{LogIndex, ServerId, Term};
 use crate::raft::Membership;
 use crate::store::View;
@@ -63,44 +63,9 @@ pub struct Figures {
     /// The last entry that a checkpoint stands for, with its term; zero if there is none.
     pub checkpoint: (LogIndex, Term),
     /// The datacenter's pool.
-    pub lan: PoolFigures,
+    pub lan: Gauges,
     /// The pool of servers.
-    pub wan: PoolFigures,
-}
-
-/// Numbers about a pool of gossip.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PoolFigures {
-    /// Lifeguard's local health: 0 is well, 8 is worst.
-    pub health_score: u32,
-    /// Broadcasts of membership waiting.
-    pub member_queue: usize,
-    /// Intents, events and queries waiting.
-    pub event_queue: usize,
-    /// Lamport clock of joins and leaves.
-    pub member_time: u64,
-    /// Lamport clock of user events.
-    pub event_time: u64,
-    /// Lamport clock of queries.
-    pub query_time: u64,
-    /// Whether packets are sealed.
-    pub encrypted: bool,
-}
-
-impl PoolFigures {
-    /// Those of a pool.
-    pub(super) fn of(pool: &Gossip) -> PoolFigures {
-        let stats = pool.stats();
-        PoolFigures {
-            health_score: stats.health_score,
-            member_queue: stats.member_queue,
-            event_queue: stats.event_queue,
-            member_time: stats.member_time,
-            event_time: stats.event_time,
-            query_time: stats.query_time,
-            encrypted: stats.encrypted,
-        }
-    }
+    pub wan: Gauges,
 }
 
 /// Identity and settings of the agent that clients may see.

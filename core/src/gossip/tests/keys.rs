@@ -146,6 +146,6 @@ fn encryption_is_rolled_out_to_a_running_pool() {
             net.run_until(40, "all know all", |net| net.all_alive(4));
         }
     }
-    assert!(net.hosts.iter().all(|host| host.gossip.stats().encrypted));
+    assert!(net.hosts.iter().all(|host| host.gossip.gauges().encrypted));
     assert_eq!(change(&mut net, 0, KeysChange::List).answers, 4);
 }
