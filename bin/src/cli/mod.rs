@@ -4,6 +4,7 @@
 
 pub mod command;
 mod completion;
+mod files;
 pub mod flags;
 mod help;
 mod nearest;
@@ -16,6 +17,7 @@ use std::io::{Read, Write};
 use clap::{ArgMatches, Command};
 
 pub use command::{Failure, OrFail, Run, fail, no_arguments};
+pub(crate) use files::ConfigFiles;
 pub use table::{Action, Entry};
 
 /// What a command talks to: the user, and the environment.

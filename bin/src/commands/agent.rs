@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 use proconsul_io_real::driver::End;
 
 use crate::cli::flags::{bool_value, int_value};
-use crate::cli::{Terminal, typed};
+use crate::cli::{ConfigFiles, Terminal, typed};
 use crate::config::schema::Kind;
-use crate::config::{self, Config, ConfigError, Format, Inputs, keys, load};
+use crate::config::{self, Config, ConfigError, Inputs, keys, load};
 use crate::daemon::{Daemon, Reread, StopSignal};
 
 /// Flags that set a key: name, key, description.
@@ -84,15 +84,8 @@ const FLAGS: &[(&str, &str, &str)] = &[
 
 #[derive(clap::Args)]
 struct Sources {
-    /// Directory of configuration files (.json, .hcl), read in the order of their names.
-    #[arg(long, value_name = "path", action = ArgAction::Append)]
-    config_dir: Vec<PathBuf>,
-    /// Configuration file.
-    #[arg(long, value_name = "path", action = ArgAction::Append)]
-    config_file: Vec<PathBuf>,
-    /// Read every file as this language, whatever its name: hcl or json.
-    #[arg(long, value_name = "language", default_value = "")]
-    config_format: String,
+    #[command(flatten)]
+    files: ConfigFiles,
     /// Development mode: a server that keeps everything in memory, on 127.0.0.1.
     #[arg(long)]
     dev: bool,
@@ -157,14 +150,10 @@ pub fn configuration(matches: &ArgMatches) -> Result<Config, ConfigError> {
     if !sources.extra.is_empty() {
         return Err(ConfigError::new(format!("Unexpected extra arguments: [{}]", sources.extra.join(" "))));
     }
-    let at = |name: &str| matches.indices_of(name).into_iter().flatten().collect::<Vec<_>>();
-    let dirs = at("config_dir").into_iter().zip(sources.config_dir);
-    let mut paths: Vec<_> = at("config_file").into_iter().zip(sources.config_file).chain(dirs).collect();
-    paths.sort_by_key(|(at, _)| *at);
     let config = config::load(&Inputs {
         dev: sources.dev,
-        paths: paths.into_iter().map(|(_, path)| path).collect(),
-        format: Format::parse(&sources.config_format)?,
+        format: sources.files.format()?,
+        paths: sources.files.paths,
         flags: settings(matches),
         fragments: sources.hcl,
     })?;

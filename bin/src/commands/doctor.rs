@@ -1,27 +1,19 @@
 //! `doctor`
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
-use clap::{ArgAction, Args};
+use clap::Args;
 use serde_json::{Map, Value};
 
-use crate::cli::{Failure, Run, Terminal, fail};
+use crate::cli::{ConfigFiles, Failure, Run, Terminal, fail};
 use crate::client::{Client, HttpOptions};
-use crate::config::{self, Config, Format, Inputs, Listen, load};
+use crate::config::{self, Config, Inputs, Listen, load};
 use crate::doctor::{Level, Report, certificates, clock, cluster, network, ports, storage};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Directory of the agent's configuration files.
-    #[arg(long, value_name = "path", action = ArgAction::Append)]
-    config_dir: Vec<PathBuf>,
-    /// Configuration file of the agent.
-    #[arg(long, value_name = "path", action = ArgAction::Append)]
-    config_file: Vec<PathBuf>,
-    /// Read every file as this language, whatever its name: hcl or json.
-    #[arg(long, value_name = "language", default_value = "")]
-    config_format: String,
+    #[command(flatten)]
+    files: ConfigFiles,
     /// Directory of the agent's state, if the files do not say.
     #[arg(long, value_name = "path", default_value = "")]
     data_dir: String,
@@ -44,8 +36,7 @@ impl Run for Options {
             return fail(format!("Unexpected arguments: {}", self.args.join(" ")));
         }
         let mut report = Report::default();
-        let configured =
-            !(self.config_dir.is_empty() && self.config_file.is_empty() && self.data_dir.is_empty());
+        let configured = !(self.files.paths.is_empty() && self.data_dir.is_empty());
         let config = if configured { self.configuration(&mut report)? } else { None };
         let mut http = self.http;
         let named = http.http_addr.is_some() || (terminal.env)("CONSUL_HTTP_ADDR").is_some();
@@ -87,8 +78,8 @@ impl Options {
         if !self.data_dir.is_empty() {
             load::put(&mut flags, "data_dir", Value::from(self.data_dir.clone()));
         }
-        let format = Format::parse(&self.config_format).or_else(|error| fail(error.to_string()))?;
-        let paths = self.config_file.iter().chain(&self.config_dir).cloned().collect();
+        let format = self.files.format().or_else(|error| fail(error.to_string()))?;
+        let paths = self.files.paths.clone();
         let inputs = Inputs { paths, format, flags, ..Inputs::default() };
         const LOOK: &str = "configuration";
         let config = match config::load(&inputs) {
