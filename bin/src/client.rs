@@ -246,11 +246,10 @@ impl Client {
         query: &[(&str, String)],
         body: impl Into<Bytes>,
     ) -> Result<Response, ClientError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| ClientError::Transport {
+        let runtime = runtime().map_err(|reason| ClientError::Transport {
             method: method.clone(),
             url: path.to_owned(),
-            reason: io_reason(&error),
+            reason,
         })?;
         runtime.block_on(self.ask(method, path, query, body))
     }
@@ -293,8 +292,7 @@ impl Client {
     ) -> Result<Response, ClientError> {
         let (request, url) = self.request(&Method::GET, path, query, Bytes::new())?;
         let fail = |reason: String| ClientError::Transport { method: Method::GET, url: url.clone(), reason };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| fail(io_reason(&error)))?;
+        let runtime = runtime().map_err(fail)?;
         let answer = async {
             let (head, mut body) = self.begin(request).await?.into_parts();
             let mut bytes = Vec::new();
@@ -385,6 +383,14 @@ async fn dial(host: &str) -> Result<tokio::net::TcpStream, String> {
     let stream = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect(host));
     let stream = stream.await.map_err(|_| "connection timed out".to_owned())?;
     stream.map_err(|e| io_reason(&e))
+}
+
+/// What a command waits in: its own thread.
+///
+/// # Errors
+/// The system refuses; in words.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| io_reason(&error))
 }
 
 /// What went wrong with a connection, in words.

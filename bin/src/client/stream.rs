@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::{Method, StatusCode};
 
-use super::{Client, ClientError, io_reason};
+use super::{Client, ClientError, runtime};
 
 impl Client {
     /// Asks for a path, and hands each piece of the answer to `take` when it comes, until the answer ends, `take`
@@ -21,10 +21,7 @@ impl Client {
     ) -> Result<(), ClientError> {
         let (request, url) = self.request(&Method::GET, path, query, Bytes::new())?;
         let fail = |reason| ClientError::Transport { method: Method::GET, url: url.clone(), reason };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| fail(io_reason(&error)))?;
+        let runtime = runtime().map_err(fail)?;
         let pieces = async {
             let mut response = self.begin(request).await.map_err(fail)?;
             let status = response.status();

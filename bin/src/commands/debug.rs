@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::cli::flags::{bool_value, duration_value};
 use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
-use crate::client::{Client, HttpOptions, io_reason};
+use crate::client::{self, Client, HttpOptions, io_reason};
 use crate::commands::interrupt::Interrupt;
 
 mod archive;
@@ -296,9 +296,9 @@ impl Collected<'_> {
         }
         // The agent may have ended before, and with it its log.
         if !self.interrupt.happened() && Instant::now() < end {
-            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            match client::runtime() {
                 Ok(runtime) => runtime.block_on(until()),
-                Err(error) => failed = Some(format!("cannot wait: {}", io_reason(&error))),
+                Err(error) => failed = Some(format!("cannot wait: {error}")),
             }
         }
         self.errors.extend(failed);

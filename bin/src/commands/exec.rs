@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::cli::flags::{bool_value, duration_value};
 use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
-use crate::client::{Client, ClientError, HttpOptions, Response, ServerOptions, escape, io_reason};
+use crate::client::{self, Client, ClientError, HttpOptions, Response, ServerOptions, escape, io_reason};
 use crate::remote::collect::{Collector, Step};
 use crate::remote::{EVENT, Job, Place, signs};
 
@@ -100,8 +100,7 @@ impl Run for Options {
             job.args.clone_from(&self.args);
         }
         let client = Client::new(&self.http, terminal).or_fail("Error connecting to Consul agent")?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| io_reason(&error)).or_fail("Error starting")?;
+        let runtime = client::runtime().or_fail("Error starting")?;
         runtime.block_on(self.execute(&client, &job, wait, terminal))
     }
 }

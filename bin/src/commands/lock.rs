@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::child;
 use crate::cli::flags::{bool_value, duration_value, int_value};
 use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
-use crate::client::{Client, HttpOptions, ServerOptions, io_reason};
+use crate::client::{self, Client, HttpOptions, ServerOptions, io_reason};
 use crate::lock::claim::{Claim, ClaimError, Query, Session};
 use crate::lock::clock;
 use crate::lock::holder::{Holder, Input, Moment, Output, Reason};
@@ -107,8 +107,7 @@ impl Run for Options {
         let client = Client::new(&self.http, terminal).or_fail("Error connecting to Consul agent")?;
         let server = Query { datacenter: self.server.datacenter.clone().filter(|dc| !dc.is_empty()) };
         let work = Work { client, server, claim, options: self, patience, limit, unseen_max };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| io_reason(&error)).or_fail("Error starting")?;
+        let runtime = client::runtime().or_fail("Error starting")?;
         runtime.block_on(work.run(&prefix, terminal))
     }
 }

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::child;
 use crate::cli::flags::{bool_value, go_bool};
 use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
-use crate::client::{Client, HttpOptions, Response, ServerOptions, io_reason};
+use crate::client::{self, Client, HttpOptions, Response, ServerOptions, io_reason};
 use crate::watch::plan::Plan;
 use crate::watch::{self, Trouble, Watching, handler};
 
@@ -91,8 +91,7 @@ impl Run for Options {
     fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         let plan = Plan::read(&self.parameters()?).or_else(fail)?;
         let client = Client::new(&self.http, terminal).or_fail("Error connecting to Consul agent")?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| io_reason(&error)).or_fail("Error starting")?;
+        let runtime = client::runtime().or_fail("Error starting")?;
         runtime.block_on(self.watch(&client, &plan, terminal))
     }
 }
