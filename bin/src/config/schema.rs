@@ -211,7 +211,7 @@ fn nearest(table: Table, inside: &str, written: &str) -> Option<String> {
         let distance = if plain(&name.to_ascii_lowercase()) == plain(&written) {
             0
         } else {
-            edits(&written, &name.to_ascii_lowercase())
+            strsim::osa_distance(&written, &name.to_ascii_lowercase())
         };
         (distance, name)
     });
@@ -224,25 +224,6 @@ fn nearest(table: Table, inside: &str, written: &str) -> Option<String> {
         .map(|(path, _)| path)
         .find(|path| path.rsplit('.').next() == Some(&written))
         .map(str::to_owned)
-}
-
-/// Edit distance with transpositions of neighbours (optimal string alignment).
-fn edits(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let cost = usize::from(a[i - 1] != b[j - 1]);
-            let mut best = (rows[i - 1][j] + 1).min(row[j - 1] + 1).min(rows[i - 1][j - 1] + cost);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(best);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
 }
 
 /// Takes a value out of a list of one.
