@@ -63,9 +63,7 @@ impl Run {
             saved: None,
         }
     }
-}
 
-impl Run {
     /// The node that an alias check stands for, if that is another one than its own.
     pub(super) fn other_node(&self, own: &str) -> Option<&Text> {
         match &self.definition.kind {
