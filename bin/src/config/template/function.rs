@@ -433,20 +433,21 @@ fn attribute(name: &str, one: &Interface) -> Result<String, String> {
 /// Reckons with an address.
 fn math(operation: &str, by: &str, one: &Interface) -> Result<Interface, String> {
     let bad = || format!("math {operation:?}: {by:?} is no number");
-    let moved = |from: u128| -> Result<IpAddr, String> {
+    let moved = |from: u128, more: i128| -> Result<IpAddr, String> {
         let by: i128 = by.parse().map_err(|_| bad())?;
-        let result =
-            from.checked_add_signed(by).filter(|number| one.width() == 128 || *number <= u32::MAX.into());
+        let result = from
+            .checked_add_signed(by.saturating_add(more))
+            .filter(|number| one.width() == 128 || *number <= u32::MAX.into());
         result
             .map(|number| one.like(number))
             .ok_or_else(|| format!("math {operation:?}: {by} leads out of all addresses"))
     };
     let (first, last) = one.range();
     Ok(match operation.to_ascii_lowercase().as_str() {
-        "address" => Interface { address: moved(number(one.address))?, ..one.clone() },
-        // Backwards from the end of the network, as go-sockaddr has it.
-        "network" if by.starts_with('-') => Interface { address: moved(last + 1)?, ..one.clone() },
-        "network" => Interface { address: moved(first)?, ..one.clone() },
+        "address" => Interface { address: moved(number(one.address), 0)?, ..one.clone() },
+        // Backwards from behind the end of the network, as go-sockaddr has it.
+        "network" if by.starts_with('-') => Interface { address: moved(last, 1)?, ..one.clone() },
+        "network" => Interface { address: moved(first, 0)?, ..one.clone() },
         "mask" => {
             let bits: u8 = by.trim_start_matches('/').parse().map_err(|_| bad())?;
             if u32::from(bits) > one.width() {

@@ -66,6 +66,11 @@ fn templates_become_addresses() {
         ("{{ GetPrivateInterfaces | math \"address\" \"+5\" | attr \"address\" }}", "10.1.2.8"),
         ("{{ GetPrivateInterfaces | math \"network\" \"1\" | attr \"address\" }}", "10.1.2.1"),
         ("{{ GetPrivateInterfaces | math \"network\" \"-1\" | attr \"address\" }}", "10.1.2.255"),
+        // The network of all addresses has nothing behind its end.
+        (
+            "{{ GetInterfaceIPs \"lo\" }} {{ GetAllInterfaces | include \"type\" \"ipv6\" | limit 1 | math \"mask\" \"0\" | math \"network\" \"-1\" | attr \"address\" }}",
+            "127.0.0.1 ::1 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+        ),
         ("{{ GetPrivateInterfaces | math \"mask\" \"16\" | attr \"string\" }}", "10.1.0.0/16"),
         ("{{ GetPrivateInterfaces | attr \"network\" }}", "10.1.2.0/24"),
         ("{{ GetPrivateInterfaces | attr \"netmask\" }}", "255.255.255.0"),
