@@ -1,7 +1,6 @@
 //! PEM, the text form of certificates and keys (RFC 7468).
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use pem::{EncodeConfig, LineEnding, Pem};
 
 /// Label of certificates.
 pub const CERTIFICATE: &str = "CERTIFICATE";
@@ -18,41 +17,17 @@ pub struct Block {
 /// The text of a block, with lines of 64 characters.
 #[must_use]
 pub fn encode(label: &str, der: &[u8]) -> String {
-    let base64 = STANDARD.encode(der);
-    let mut text = format!("-----BEGIN {label}-----\n");
-    let mut rest = base64.as_str();
-    while !rest.is_empty() {
-        let (line, after) = rest.split_at(rest.len().min(64));
-        text.push_str(line);
-        text.push('\n');
-        rest = after;
-    }
-    text.push_str(&format!("-----END {label}-----\n"));
-    text
+    pem::encode_config(&Pem::new(label, der), EncodeConfig::new().set_line_ending(LineEnding::LF))
 }
 
-/// All blocks of a text, in order. What stands outside of blocks is ignored, as are blocks that are torn.
+/// All blocks of a text, in order. What stands outside of blocks is ignored; in a torn text there is nothing.
 #[must_use]
 pub fn decode(text: &str) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    let mut open: Option<(&str, String)> = None;
-    for line in text.lines().map(str::trim) {
-        let label = |before: &str| line.strip_prefix(before)?.strip_suffix("-----");
-        if let Some(label) = label("-----BEGIN ") {
-            open = Some((label, String::new()));
-        } else if let Some(end) = label("-----END ") {
-            if let Some((label, base64)) = open.take().filter(|(begin, _)| *begin == end)
-                && let Ok(der) = STANDARD.decode(base64)
-            {
-                blocks.push(Block { label: label.to_owned(), der });
-            }
-        } else if let Some((_, base64)) = &mut open
-            && !line.contains(':')
-        {
-            base64.push_str(line);
-        }
-    }
+    let blocks = pem::parse_many(text).unwrap_or_default();
     blocks
+        .into_iter()
+        .map(|block| Block { label: block.tag().to_owned(), der: block.into_contents() })
+        .collect()
 }
 
 #[cfg(test)]
