@@ -14,5 +14,6 @@ pub mod doctor;
 pub mod lock;
 pub mod log;
 pub mod remote;
+pub mod session;
 pub mod watch;
 pub mod x509;

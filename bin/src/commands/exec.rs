@@ -7,15 +7,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use hyper::{Method, StatusCode};
+use proconsul_io_real::words::io_reason;
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::cli::flags::{bool_value, duration_value};
 use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
-use crate::client::{self, Client, ClientError, HttpOptions, Response, ServerOptions, escape, io_reason};
+use crate::client::{self, Client, ClientError, HttpOptions, Response, ServerOptions, escape};
+use crate::commands::interrupt::Interrupt;
 use crate::remote::collect::{Collector, Step};
 use crate::remote::{EVENT, Job, Place, signs};
+use crate::session::Session;
 
 /// How long the session lives without renewals.
 const TTL: Duration = Duration::from_secs(15);
@@ -100,8 +102,9 @@ impl Run for Options {
             job.args.clone_from(&self.args);
         }
         let client = Client::new(&self.http, terminal).or_fail("Error connecting to Consul agent")?;
+        let interrupt = Interrupt::catch().map_err(|error| io_reason(&error)).or_fail("Error starting")?;
         let runtime = client::runtime().or_fail("Error starting")?;
-        runtime.block_on(self.execute(&client, &job, wait, terminal))
+        runtime.block_on(self.execute(&client, &job, wait, &interrupt, terminal))
     }
 }
 
@@ -110,6 +113,7 @@ struct Errand<'a> {
     client: &'a Client,
     query: Vec<(&'static str, String)>,
     stale: bool,
+    session: Session,
     place: Place,
     wait: Duration,
 }
@@ -120,6 +124,7 @@ impl Options {
         client: &Client,
         job: &Job,
         wait: Duration,
+        interrupt: &Interrupt,
         terminal: &mut Terminal<'_>,
     ) -> Result<(), Failure> {
         let began = Instant::now();
@@ -130,23 +135,16 @@ impl Options {
         let query: Vec<(&'static str, String)> = foreign.iter().map(|dc| ("dc", dc.clone())).collect();
         let wanted = session(client, &query, foreign.is_some(), &known).await;
         let wanted = wanted.or_fail("Failed to create session")?;
-        let created = client.ask(Method::PUT, "/v1/session/create", &query, wanted.to_string()).await;
-        let created = created.and_then(Response::json).or_fail("Failed to create session")?;
-        let id = created["ID"].as_str().unwrap_or_default().to_owned();
-        let place = Place { prefix: self.prefix.trim_matches('/').to_owned(), session: id };
-        let errand = Errand { client, query, stale: self.server.stale, place, wait };
+        let session = Session::create(client, &query, &wanted).await.or_fail("Failed to create session")?;
+        let place = Place { prefix: self.prefix.trim_matches('/').to_owned(), session: session.id.clone() };
+        let errand = Errand { client, query, stale: self.server.stale, session, place, wait };
         if self.verbose {
             terminal.say(format!("Created remote execution session: {}", errand.place.session));
         }
-        let stop = || -> std::io::Result<_> {
-            Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
-        };
-        let (mut interrupt, mut terminate) = stop().map_err(|e| io_reason(&e)).or_fail("Error starting")?;
         let outcome = tokio::select! {
             outcome = errand.run(self, job, terminal) => outcome,
             () = errand.renew() => fail("The session of this job has ended"),
-            _ = interrupt.recv() => fail("Interrupted"),
-            _ = terminate.recv() => fail("Interrupted"),
+            () = interrupt.wait() => fail("Interrupted"),
         };
         errand.clean(terminal).await;
         if self.verbose && outcome.is_ok() {
@@ -186,9 +184,8 @@ impl Errand<'_> {
     async fn renew(&self) {
         loop {
             tokio::time::sleep(RENEWAL).await;
-            let path = format!("/v1/session/renew/{}", self.place.session);
-            let renewed = self.client.ask(Method::PUT, &path, &self.query, "").await;
-            if renewed.is_ok_and(|answer| answer.status == StatusCode::NOT_FOUND) {
+            // Whether it failed or not is seen by the next attempt, before the session ends.
+            if let Ok(false) = self.session.renew(self.client, &self.query).await {
                 return;
             }
         }
@@ -296,8 +293,7 @@ impl Errand<'_> {
         query.push(("recurse", String::new()));
         let path = format!("/v1/kv/{}", escape(&self.place.all()));
         let removed = self.client.ask(Method::DELETE, &path, &query, "").await.and_then(Response::ok);
-        let path = format!("/v1/session/destroy/{}", self.place.session);
-        let destroyed = self.client.ask(Method::PUT, &path, &self.query, "").await.and_then(Response::ok);
+        let destroyed = self.session.destroy(self.client, &self.query).await;
         let failed: Vec<ClientError> = [removed.err(), destroyed.err()].into_iter().flatten().collect();
         if let Some(error) = failed.first() {
             terminal.complain(format!("Failed to clean up, the session's end will: {error}"));

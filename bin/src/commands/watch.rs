@@ -2,14 +2,15 @@
 
 use clap::{ArgAction, Args};
 use hyper::Method;
+use proconsul_io_real::words::io_reason;
 use serde::Serialize as _;
 use serde_json::{Map, Value};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::child;
 use crate::cli::flags::{bool_value, go_bool};
 use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
-use crate::client::{self, Client, HttpOptions, Response, ServerOptions, io_reason};
+use crate::client::{self, Client, HttpOptions, Response, ServerOptions};
+use crate::commands::interrupt::Interrupt;
 use crate::watch::plan::Plan;
 use crate::watch::{self, Trouble, Watching, handler};
 
@@ -91,13 +92,20 @@ impl Run for Options {
     fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         let plan = Plan::read(&self.parameters()?).or_else(fail)?;
         let client = Client::new(&self.http, terminal).or_fail("Error connecting to Consul agent")?;
+        let interrupt = Interrupt::catch().map_err(|error| io_reason(&error)).or_fail("Error starting")?;
         let runtime = client::runtime().or_fail("Error starting")?;
-        runtime.block_on(self.watch(&client, &plan, terminal))
+        runtime.block_on(self.watch(&client, &plan, &interrupt, terminal))
     }
 }
 
 impl Options {
-    async fn watch(&self, client: &Client, plan: &Plan, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+    async fn watch(
+        &self,
+        client: &Client,
+        plan: &Plan,
+        interrupt: &Interrupt,
+        terminal: &mut Terminal<'_>,
+    ) -> Result<(), Failure> {
         let known = client.ask(Method::GET, "/v1/agent/self", &[], "").await;
         known.and_then(Response::ok).or_fail("Error querying agent")?;
         if self.args.is_empty() {
@@ -106,10 +114,6 @@ impl Options {
             return Ok(());
         }
         let name = if self.shell { "sh" } else { &self.args[0] };
-        let stop = || -> std::io::Result<_> {
-            Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
-        };
-        let (mut interrupt, mut terminate) = stop().map_err(|e| io_reason(&e)).or_fail("Error starting")?;
         let handled = async {
             let mut watching = Watching::new(client.clone(), plan.clone());
             loop {
@@ -127,8 +131,7 @@ impl Options {
         };
         tokio::select! {
             ended = handled => ended,
-            _ = interrupt.recv() => Ok(()),
-            _ = terminate.recv() => Ok(()),
+            () = interrupt.wait() => Ok(()),
         }
     }
 }

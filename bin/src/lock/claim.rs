@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::client::{Client, ClientError, Response, escape};
+use crate::session::Session;
 
 /// Marks keys that are locks.
 const LOCK_FLAGS: u64 = 0x2ddc_cbc0_58a5_0c18;
@@ -72,60 +73,6 @@ pub enum ClaimError {
     /// Something else holds the contender's own key.
     #[error("failed to make contender entry")]
     NoContender,
-}
-
-/// A session, for as long as a claim needs one.
-#[derive(Clone, Debug)]
-pub struct Session {
-    /// Its identity.
-    pub id: String,
-}
-
-impl Session {
-    /// Makes a session on the agent's node.
-    ///
-    /// # Errors
-    /// The servers do not make one.
-    pub async fn create(
-        client: &Client,
-        server: &Query,
-        name: &str,
-        ttl: Duration,
-        claim: &Claim,
-    ) -> Result<Session, ClaimError> {
-        let mut wanted = json!({"Name": name, "TTL": format!("{}s", ttl.as_secs())});
-        if matches!(claim, Claim::Semaphore { .. }) {
-            wanted["Behavior"] = "delete".into();
-        }
-        let answer =
-            client.ask(Method::PUT, "/v1/session/create", &server.writing(), wanted.to_string()).await?;
-        let id = answer.json()?["ID"].as_str().unwrap_or_default().to_owned();
-        Ok(Session { id })
-    }
-
-    /// Renews it. False if it does not exist any more.
-    ///
-    /// # Errors
-    /// Nobody knows whether it was renewed.
-    pub async fn renew(&self, client: &Client, server: &Query) -> Result<bool, ClaimError> {
-        let path = format!("/v1/session/renew/{}", self.id);
-        let answer = client.ask(Method::PUT, &path, &server.writing(), "").await?;
-        if answer.status == StatusCode::NOT_FOUND {
-            return Ok(false);
-        }
-        answer.ok()?;
-        Ok(true)
-    }
-
-    /// Ends it.
-    ///
-    /// # Errors
-    /// The servers do not; its TTL will.
-    pub async fn destroy(&self, client: &Client, server: &Query) -> Result<(), ClaimError> {
-        let path = format!("/v1/session/destroy/{}", self.id);
-        client.ask(Method::PUT, &path, &server.writing(), "").await?.ok()?;
-        Ok(())
-    }
 }
 
 /// Which servers are asked, and how.
@@ -217,6 +164,16 @@ impl Claim {
             Claim::Lock { key } => key.clone(),
             Claim::Semaphore { prefix, .. } => format!("{prefix}.lock"),
         }
+    }
+
+    /// The session that a claim needs.
+    #[must_use]
+    pub fn session(&self, name: &str, ttl: Duration) -> Value {
+        let mut wanted = json!({"Name": name, "TTL": format!("{}s", ttl.as_secs())});
+        if matches!(self, Claim::Semaphore { .. }) {
+            wanted["Behavior"] = "delete".into();
+        }
+        wanted
     }
 
     /// Waits until the claim is this session's.
