@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::process::ExitStatus;
 
+use proconsul_io_real::words::io_reason;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::process::Command;
 
@@ -32,7 +33,7 @@ pub fn unstarted(args: &[String], error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::NotFound && !name.contains('/') {
         format!("exec: {name:?}: executable file not found in $PATH")
     } else {
-        format!("fork/exec {name}: {}", crate::client::io_reason(error))
+        format!("fork/exec {name}: {}", io_reason(error))
     }
 }
 

@@ -25,3 +25,4 @@ pub mod resolver;
 pub mod snapshot;
 pub mod tls;
 pub mod wire;
+pub mod words;

@@ -22,6 +22,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use crate::words::io_reason;
+
 /// Why TLS cannot be set up. One line for the operator.
 #[derive(Debug, Error)]
 #[error("{0}")]
@@ -54,7 +56,7 @@ impl Authorities {
         }
         for directory in &self.directories {
             let failed =
-                |error: io::Error| TlsError(format!("lstat {}: {}", directory.display(), words(&error)));
+                |error: io::Error| TlsError(format!("lstat {}: {}", directory.display(), io_reason(&error)));
             let mut files = Vec::new();
             for entry in std::fs::read_dir(directory).map_err(failed)? {
                 let path = entry.map_err(failed)?.path();
@@ -73,8 +75,9 @@ impl Authorities {
 
 fn add(roots: &mut RootCertStore, file: &Path) -> Result<(), TlsError> {
     let shown = file.display();
-    let text = std::fs::read(file)
-        .map_err(|error| TlsError(format!("Error loading from {shown}: open {shown}: {}", words(&error))))?;
+    let text = std::fs::read(file).map_err(|error| {
+        TlsError(format!("Error loading from {shown}: open {shown}: {}", io_reason(&error)))
+    })?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let found = found.ok().filter(|found| !found.is_empty());
     let bad = || TlsError(format!("Error loading from {shown}: it holds no certificates in PEM"));
@@ -97,7 +100,8 @@ impl Pair {
     fn load(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
         let failed = |why: String| TlsError(format!("Failed to load cert/key pair: {why}"));
         let read = |path: &Path| {
-            std::fs::read(path).map_err(|error| failed(format!("open {}: {}", path.display(), words(&error))))
+            std::fs::read(path)
+                .map_err(|error| failed(format!("open {}: {}", path.display(), io_reason(&error))))
         };
         let (certificate, key) = (read(&self.certificate)?, read(&self.key)?);
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&certificate).collect();
@@ -327,16 +331,8 @@ pub fn explain(error: &io::Error, name: &str) -> String {
         Some(Error::AlertReceived(alert)) => format!("remote error: tls: {alert:?}"),
         Some(other) => format!("tls: {other}"),
         None if error.kind() == io::ErrorKind::UnexpectedEof => "EOF".to_owned(),
-        None => words(error),
+        None => io_reason(error),
     }
-}
-
-/// A system's error, without its number and in lower case, as it stands within a sentence.
-fn words(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    let mut chars = text.chars();
-    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }
 
 /// Takes any certificate; that the other side has its key is still proven.

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use proconsul_io_real::words::io_reason;
 
 use super::command::{Failure, Run, fail};
 use super::{Action, Terminal, table};
@@ -73,7 +74,7 @@ pub(super) fn install(on: bool, terminal: &mut Terminal<'_>) -> u8 {
             }
             Ok(false) => {}
             Err(error) => {
-                return terminal.fail(format!("{}: {}", file.display(), crate::client::io_reason(&error)));
+                return terminal.fail(format!("{}: {}", file.display(), io_reason(&error)));
             }
         }
     }

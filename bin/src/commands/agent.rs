@@ -7,6 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
 
 use proconsul_io_real::driver::End;
+use proconsul_io_real::words::io_reason;
 
 use crate::cli::flags::{bool_value, int_value};
 use crate::cli::{ConfigFiles, Terminal, typed};
@@ -184,7 +185,7 @@ struct PidFile(PathBuf);
 impl PidFile {
     fn create(path: &Path) -> Result<PidFile, ConfigError> {
         std::fs::write(path, std::process::id().to_string()).map_err(|error| {
-            let reason = crate::client::io_reason(&error);
+            let reason = io_reason(&error);
             ConfigError::new(format!("Could not open pid file: {}: {reason}", path.display()))
         })?;
         Ok(PidFile(path.to_owned()))

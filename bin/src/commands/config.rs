@@ -4,11 +4,12 @@ use bytes::Bytes;
 use clap::Args;
 use hyper::Method;
 use proconsul_core::config_entry::{BadEntry, Draft, Kind};
+use proconsul_io_real::words::io_reason;
 use serde_json::{Value, json};
 
 use crate::cli::flags::uint_value;
 use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
-use crate::client::{Client, HttpOptions, ServerOptions, escape, io_reason};
+use crate::client::{Client, HttpOptions, ServerOptions, escape};
 use crate::config::hcl;
 
 /// An entry that is meant.

@@ -9,11 +9,12 @@ use bytes::Bytes;
 use clap::Args;
 use hyper::Method;
 use proconsul_core::duration;
+use proconsul_io_real::words::io_reason;
 use serde_json::{Value, json};
 
 use crate::cli::flags::{bool_value, duration_value};
 use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
-use crate::client::{self, Client, HttpOptions, io_reason};
+use crate::client::{self, Client, HttpOptions};
 use crate::commands::interrupt::Interrupt;
 
 mod archive;

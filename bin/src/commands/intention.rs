@@ -7,9 +7,11 @@ use serde_json::{Map, Value, json};
 use time::{Date, Month};
 
 use super::table;
+use proconsul_io_real::words::io_reason;
+
 use crate::cli::flags::pair_value;
 use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
-use crate::client::{Client, HttpOptions, ServerOptions, escape, io_reason};
+use crate::client::{Client, HttpOptions, ServerOptions, escape};
 
 const PATH: &str = "/v1/connect/intentions";
 

@@ -5,11 +5,12 @@ use std::ffi::OsString;
 use bytes::Bytes;
 use clap::Args;
 use hyper::{Method, StatusCode};
+use proconsul_io_real::words::io_reason;
 use serde_json::Value;
 
 use crate::cli::flags::uint_value;
 use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
-use crate::client::{Client, ClientError, HttpOptions, ServerOptions, escape, io_reason};
+use crate::client::{Client, ClientError, HttpOptions, ServerOptions, escape};
 use crate::{base64, commands};
 
 #[derive(Args)]

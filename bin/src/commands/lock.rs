@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use hyper::Method;
+use proconsul_io_real::words::io_reason;
 use rustix::process::Signal;
 use tokio::process::Child;
 use tokio::signal::unix::{self, SignalKind};
@@ -14,10 +15,11 @@ use tokio::task::JoinSet;
 use crate::child;
 use crate::cli::flags::{bool_value, duration_value, int_value};
 use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
-use crate::client::{self, Client, HttpOptions, ServerOptions, io_reason};
-use crate::lock::claim::{Claim, ClaimError, Query, Session};
+use crate::client::{self, Client, HttpOptions, ServerOptions};
+use crate::lock::claim::{Claim, ClaimError, Query};
 use crate::lock::clock;
 use crate::lock::holder::{Holder, Input, Moment, Output, Reason};
+use crate::session::Session;
 
 /// How long a session lives without renewals.
 const TTL: Duration = Duration::from_secs(15);
@@ -180,7 +182,8 @@ impl Work {
         );
         self.tell(terminal, "Attempting lock acquisition");
         let sent = clock::now();
-        let session = Session::create(&self.client, &self.server, &self.options.name, TTL, &self.claim).await;
+        let wanted = self.claim.session(&self.options.name, TTL);
+        let session = Session::create(&self.client, &self.server.writing(), &wanted).await;
         let session = session.or_fail("Lock acquisition failed")?;
         let confirmed = match self.acquire(&session, sent, &mut signals).await {
             Ok(Some(confirmed)) => confirmed,
@@ -228,7 +231,8 @@ impl Work {
                 if sent < confirmed + TTL / 3 {
                     return None;
                 }
-                let renewed = session.renew(&self.client, &self.server);
+                let server = self.server.writing();
+                let renewed = session.renew(&self.client, &server);
                 match tokio::time::timeout(RENEWAL_TIMEOUT, renewed).await {
                     Ok(Ok(true)) => Some(Ok(sent)),
                     Ok(Ok(false)) => Some(Err(ClaimError::SessionGone(session.id.clone()))),
@@ -263,7 +267,7 @@ impl Work {
         if sent < confirmed + TTL / 3 {
             return Ok(confirmed);
         }
-        if session.renew(&self.client, &self.server).await? {
+        if session.renew(&self.client, &self.server.writing()).await? {
             Ok(sent)
         } else {
             Err(ClaimError::SessionGone(session.id.clone()))
@@ -399,7 +403,7 @@ impl Work {
         let release = async {
             let released = self.claim.release(&self.client, &self.server, session).await;
             // Also if the keys could not be given back: without the session they come free by themselves.
-            let destroyed = session.destroy(&self.client, &self.server).await;
+            let destroyed = session.destroy(&self.client, &self.server.writing()).await;
             let released = released.map_err(|error| error.to_string())?;
             destroyed.map_err(|error| error.to_string())?;
             Ok(released)
@@ -412,7 +416,8 @@ impl Work {
 
     /// Takes back what was claimed and not had.
     async fn give_up(&self, session: &Session) {
-        let destroyed = session.destroy(&self.client, &self.server);
+        let server = self.server.writing();
+        let destroyed = session.destroy(&self.client, &server);
         // If that fails, the session ends by itself.
         let _ = tokio::time::timeout(RENEWAL_TIMEOUT, destroyed).await;
     }
@@ -420,7 +425,7 @@ impl Work {
 
 async fn renew(client: &Client, server: &Query, session: &Session) -> Input {
     let sent = clock::now();
-    match tokio::time::timeout(RENEWAL_TIMEOUT, session.renew(client, server)).await {
+    match tokio::time::timeout(RENEWAL_TIMEOUT, session.renew(client, &server.writing())).await {
         Ok(Ok(true)) => Input::Renewed { sent },
         Ok(Ok(false)) => Input::SessionGone,
         Ok(Err(_)) | Err(_) => Input::NotRenewed,

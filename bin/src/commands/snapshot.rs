@@ -7,6 +7,7 @@ use std::path::Path;
 use clap::{ArgMatches, Args, Command};
 use hyper::Method;
 use proconsul_io_real::snapshot::{Meta, verify};
+use proconsul_io_real::words::io_reason;
 
 use crate::cli::progress::Progress;
 use crate::cli::{Terminal, command_of, typed};
@@ -61,13 +62,6 @@ fn file(args: &[String]) -> Result<&Path, String> {
     }
 }
 
-/// The reason in the words of the operating system, without its number.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    text.to_lowercase()
-}
-
 /// Saves the state of the servers, makes sure that what arrived is whole, and only then gives it its name.
 pub fn save(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
     let options: Options = typed(matches);
@@ -98,7 +92,7 @@ pub fn save(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
         }
         Err(error) => {
             let path = path.display();
-            terminal.fail(format!("Error writing snapshot file: {path}: {}", reason(&error)))
+            terminal.fail(format!("Error writing snapshot file: {path}: {}", io_reason(&error)))
         }
     }
 }
@@ -143,7 +137,7 @@ pub fn restore(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
 }
 
 fn unopened(path: &Path, error: &io::Error) -> String {
-    format!("Error opening snapshot file: open {}: {}", path.display(), reason(error))
+    format!("Error opening snapshot file: open {}: {}", path.display(), io_reason(error))
 }
 
 /// Says what a file holds, after reading all of it.

@@ -10,8 +10,8 @@ use clap::Args;
 
 use crate::cli::flags::int_value;
 use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
-use crate::client::io_reason;
 use crate::x509::authority::{self, Authority, AuthorityPlan, Made, Plan};
+use proconsul_io_real::words::io_reason;
 
 /// Mode of certificates: everybody may have them.
 const OPEN: u32 = 0o644;

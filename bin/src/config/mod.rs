@@ -31,6 +31,7 @@ use proconsul_core::api::Front;
 use proconsul_core::config_entry::Draft;
 use proconsul_core::ids::Uuid;
 use proconsul_core::store::AutopilotSettings;
+use proconsul_io_real::words::io_reason;
 use serde_json::{Map, Value};
 
 pub use load::{Format, Inputs};
@@ -65,7 +66,7 @@ impl ConfigError {
     }
 
     pub(crate) fn io(verb: &str, path: &Path, error: &std::io::Error) -> ConfigError {
-        ConfigError::new(format!("{verb} {}: {}", path.display(), crate::client::io_reason(error)))
+        ConfigError::new(format!("{verb} {}: {}", path.display(), io_reason(error)))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use proconsul_io_real::words::io_reason;
 use serde_json::Value;
 
 use super::Report;
@@ -79,10 +80,7 @@ fn servers(members: &Value, report: &mut Report) -> Told {
             if let Err(error) = reach(rpc) {
                 report.error(
                     "peers",
-                    format!(
-                        "server {name}: its RPC port {rpc} cannot be reached: {}",
-                        crate::client::io_reason(&error)
-                    ),
+                    format!("server {name}: its RPC port {rpc} cannot be reached: {}", io_reason(&error)),
                     "open that port for TCP in the firewall between this machine and the server",
                 );
             }

@@ -4,6 +4,8 @@ use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
+use proconsul_io_real::words::io_reason;
+
 use super::Report;
 use crate::config::Config;
 use crate::config::join::{Host, Join};
@@ -50,7 +52,7 @@ fn joined(setting: &str, join: &Join, report: &mut Report) {
                 "correct the name, or its records",
             ),
             Err(error) => {
-                let reason = crate::client::io_reason(&error);
+                let reason = io_reason(&error);
                 report.error(
                     "names",
                     format!("{setting}: {address} cannot be looked up: {reason}"),
@@ -63,7 +65,7 @@ fn joined(setting: &str, join: &Join, report: &mut Report) {
         match answer {
             Ok(()) => reached += 1,
             Err(error) => {
-                let reason = crate::client::io_reason(error);
+                let reason = io_reason(error);
                 report.warn(
                     "peers",
                     format!("{setting}: {name} ({to}) cannot be reached: {reason}"),

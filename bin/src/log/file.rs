@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use proconsul_io_real::words::io_reason;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Where the log goes, and when a new file begins.
@@ -82,7 +83,7 @@ fn open(config: &LogFile) -> io::Result<Open> {
     let path = named(&config.path, &now.to_string());
     let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&path);
     let file = file.map_err(|error| {
-        io::Error::new(error.kind(), format!("open {}: {}", path.display(), crate::client::io_reason(&error)))
+        io::Error::new(error.kind(), format!("open {}: {}", path.display(), io_reason(&error)))
     })?;
     if let Some(kept) = config.kept {
         for old in ended(config, &path).into_iter().rev().skip(kept) {

@@ -7,6 +7,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use hyper::Method;
+use proconsul_io_real::words::io_reason;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
@@ -32,7 +33,7 @@ pub async fn work(client: &Client, node: &str, place: &Place) -> Result<(), Stri
     let mut script = None;
     let mut command = if !job.script.is_empty() {
         let text = crate::base64::decode(&job.script).ok_or("the script cannot be read")?;
-        let file = Script::write(place, &text).map_err(|error| crate::client::io_reason(&error))?;
+        let file = Script::write(place, &text).map_err(|error| io_reason(&error))?;
         let command = child::command(&[file.0.display().to_string()], true);
         script = Some(file);
         command
@@ -47,7 +48,7 @@ pub async fn work(client: &Client, node: &str, place: &Place) -> Result<(), Stri
     let status = match run(command, &job, &answers).await? {
         Ok(status) => status.code().unwrap_or(-1),
         Err(error) => {
-            tracing::warn!("cannot run what was asked for by exec: {}", crate::client::io_reason(&error));
+            tracing::warn!("cannot run what was asked for by exec: {}", io_reason(&error));
             NOT_STARTED
         }
     };

@@ -9,6 +9,7 @@ use proconsul_core::agent::{Probe, ProbeKind, Tls};
 use proconsul_core::duration;
 use proconsul_core::store::model::Health;
 use proconsul_io_real::ports::Prober;
+use proconsul_io_real::words::io_reason;
 use serde_json::{Map, Value};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -167,7 +168,7 @@ async fn told(mut command: Command, name: &str, news: &News) -> Result<String, S
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = start(command, name, news)?;
     feed(&mut child, news).await;
-    let output = child.wait_with_output().await.map_err(|error| crate::client::io_reason(&error))?;
+    let output = child.wait_with_output().await.map_err(|error| io_reason(&error))?;
     let mut said = output.stdout;
     said.extend(output.stderr);
     said.truncate(OUTPUT_MAX);
@@ -186,7 +187,7 @@ pub async fn run(mut command: Command, name: &str, news: &News) -> Result<(), St
     command.kill_on_drop(true);
     let mut child = start(command, name, news).map_err(|error| format!("Error starting handler: {error}"))?;
     feed(&mut child, news).await;
-    let status = child.wait().await.map_err(|error| crate::client::io_reason(&error));
+    let status = child.wait().await.map_err(|error| io_reason(&error));
     let failure = status.map_or_else(Some, child::failure);
     failure.map_or(Ok(()), |failure| Err(format!("Error executing handler: {failure}")))
 }

@@ -14,7 +14,8 @@ use rustix::process::{Pid, Signal};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 
-use super::{dial, outcome};
+use super::outcome;
+use crate::words::io_reason;
 
 /// Runs a script check: exit status 0 passes, 1 warns, everything else is critical.
 pub(super) async fn script(args: &[Text], limit: Duration, output_max: usize) -> ProbeOutcome {
@@ -39,7 +40,7 @@ pub(super) async fn script(args: &[Text], limit: Duration, output_max: usize) ->
             let text = format!("exec: {:?}: executable file not found in $PATH", args[0].as_str());
             outcome(Health::Critical, text)
         }
-        Err(error) => outcome(Health::Critical, format!("fork/exec {}: {}", args[0], dial::words(&error))),
+        Err(error) => outcome(Health::Critical, format!("fork/exec {}: {}", args[0], io_reason(&error))),
     }
 }
 
@@ -56,7 +57,7 @@ async fn unit_state(systemctl: &str, name: &str, limit: Duration) -> ProbeOutcom
             return outcome(Health::Critical, format!("Cannot ask systemd about {name:?}: i/o timeout"));
         }
         Err(error) => {
-            let text = format!("Cannot ask systemd about {name:?}: {}", dial::words(&error));
+            let text = format!("Cannot ask systemd about {name:?}: {}", io_reason(&error));
             return outcome(Health::Critical, text);
         }
     };

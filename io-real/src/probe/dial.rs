@@ -1,8 +1,8 @@
 //! Connects, and says why not.
 
-use std::io;
-
 use tokio::net::{TcpStream, lookup_host};
+
+use crate::words::io_reason;
 
 /// Connects to `host:port`, trying every address of the host in turn. Fails with words that name the address.
 pub(super) async fn dial(address: &str) -> Result<TcpStream, String> {
@@ -21,7 +21,7 @@ pub(super) async fn dial(address: &str) -> Result<TcpStream, String> {
     while let Some(target) = addresses.pop() {
         match TcpStream::connect(target).await {
             Ok(stream) => return Ok(stream),
-            Err(error) => failure = format!("dial tcp {target}: connect: {}", words(&error)),
+            Err(error) => failure = format!("dial tcp {target}: connect: {}", io_reason(&error)),
         }
     }
     Err(failure)
@@ -34,11 +34,4 @@ fn has_port(address: &str) -> bool {
         }
         None => false,
     }
-}
-
-/// An error of the operating system without its number.
-pub(super) fn words(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    text.to_lowercase()
 }

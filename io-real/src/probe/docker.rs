@@ -17,7 +17,8 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::command::Output;
-use super::{dial, outcome};
+use super::outcome;
+use crate::words::io_reason;
 
 /// Where Docker's daemon listens, if `DOCKER_HOST` does not say.
 const SOCKET: &str = "/var/run/docker.sock";
@@ -120,7 +121,7 @@ async fn call(
 ) -> Result<Response<Incoming>, String> {
     let stream = UnixStream::connect(socket)
         .await
-        .map_err(|error| format!("dial unix {}: connect: {}", socket.display(), dial::words(&error)))?;
+        .map_err(|error| format!("dial unix {}: connect: {}", socket.display(), io_reason(&error)))?;
     let broken = |error: hyper::Error| format!("{}: {error}", socket.display());
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;

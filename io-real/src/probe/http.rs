@@ -19,7 +19,8 @@ use tokio::time::{Instant, timeout_at};
 use rustls::ClientConfig;
 
 use super::tls::Secure;
-use super::{dial, outcome, tls};
+use super::{outcome, tls};
+use crate::words::io_reason;
 
 /// Redirects that are followed.
 const REDIRECTS_MAX: usize = 10;
@@ -162,7 +163,7 @@ fn words(error: &hyper::Error) -> String {
         return "EOF".into();
     }
     if let Some(error) = error.source().and_then(|source| source.downcast_ref::<std::io::Error>()) {
-        return dial::words(error);
+        return io_reason(error);
     }
     format!("net/http: HTTP/1.x transport connection broken: {error}")
 }

@@ -9,7 +9,8 @@ use proconsul_core::store::model::Health;
 use tokio::net::{UdpSocket, lookup_host};
 use tokio::time::timeout;
 
-use super::{dial, outcome};
+use super::outcome;
+use crate::words::io_reason;
 
 /// Whether a port takes datagrams. Silence passes: most services do not answer what makes no sense to them, and where
 /// nobody listens the target's system says so.
@@ -21,10 +22,9 @@ pub(super) async fn probe(address: &str, limit: Duration) -> ProbeOutcome {
 }
 
 async fn exchange(address: &str) -> Result<(), String> {
-    let mut found =
-        lookup_host(address).await.map_err(|error| format!("dial udp: {}", dial::words(&error)))?;
+    let mut found = lookup_host(address).await.map_err(|error| format!("dial udp: {}", io_reason(&error)))?;
     let target = found.next().ok_or_else(|| format!("dial udp: lookup {address}: no such host"))?;
-    let failed = |error| format!("dial udp {target}: {}", dial::words(&error));
+    let failed = |error| format!("dial udp {target}: {}", io_reason(&error));
     let local = match target.is_ipv4() {
         true => (Ipv4Addr::UNSPECIFIED, 0).into(),
         false => std::net::SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
