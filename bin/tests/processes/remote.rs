@@ -1,8 +1,5 @@
 //! `exec` between agents as processes.
 
-use std::path::Path;
-
-use crate::support::cluster::binary;
 use crate::support::{Agent, Cluster, wait_for};
 
 const ENABLED: [&str; 2] = ["-hcl", "disable_remote_exec = false"];
@@ -39,7 +36,6 @@ fn all_agents_run_what_one_is_asked_for_and_nothing_is_left_behind() {
     assert_eq!(cluster.http(0).get("/v1/session/list"), serde_json::json!([]));
     // Agents keep no such event.
     assert_eq!(cluster.http(0).get("/v1/event/list"), serde_json::json!([]));
-    assert!(Path::new(&binary()).exists());
 }
 
 #[test]
