@@ -154,7 +154,8 @@ impl<'a> Zone<'a> {
         }
         .unwrap_or_else(|| Reply { code: ResponseCode::NXDomain, ..Reply::authoritative() });
         // RFC 2308: a negative answer carries the SOA record, whose TTL is its own.
-        if reply.answers.is_empty() && reply.additionals.is_empty() {
+        let is_negative = reply.answers.is_empty() && reply.additionals.is_empty();
+        if is_negative && reply.code != ResponseCode::ServFail {
             reply.authorities.extend(self.soa_record());
         }
         reply
@@ -290,6 +291,10 @@ impl<'a> Zone<'a> {
 
     fn service(&self, asked: &Asked, target: &Target, budget: Budget, rng: &mut Rng) -> Option<Reply> {
         let Target::Service { service, .. } = target else { unreachable!("the caller has looked") };
+        // `_._tcp`: as in Consul, not even a name of nothing.
+        if service.is_empty() {
+            return Some(Reply { code: ResponseCode::ServFail, ..Reply::authoritative() });
+        }
         let ttl = seconds(self.service_ttl(service));
         let mut gateways = Vec::new();
         let instances = self.instances(target, &mut gateways, rng);
@@ -550,19 +555,16 @@ fn reverse(served: Served<'_>, asked: &Asked, labels: &[String]) -> Reply {
     // Only recursors could know an address that is not ours.
     let unknown = || Reply { open: true, ..Reply::code(ResponseCode::Refused) };
     let Some(address) = name::reverse(labels) else { return unknown() };
-    let has = |text: &str| text.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical() == address.to_canonical());
-    let node = view.nodes().find(|node| has(&node.address)).map(|node| format!("{}.node", node.name));
-    let service = || {
-        let services = view.nodes().flat_map(|node| view.node_services(&node.name));
-        services
-            .into_iter()
-            .find(|service| has(&service.address))
-            .map(|service| format!("{}.service", service.service))
-    };
+    let node = view.node_at(address).map(|node| format!("{}.node", node.name));
+    let service = || view.service_at(address).map(|service| format!("{}.service", service.service));
     let Some(target) = node.or_else(service) else { return unknown() };
     let mut reply = Reply::authoritative();
     if let Some(target) = name::fqdn(&format!("{target}.{datacenter}.{domain}")) {
         reply.answer(Record::from_rdata(asked.query.name.clone(), 0, RData::PTR(PTR(target))));
+    }
+    // As in Consul, the name is shown whatever is asked about it.
+    if asked.query.query_type == RecordType::SOA {
+        reply.authorities.extend(Zone { served, domain }.soa_record());
     }
     reply
 }

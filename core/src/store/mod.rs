@@ -4,6 +4,7 @@
 //! make the same store everywhere. Tables are persistent maps, so that a clone costs a few pointers and is a view of
 //! one moment that stays as it is.
 
+mod addresses;
 mod catalog;
 mod change;
 mod checks;
@@ -33,6 +34,7 @@ mod transaction;
 mod ui;
 mod watch;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -209,6 +211,18 @@ impl Store {
     #[must_use]
     pub fn node_by_id(&self, id: Uuid) -> Option<&Arc<Node>> {
         self.nodes.by_id(id).map(|entry| &entry.row)
+    }
+
+    /// The first node with an address, in the order of lower-case names.
+    #[must_use]
+    pub fn node_at(&self, address: IpAddr) -> Option<&Arc<Node>> {
+        self.nodes.at(address).map(|entry| &entry.row)
+    }
+
+    /// The first service with an address of its own, in the order of nodes and ids.
+    #[must_use]
+    pub fn service_at(&self, address: IpAddr) -> Option<&Arc<Service>> {
+        self.services.at(address)
     }
 
     /// Where a node is; without regard to letter case.

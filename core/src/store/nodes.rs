@@ -1,10 +1,12 @@
 //! Nodes of the catalog.
 
+use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use imbl::OrdMap;
 
+use super::addresses::Addresses;
 use super::change::Change;
 use super::indexes::{Indexes, TableIndex};
 use super::model::Node;
@@ -30,6 +32,8 @@ pub(super) struct Nodes {
     by_name: OrdMap<Text, NodeEntry>,
     /// Lower-case names by identity. Derived.
     by_id: OrdMap<Uuid, Text>,
+    /// Lower-case names by address. Derived.
+    by_address: Addresses<Text>,
 }
 
 impl Nodes {
@@ -37,7 +41,7 @@ impl Nodes {
     pub(super) fn write(&mut self, indexes: &mut Indexes, change: &mut Change, row: Node) {
         let name = folded(&row.name);
         let checks_index = self.by_name.get(&name).map_or(change.index, |old| old.checks_index);
-        self.forget_id(&name);
+        self.forget(&name);
         self.put(NodeEntry { row: Arc::new(row), index: change.index, checks_index });
         Self::touch(indexes, change, &name);
     }
@@ -48,20 +52,24 @@ impl Nodes {
         if let Some(id) = entry.row.id {
             self.by_id.insert(id, name.clone());
         }
+        self.by_address.insert(&entry.row.address, &name);
         self.by_name.insert(name, entry);
     }
 
     pub(super) fn remove(&mut self, indexes: &mut Indexes, change: &mut Change, name: &Text) {
-        self.forget_id(name);
+        self.forget(name);
         if self.by_name.remove(name).is_some() {
             Self::touch(indexes, change, name);
         }
     }
 
-    fn forget_id(&mut self, name: &Text) {
-        if let Some(id) = self.by_name.get(name).and_then(|entry| entry.row.id) {
+    /// Takes a node out of what is derived.
+    fn forget(&mut self, name: &Text) {
+        let Some(entry) = self.by_name.get(name) else { return };
+        if let Some(id) = entry.row.id {
             self.by_id.remove(&id);
         }
+        self.by_address.remove(&entry.row.address, name);
     }
 
     fn touch(indexes: &mut Indexes, change: &mut Change, name: &Text) {
@@ -96,6 +104,11 @@ impl Nodes {
 
     pub(super) fn by_id(&self, id: Uuid) -> Option<&NodeEntry> {
         self.by_name.get(self.by_id.get(&id)?)
+    }
+
+    /// The first node with an address, in the order of lower-case names.
+    pub(super) fn at(&self, address: IpAddr) -> Option<&NodeEntry> {
+        self.by_name.get(self.by_address.first(address)?)
     }
 
     /// All nodes in the order of their lower-case names.

@@ -1,9 +1,11 @@
 //! Services: their rows, and per name the instances that discovery answers with.
 
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use imbl::OrdMap;
 
+use super::addresses::Addresses;
 use super::change::Change;
 use super::checks::OnNode;
 use super::instances::{Instance, InstanceList};
@@ -85,6 +87,8 @@ impl Group {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Services {
     rows: OrdMap<OnNode, Arc<Service>>,
+    /// Rows by their own addresses. Derived.
+    by_address: Addresses<OnNode>,
     /// Instances are derived from the rows; the indexes are not.
     groups: OrdMap<GroupKey, Arc<Group>>,
 }
@@ -96,12 +100,17 @@ impl Services {
 
     /// Writes a row. Instances follow by [`Services::place`].
     pub(super) fn put(&mut self, key: OnNode, service: Arc<Service>) {
+        if let Some(old) = self.rows.get(&key) {
+            self.by_address.remove(&old.address, &key);
+        }
+        self.by_address.insert(&service.address, &key);
         self.rows.insert(key, service);
     }
 
     /// Removes a row and its instances.
     pub(super) fn remove(&mut self, change: &mut Change, key: &OnNode) -> Option<Arc<Service>> {
         let service = self.rows.remove(key)?;
+        self.by_address.remove(&service.address, key);
         self.displace(change, key, &service);
         Some(service)
     }
@@ -165,6 +174,11 @@ impl Services {
 
     pub(super) fn groups_from(&self, from: GroupKey) -> impl Iterator<Item = (&GroupKey, &Arc<Group>)> {
         self.groups.range(from..)
+    }
+
+    /// The first row with an address of its own, in the order of nodes and ids.
+    pub(super) fn at(&self, address: IpAddr) -> Option<&Arc<Service>> {
+        self.rows.get(self.by_address.first(address)?)
     }
 
     /// All rows in the order of nodes and ids.

@@ -1,6 +1,7 @@
 //! What holds after any history: indexes and wakes tell of every change, rows are the whole store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use proptest::collection::vec;
 use proptest::option;
@@ -23,6 +24,7 @@ const NODES: [&str; 4] = ["n1", "N1", "n2", "n\u{0}"];
 const SERVICES: [&str; 3] = ["s1", "S1", "s2"];
 const NAMES: [&str; 3] = ["web", "Web", "db"];
 const CHECKS: [&str; 4] = ["serfHealth", "c1", "C1", "c2"];
+const ADDRESSES: [&str; 4] = ["", "10.0.0.1", "::ffff:10.0.0.1", "host.example"];
 const TAGS: [&str; 3] = ["v1", "V1", "blue"];
 
 fn text(choices: &'static [&'static str]) -> impl Strategy<Value = Text> {
@@ -75,9 +77,11 @@ pub(super) fn any_session() -> impl Strategy<Value = Command> {
 }
 
 fn any_service() -> impl Strategy<Value = Service> {
-    (text(&SERVICES), text(&NAMES), vec(text(&TAGS), 0..2), 0..2u16, any::<bool>(), any::<bool>()).prop_map(
-        |(id, name, tags, port, native, proxy)| Service {
+    let ids = (text(&SERVICES), text(&NAMES), text(&ADDRESSES));
+    (ids, vec(text(&TAGS), 0..2), 0..2u16, any::<bool>(), any::<bool>()).prop_map(
+        |((id, name, address), tags, port, native, proxy)| Service {
             tags,
+            address,
             port,
             connect_native: native,
             kind: if proxy { ServiceKind::ConnectProxy } else { ServiceKind::Typical },
@@ -325,6 +329,17 @@ pub(super) fn all_rows(store: &Store) -> BTreeMap<RowKey, Vec<u8>> {
     store.rows().map(|key| (key.clone(), store.row(&key).expect("it is listed"))).collect()
 }
 
+/// Nodes and services are found by address as a walk over all of them would find them.
+fn addresses_agree(store: &Store) {
+    for octet in 0..3 {
+        let address = IpAddr::from([10, 0, 0, octet]);
+        let has = |text: &Text| text.parse::<IpAddr>().is_ok_and(|has| has.to_canonical() == address);
+        let mut services = store.nodes().flat_map(|node| store.node_services(&node.name));
+        assert_eq!(store.node_at(address), store.nodes().find(|node| has(&node.address)));
+        assert_eq!(store.service_at(address), services.find(|service| has(&service.address)).as_ref());
+    }
+}
+
 fn rebuilt(store: &Store) -> Store {
     let mut builder = StoreBuilder::new();
     for (key, value) in all_rows(store) {
@@ -394,8 +409,10 @@ proptest! {
                 }
             }
             before = after;
+            addresses_agree(&world.store);
         }
         let copy = rebuilt(&world.store);
+        addresses_agree(&copy);
         prop_assert_eq!(all_rows(&copy), all_rows(&world.store));
         prop_assert_eq!(all_rows(&twin), all_rows(&world.store));
         for query in &queries {
