@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
-use super::stream::{IDLE_MAX, accept, connection};
+use super::stream::{CONNECTIONS_MAX, IDLE_MAX, accept, connection};
 use super::{Responder, https};
 use crate::tls::Acceptor;
 
@@ -67,7 +67,7 @@ impl PrivateListener {
     /// Answers until the future is dropped.
     pub async fn serve(self, responder: impl Responder) {
         let PrivateListener { listener, within, acceptor, handshake } = self;
-        accept(listener, responder, move |stream, responder| {
+        accept(listener, CONNECTIONS_MAX, responder, move |stream, responder| {
             let acceptor = acceptor.clone();
             async move {
                 let stream = shake_hands(&acceptor, handshake, stream).await?;

@@ -14,24 +14,26 @@ use tokio::time::timeout;
 use super::{Answered, ERROR_PAUSE, Responder};
 
 /// Connections at a time. Further ones are closed at once.
-const CONNECTIONS_MAX: usize = 1024;
+pub(super) const CONNECTIONS_MAX: usize = 1024;
 /// A connection on which nothing arrives, or nothing can be written, for so long is closed (RFC 7766, section 6.2.3).
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Answers to questions that arrived together are written together, up to about this many bytes.
 const BATCH: usize = 128 << 10;
 
 pub(super) async fn serve(listener: TcpListener, responder: impl Responder) {
-    accept(listener, responder, |stream, responder| connection(stream, responder, IDLE_MAX)).await;
+    let serve = |stream, responder| connection(stream, responder, IDLE_MAX);
+    accept(listener, CONNECTIONS_MAX, responder, serve).await;
 }
 
-/// Takes connections and has each served by a task of its own, up to a number.
-pub(super) async fn accept<R, S, F>(listener: TcpListener, responder: R, serve: S)
+/// Takes connections and has each served by a task of its own. When there are as many as may be, a further one is closed
+/// as soon as it has come.
+pub(super) async fn accept<R, S, F>(listener: TcpListener, most: usize, responder: R, serve: S)
 where
     R: Responder,
     S: Fn(TcpStream, R) -> F + Clone + Send + 'static,
     F: Future<Output = io::Result<()>> + Send + 'static,
 {
-    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let free = Arc::new(Semaphore::new(most));
     let mut connections = JoinSet::new();
     let mut label = 0;
     loop {

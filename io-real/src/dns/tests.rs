@@ -110,6 +110,41 @@ async fn an_idle_connection_is_closed() {
     }
 }
 
+/// A connection that is served, however often it has to be tried.
+async fn served(address: SocketAddr) -> TcpStream {
+    loop {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let _ = stream.write_all(b"\0\x02ab").await;
+        let mut answer = [0; 5];
+        if stream.read_exact(&mut answer).await.is_ok() {
+            assert_eq!(&answer, b"\0\x03tba");
+            return stream;
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_closed_and_places_come_back() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = |stream, responder| stream::connection(stream, responder, Duration::from_secs(600));
+    tokio::spawn(stream::accept(listener, 3, Mirror, serve));
+    for _ in 0..3 {
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(served(address).await);
+        }
+        for _ in 0..10 {
+            let mut further = TcpStream::connect(address).await.unwrap();
+            assert_eq!(further.read(&mut [0; 1]).await.unwrap(), 0);
+        }
+        for stream in &mut held {
+            stream.write_all(b"\0\x02xy").await.unwrap();
+            assert_eq!(read(stream).await, b"tyx");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_listener_that_is_dropped_lets_go_of_its_address() {
     let listener = DnsListener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
