@@ -3,33 +3,40 @@
 //! names and lists are of usual lengths.
 //!
 //! It answers what it can answer exactly as [`super::answer_any`] does, and leaves everything else to that: odd
-//! packets and names, names of other things, aliases, answers that have to be cut. Tests hold the two against each
+//! packets and names, names of other things, aliases. Tests hold the two against each
 //! other.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use hickory_proto::op::ResponseCode;
 use smallvec::SmallVec;
 
 use super::encode::{AUTHORITATIVE, Budget, RECURSION_AVAILABLE, RECURSION_DESIRED, RESPONSE, TRUNCATED};
 use super::lookup::{BARE_META, seconds};
+use super::records::{ASKED, TARGET_AT, TTL_AT};
+use super::wire::labels;
 use super::{Served, Transport, name};
 use crate::rng::Rng;
-use crate::store::{Instance, InstanceList, Place};
+use crate::store::InstanceList;
 
 const HEADER: usize = 12;
-/// A pointer to the name of the question (RFC 1035, section 4.1.4).
-const ASKED: [u8; 2] = [0xc0, 12];
 /// What a pointer can reach.
 const POINTER_MAX: usize = 0x3fff;
-const A: u16 = 1;
+pub(super) const A: u16 = 1;
 const TXT: u16 = 16;
-const AAAA: u16 = 28;
-const SRV: u16 = 33;
+pub(super) const AAAA: u16 = 28;
+pub(super) const SRV: u16 = 33;
 const OPT: u16 = 41;
-const IN: u16 = 1;
-const SRV_PRIORITY: u8 = 1;
+pub(super) const IN: u16 = 1;
+/// Bytes of records of addresses whose names are pointers.
+const A_SIZE: usize = 16;
+const AAAA_SIZE: usize = 28;
+/// Where the data of such a record stands.
+const RDATA_AT: usize = 12;
+/// Where the port of an SRV record stands, followed by the target.
+const PORT_AT: usize = TARGET_AT - 2;
+/// Bytes of an OPT record without options.
+const OPT_SIZE: u16 = 11;
 /// Without these two bits of the flags a packet is a plain question: those that servers do not care about (RFC 2535's AD and CD).
 const FLAGS_IGNORED: u16 = 0x0030;
 
@@ -47,12 +54,13 @@ pub(super) fn answer(
     let mut text = [0; 256];
     let question = Question::read(packet, &mut text)?;
     let wanted = question.target(served)?;
-    if !served.is_fresh_enough() {
+    if wanted.service.is_empty() || !served.is_fresh_enough() {
         return None;
     }
     let list = served.instances(wanted.service)?;
     let ttl = seconds(served.config.ttl_of(wanted.service)).to_be_bytes();
-    let budget = Budget::of(served.config, question.max_payload, transport);
+    let mut budget = Budget::of(served.config, question.max_payload, transport);
+    budget.size -= if question.max_payload.is_some() { OPT_SIZE } else { 0 };
     let candidates = Candidates::of(served, list, wanted.tag);
     if candidates.order.is_empty() {
         return None;
@@ -61,16 +69,14 @@ pub(super) fn answer(
     out.extend_from_slice(&packet[..question.end]);
     let written = match question.kind {
         SRV => services(served, list, candidates, ttl, budget, rng, out)?,
-        kind => addresses(served, list, candidates, kind == A, ttl, budget, rng, out)?,
+        A => addresses::<A_SIZE>(served, list, candidates, ttl, budget, rng, out)?,
+        _ => addresses::<AAAA_SIZE>(served, list, candidates, ttl, budget, rng, out)?,
     };
     if let Some(payload) = question.max_payload {
         out.push(0);
         for word in [OPT, payload, 0, 0, 0] {
             out.extend_from_slice(&word.to_be_bytes());
         }
-    }
-    if out.len() > usize::from(budget.size) {
-        return None;
     }
     let mut flags = RESPONSE | AUTHORITATIVE | (u16::from(ResponseCode::NoError.low()) & 0xf);
     if written.left_out && served.config.enable_truncate && transport == Transport::Udp {
@@ -195,7 +201,7 @@ impl<'t> Question<'t> {
                 (None, service) => Some(Target { service, tag: Some(first) }),
                 (Some(service), tag) => {
                     let tag = tag.strip_prefix('_')?;
-                    Some(Target { service, tag: (tag != "tcp").then_some(tag) })
+                    Some(Target { service, tag: (!matches!(tag, "tcp" | "")).then_some(tag) })
                 }
             },
             Some(_) => None,
@@ -235,6 +241,7 @@ impl Candidates {
     }
 
     /// The next one, drawn from those that are left (Fisher and Yates, as far as it is needed).
+    #[inline]
     fn next(&mut self, rng: &mut Rng) -> Option<usize> {
         let left = self.order.len() - self.next;
         if left == 0 {
@@ -255,13 +262,12 @@ impl Candidates {
     }
 }
 
-/// Writes addresses of one family. `None`: there are none, which has other reasons to be looked at.
-#[expect(clippy::too_many_arguments, reason = "the parts of one answer")]
-fn addresses(
+/// Writes addresses of one family, whose records have so many bytes. `None`: there are none, which has other reasons to be
+/// looked at.
+fn addresses<const SIZE: usize>(
     served: Served<'_>,
     list: &InstanceList,
     mut candidates: Candidates,
-    v4: bool,
     ttl: [u8; 4],
     budget: Budget,
     rng: &mut Rng,
@@ -273,58 +279,65 @@ fn addresses(
         limit => limit,
     };
     let start = out.len();
-    let size = if v4 { 16 } else { 28 };
-    let most = candidates.order.len().min(budget.answers).min(configured);
-    // OPT included.
-    out.reserve(most * size + 16);
+    let fitting = (usize::from(budget.size).saturating_sub(start) / SIZE).min(budget.answers);
+    let room = candidates.order.len().min(fitting).min(configured);
+    out.reserve(room * SIZE + usize::from(OPT_SIZE));
+    out.resize(start + room * SIZE, 0);
+    let (kind, [t, u, v, w]) = (if SIZE == A_SIZE { A } else { AAAA }, ttl);
+    let mut record = [0; SIZE];
+    record[..RDATA_AT].copy_from_slice(&[
+        ASKED[0],
+        ASKED[1],
+        0,
+        kind as u8,
+        0,
+        1,
+        t,
+        u,
+        v,
+        w,
+        0,
+        (SIZE - RDATA_AT) as u8,
+    ]);
     let mut count = 0;
     let mut left_out = false;
     while let Some(at) = candidates.next(rng) {
-        let Some(address) = places.of[at].address.filter(|address| address.is_ipv4() == v4) else { continue };
-        let is_same = |record: &[u8]| match address {
-            IpAddr::V4(address) => record[12..] == address.octets(),
-            IpAddr::V6(address) => record[12..] == address.octets(),
-        };
-        if !places.distinct && out[start..].chunks(size).any(is_same) {
+        match places.of[at].address {
+            Some(IpAddr::V4(address)) if SIZE == A_SIZE => {
+                record[RDATA_AT..].copy_from_slice(&address.octets());
+            }
+            Some(IpAddr::V6(address)) if SIZE == AAAA_SIZE => {
+                record[RDATA_AT..].copy_from_slice(&address.octets());
+            }
+            _ => continue,
+        }
+        if !places.distinct && out[start..start + count * SIZE].chunks(SIZE).any(|other| other == record) {
             continue;
         }
         if count >= configured {
             break;
         }
-        if count >= budget.answers {
+        if count >= fitting {
             left_out = true;
             break;
         }
-        address_record(ASKED, address, ttl, out);
+        out[start + count * SIZE..][..SIZE].copy_from_slice(&record);
         count += 1;
     }
+    out.truncate(start + count * SIZE);
     (count > 0).then_some(Written { answers: u16::try_from(count).ok()?, additionals: 0, left_out })
 }
 
-/// Writes an address record; its name is a pointer.
-fn address_record(name: [u8; 2], address: IpAddr, ttl: [u8; 4], out: &mut Vec<u8>) {
-    let ([n, m], [t, u, v, w]) = (name, ttl);
-    match address {
-        IpAddr::V4(address) => {
-            let [a, b, c, d] = address.octets();
-            out.extend_from_slice(&[n, m, 0, A as u8, 0, 1, t, u, v, w, 0, 4, a, b, c, d]);
-        }
-        IpAddr::V6(address) => {
-            out.extend_from_slice(&[n, m, 0, AAAA as u8, 0, 1, t, u, v, w, 0, 16]);
-            out.extend_from_slice(&address.octets());
-        }
-    }
-}
-
 /// An SRV record that was written.
-struct Srv<'a> {
-    instance: &'a Arc<Instance>,
-    place: &'a Place,
-    address: IpAddr,
+struct Srv {
+    /// The instance, by its position in the list.
+    at: usize,
     /// Where its target's name stands.
     target: usize,
 }
 
+/// Writes SRV records with the addresses of their targets, as many as fit, and then, if all did, metadata, if all of that
+/// fits. `None`: not even one fits, or something is unusual.
 fn services(
     served: Served<'_>,
     list: &InstanceList,
@@ -335,66 +348,73 @@ fn services(
     out: &mut Vec<u8>,
 ) -> Option<Written> {
     let places = list.places();
-    let mut written = SmallVec::<[Srv<'_>; 64]>::new();
+    let start = out.len();
+    zone(served, out)?;
+    let records = list.records(&out[start..])?;
+    out.truncate(start);
+    let size = usize::from(budget.size);
+    out.reserve((records.size() + usize::from(OPT_SIZE)).min(size));
+    let mut written = SmallVec::<[Srv; 64]>::new();
     let mut left_out = false;
-    // Most targets are not longer.
-    out.reserve((candidates.order.len().min(budget.answers) * 80).min(usize::from(budget.size)));
-    let mut of_nodes = Zone { kind: b"\x04node", written: None };
-    let mut of_addresses = Zone { kind: b"\x04addr", written: None };
+    // Bytes of the address records that are still to be written.
+    let mut owed = 0;
     while let Some(at) = candidates.next(rng) {
-        let (place, instance) = (&places.of[at], &list.items[at]);
-        // What has a name for an address is looked up further.
-        let address = place.address?;
-        // The same target: the same spelt address, or the same node.
-        let is_same = |other: &Srv<'_>| {
-            other.place.port == place.port
-                && other.place.is_own == place.is_own
-                && if place.is_own {
-                    other.address == address
-                } else {
-                    other.instance.node.name.eq_ignore_ascii_case(&instance.node.name)
-                }
+        let (srv, address) = records.of(at)?;
+        // The same port and target.
+        let is_same = |other: &Srv| {
+            let has = |(other, _): (&[u8], _)| other[PORT_AT..].eq_ignore_ascii_case(&srv[PORT_AT..]);
+            records.of(other.at).is_some_and(has)
         };
         if !places.distinct && written.iter().any(is_same) {
             continue;
         }
-        if written.len() >= budget.answers {
+        let start = out.len();
+        owed += address.len();
+        if written.len() >= budget.answers || start + srv.len() + owed > size {
             left_out = true;
             break;
         }
-        let ([p, q], [r, s]) = (place.weight.to_be_bytes(), place.port.to_be_bytes());
-        let [t, u, v, w] = ttl;
-        let head = [ASKED[0], ASKED[1], 0, SRV as u8, 0, 1, t, u, v, w, 0, 0, 0, SRV_PRIORITY, p, q, r, s];
-        out.extend_from_slice(&head);
-        let target = out.len();
-        if place.is_own {
-            hex(address, out);
-            of_addresses.write(served, out)?;
+        out.extend_from_slice(srv);
+        out[start + TTL_AT..][..4].copy_from_slice(&ttl);
+        written.push(Srv { at, target: start + TARGET_AT });
+    }
+    if written.is_empty() {
+        return None;
+    }
+    for srv in &written {
+        let (_, address) = records.of(srv.at)?;
+        let start = out.len();
+        out.extend_from_slice(address);
+        out[start..start + 2].copy_from_slice(&pointer(srv.target)?);
+        out[start + TTL_AT..][..4].copy_from_slice(&ttl);
+    }
+    let answers = u16::try_from(written.len()).ok()?;
+    let mut additionals = answers;
+    if places.has_meta && served.config.node_meta_txt && !left_out {
+        let end = out.len();
+        let written = metadata(list, records.zone(), &written, ttl, out)?;
+        if out.len() <= size {
+            additionals += written;
         } else {
-            labels(&instance.node.name, out)?;
-            of_nodes.write(served, out)?;
-        }
-        let name = out.len() - target;
-        if name > name::LENGTH_MAX {
-            return None;
-        }
-        // Priority, weight and port stand before the name.
-        let length = u16::try_from(name + 6).ok()?.to_be_bytes();
-        out[target - 8..target - 6].copy_from_slice(&length);
-        written.push(Srv { instance, place, address, target });
-        if out.len() > usize::from(budget.size) {
-            return None;
+            out.truncate(end);
         }
     }
-    let mut additionals = 0;
-    for srv in &written {
-        address_record(pointer(srv.target)?, srv.address, ttl, out);
-        additionals += 1;
-        if !served.config.node_meta_txt || !srv.place.has_meta {
-            continue;
-        }
-        let node = &srv.instance.node;
-        let mut owner = (!srv.place.is_own).then_some(srv.target);
+    Some(Written { answers, additionals, left_out })
+}
+
+/// Writes the metadata of nodes, and says of how many records that is. `None`: it does not fit into strings, or is out of
+/// the reach of pointers.
+fn metadata(
+    list: &InstanceList,
+    zone: &[u8],
+    written: &[Srv],
+    ttl: [u8; 4],
+    out: &mut Vec<u8>,
+) -> Option<u16> {
+    let mut records = 0;
+    for srv in written {
+        let node = &list.items[srv.at].node;
+        let mut owner = (!list.places().of[srv.at].is_own).then_some(srv.target);
         for (key, value) in &node.meta {
             match owner {
                 Some(owner) => out.extend_from_slice(&pointer(owner)?),
@@ -402,7 +422,8 @@ fn services(
                     let start = out.len();
                     owner = Some(start);
                     labels(&node.name, out)?;
-                    of_nodes.write(served, out)?;
+                    out.extend_from_slice(b"\x04node");
+                    out.extend_from_slice(zone);
                     if out.len() - start > name::LENGTH_MAX {
                         return None;
                     }
@@ -421,10 +442,10 @@ fn services(
                 out.push(b'=');
             }
             out.extend_from_slice(value.as_bytes());
-            additionals += 1;
+            records += 1;
         }
     }
-    Some(Written { answers: u16::try_from(written.len()).ok()?, additionals, left_out })
+    Some(records)
 }
 
 /// Writes type, class and time to live of a record.
@@ -439,63 +460,13 @@ fn pointer(to: usize) -> Option<[u8; 2]> {
     (to <= POINTER_MAX).then(|| (0xc000 | to as u16).to_be_bytes())
 }
 
-/// Writes the label that spells an address.
-fn hex(address: IpAddr, out: &mut Vec<u8>) {
-    let mut spell = |bytes: &[u8]| {
-        out.push(bytes.len() as u8 * 2);
-        for byte in bytes {
-            for digit in [byte >> 4, byte & 15] {
-                out.push(b"0123456789abcdef"[usize::from(digit)]);
-            }
-        }
-    };
-    match address {
-        IpAddr::V4(address) => spell(&address.octets()),
-        IpAddr::V6(address) => spell(&address.octets()),
-    }
-}
-
-/// The end of names in this datacenter: `<kind>.<dc>.<domain>`.
-struct Zone {
-    kind: &'static [u8],
-    /// Where it has been written first.
-    written: Option<(usize, usize)>,
-}
-
-impl Zone {
-    fn write(&mut self, served: Served<'_>, out: &mut Vec<u8>) -> Option<()> {
-        if let Some((start, end)) = self.written {
-            out.extend_from_within(start..end);
-            return Some(());
-        }
-        let start = out.len();
-        out.extend_from_slice(self.kind);
-        labels(&served.published.about.datacenter, out)?;
-        let domain = out.len();
-        labels(&served.config.domain, out)?;
-        out[domain..].make_ascii_lowercase();
-        out.push(0);
-        self.written = Some((start, out.len()));
-        Some(())
-    }
-}
-
-/// Writes the labels of a dotted text. `None` if one of them is empty or too long.
-fn labels(text: &str, out: &mut Vec<u8>) -> Option<()> {
-    let mut length_at = out.len();
+/// Writes the end of names in this datacenter: `<dc>.<domain>`.
+fn zone(served: Served<'_>, out: &mut Vec<u8>) -> Option<()> {
+    labels(&served.published.about.datacenter, out)?;
+    let domain = out.len();
+    labels(&served.config.domain, out)?;
+    out[domain..].make_ascii_lowercase();
     out.push(0);
-    out.extend_from_slice(text.as_bytes());
-    // Where the dots are, lengths have to be.
-    for at in length_at + 1..=out.len() {
-        if out.get(at).is_none_or(|byte| *byte == b'.') {
-            let length = at - length_at - 1;
-            if !(1..=63).contains(&length) {
-                return None;
-            }
-            out[length_at] = length as u8;
-            length_at = at;
-        }
-    }
     Some(())
 }
 

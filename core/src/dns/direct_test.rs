@@ -171,8 +171,15 @@ proptest! {
         }
         if short.answers.len() == all.len() {
             prop_assert_eq!(sorted(&short.answers), all);
+            let mut more = more;
+            if additionals(&short) != more {
+                // Only metadata that does not fit may be missing, and then all of it is.
+                prop_assert!(asked.bytes.0 + more.join("").len() > allowed);
+                more.retain(|text| !text.contains(" TXT "));
+            }
             prop_assert_eq!(additionals(&short), more);
         } else {
+            prop_assert!(short.additionals.iter().all(|record| record.record_type() != RecordType::TXT));
             let (answers, additionals) = (sorted(&short.answers), additionals(&short));
             prop_assert!(answers.iter().all(|answer| all.contains(answer)));
             prop_assert!(additionals.iter().all(|record| more.contains(record)));
@@ -192,6 +199,32 @@ fn plain(count: u32) -> World {
         world.service(&node, named("web", "web", 80, "", &["v1"]), Some(Health::Passing));
     }
     world
+}
+
+#[test]
+fn what_does_not_fit_is_cut_on_the_short_way() {
+    let mut world = plain(50);
+    world.config.enable_truncate = true;
+    let published = world.served();
+    // Answers and additional records, over the short way and the other one, for as many bytes as the question offers. Metadata
+    // goes first.
+    for (kind, size, counts) in [
+        (RecordType::A, 512, (3, 0)),
+        (RecordType::A, 700, (40, 0)),
+        (RecordType::SRV, 512, (3, 3)),
+        (RecordType::SRV, 1_232, (20, 20)),
+        (RecordType::SRV, 3_500, (50, 50)),
+        (RecordType::SRV, 4_096, (50, 100)),
+    ] {
+        let packet = with_edns(question("web.service.consul.", kind), size).to_vec().unwrap();
+        let asked = both(&published, &world.config, &packet, Transport::Udp, 1);
+        let short = asked.short.expect("a usual question");
+        assert_eq!((short.answers.len(), short.additionals.len()), counts, "{kind} {size}");
+        assert_eq!(short.metadata.truncation, counts.0 < 50, "{kind} {size}");
+        assert!(asked.bytes.0 <= usize::from(size), "{kind} {size}");
+        let long = asked.long;
+        assert!(long.answers.len() + 2 >= counts.0 && long.metadata == short.metadata, "{kind} {size}");
+    }
 }
 
 #[test]

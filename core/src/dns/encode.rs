@@ -3,6 +3,7 @@
 use hickory_proto::ProtoError;
 use hickory_proto::op::{Edns, ResponseCode};
 use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsOption};
+use hickory_proto::rr::{Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable as _, BinEncoder, NameEncoding};
 
 use super::lookup::Reply;
@@ -57,8 +58,9 @@ impl Budget {
     }
 }
 
-/// Writes an answer. When it is too large, answers go from the end with the additional records that belong to them; when
-/// not even one fits so, all additional records go. TC is set if that is configured.
+/// Writes an answer. When it is too large, or there were more answers than may be named, metadata goes; then answers go
+/// from the end with the additional records that belong to them; when not even one fits so, all additional records go. TC
+/// is set if that is configured and answers are missing.
 pub(super) fn message(
     config: &DnsConfig,
     asked: &Asked,
@@ -67,18 +69,22 @@ pub(super) fn message(
     out: &mut Vec<u8>,
 ) {
     let size = budget(config, asked, transport).size;
-    let mut draft =
-        Draft { config, asked, reply, answers: reply.answers.len(), additionals: true, truncated: false };
     let cut = config.enable_truncate && transport == Transport::Udp;
-    draft.truncated = reply.truncated || (cut && reply.left_out);
+    let mut draft = Draft {
+        config,
+        asked,
+        reply,
+        answers: reply.answers.len(),
+        additionals: if reply.left_out { Additionals::Addresses } else { Additionals::All },
+        truncated: reply.truncated || (cut && reply.left_out),
+    };
     if draft.fits(size, out) {
         return;
     }
-    draft.truncated = reply.truncated || cut;
-    // The largest number of answers that fits, by halving.
-    for additionals in [true, false] {
+    for additionals in [Additionals::Addresses, Additionals::None] {
         draft.additionals = additionals;
-        let (mut fits, mut too_many) = (0, reply.answers.len() + usize::from(!additionals));
+        // The largest number of answers that fits, by halving.
+        let (mut fits, mut too_many) = (0, reply.answers.len() + 1);
         while too_many - fits > 1 {
             draft.answers = fits.midpoint(too_many);
             if draft.fits(size, out) {
@@ -87,8 +93,9 @@ pub(super) fn message(
                 too_many = draft.answers;
             }
         }
-        if fits > 0 || !additionals {
+        if fits > 0 || additionals == Additionals::None {
             draft.answers = fits;
+            draft.truncated = reply.truncated || (cut && (reply.left_out || fits < reply.answers.len()));
             if draft.fits(size, out) {
                 return;
             }
@@ -98,13 +105,32 @@ pub(super) fn message(
     bare(asked.id, flags, ResponseCode::ServFail, out);
 }
 
+/// Which records of the additional section are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Additionals {
+    All,
+    /// Those without which the answers are of no use.
+    Addresses,
+    None,
+}
+
+impl Additionals {
+    fn has(self, record: &Record) -> bool {
+        match self {
+            Additionals::All => true,
+            Additionals::Addresses => record.record_type() != RecordType::TXT,
+            Additionals::None => false,
+        }
+    }
+}
+
 /// Part of a reply, to be written.
 struct Draft<'a> {
     config: &'a DnsConfig,
     asked: &'a Asked,
     reply: &'a Reply,
     answers: usize,
-    additionals: bool,
+    additionals: Additionals,
     truncated: bool,
 }
 
@@ -117,7 +143,7 @@ impl Draft<'_> {
         let answers = &self.reply.answers[..self.answers];
         let of_answers = answers.iter().flat_map(|answer| &answer.additionals);
         let additionals =
-            of_answers.chain(&self.reply.additionals).take(if self.additionals { usize::MAX } else { 0 });
+            of_answers.chain(&self.reply.additionals).filter(|record| self.additionals.has(record));
         let mut flags = RESPONSE | (u16::from(self.reply.code.low()) & 0xf);
         for (is_set, bit) in [
             (self.reply.authoritative, AUTHORITATIVE),
@@ -152,7 +178,13 @@ impl Draft<'_> {
         for record in self.reply.authorities.iter().chain(additionals) {
             record.emit(&mut encoder)?;
         }
-        edns.map_or(Ok(()), |edns| edns.emit(&mut encoder))
+        let end = encoder.offset();
+        if let (Some(edns), Some(asked)) = (edns, self.asked.edns) {
+            edns.emit(&mut encoder)?;
+            // Sent back as it came, though less than 512 is taken for 512. It stands behind an empty name and the type.
+            out[end + 3..end + 5].copy_from_slice(&asked.max_payload.to_be_bytes());
+        }
+        Ok(())
     }
 }
 

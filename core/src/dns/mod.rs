@@ -9,7 +9,9 @@ pub mod kept;
 mod lookup;
 mod name;
 mod question;
+mod records;
 mod recursor;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use hickory_proto::rr::RData;
 use serde::{Deserialize, Serialize};
 
 use self::kept::Look;
+pub(crate) use self::records::Records;
 pub use self::recursor::{Ask, Asking, Heard, Order, Recursion, Recursors, mark};
 use crate::Text;
 use crate::node::Published;

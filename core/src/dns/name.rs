@@ -118,7 +118,7 @@ fn service(parts: &[String]) -> Target {
         [name] => named(name, None),
         [name, tag] if name.starts_with('_') && tag.starts_with('_') => {
             let tag = &tag[1..];
-            named(&name[1..], (tag != "tcp").then(|| tag.to_owned()))
+            named(&name[1..], (!matches!(tag, "tcp" | "")).then(|| tag.to_owned()))
         }
         // Tags may have dots, names of services may not.
         [tag @ .., name] => named(name, Some(tag.join("."))),
@@ -199,6 +199,8 @@ mod tests {
             ("a.v1.web.service", service("web", Some("a.v1")), None),
             ("_web._tcp.service", service("web", None), None),
             ("_web._v1.service.dc1", service("web", Some("v1")), Some("dc1")),
+            ("_web._.service", service("web", None), None),
+            ("_._tcp.service", service("", None), None),
             ("_web._tcp", service("web", None), None),
             ("_web._udp.dc1", service("web", Some("udp")), Some("dc1")),
             ("_web.service", service("_web", None), None),

@@ -274,6 +274,13 @@ fn what_does_not_exist_and_what_has_no_such_record_are_told_apart() {
 }
 
 #[test]
+fn a_service_without_a_name_is_a_failure() {
+    let said = example().dig("_._tcp.service.consul.", RecordType::SRV);
+    assert_eq!((said.code.as_str(), said.flags.as_str()), ("ServFail", "aa rd"));
+    assert!(said.answers.is_empty() && said.authorities.is_empty());
+}
+
+#[test]
 fn other_domains_are_refused_without_authority() {
     let mut world = example();
     for name in ["example.com.", "consul.example.com.", ".", "n1.node."] {
@@ -414,6 +421,51 @@ fn large_answers_are_cut_to_what_fits_and_keep_their_opt_record() {
     }
     let (reply, _) = world.ask(&question("big.service.consul.", RecordType::SRV), Transport::Tcp);
     assert_eq!((reply.answers.len(), reply.metadata.truncation), (200, false));
+}
+
+#[test]
+fn the_size_that_is_offered_comes_back_as_it_was() {
+    let mut world = big(2);
+    for (name, kind) in [
+        ("big.service.consul.", RecordType::A),
+        ("big.service.consul.", RecordType::TXT),
+        ("none.service.consul.", RecordType::A),
+    ] {
+        for size in [0, 100, 511, 512, 65_535] {
+            // The same question as one with a size that is known to be written.
+            let mut packet = with_edns(question(name, kind), 0x1111).to_vec().unwrap();
+            let size = u16::to_be_bytes(size);
+            let at = packet.len() - 8;
+            assert_eq!(packet[at..at + 2], [0x11, 0x11]);
+            packet[at..at + 2].copy_from_slice(&size);
+            let reply = world.bytes(&packet, Transport::Udp).expect("an answer");
+            let opt = &reply[reply.len() - 11..];
+            assert_eq!(opt, [0, 0, 41, size[0], size[1], 0, 0, 0, 0, 0, 0], "{name} {kind} {size:?}");
+        }
+    }
+}
+
+#[test]
+fn metadata_is_left_out_before_answers_are() {
+    let mut world = World::new();
+    world.config.enable_truncate = true;
+    for at in 1..=12 {
+        let [node, address] = [format!("m{at}"), format!("10.9.1.{at}")];
+        world.node(&node, &address, &[("rack", "one"), ("role", "x")]);
+        world.service(&node, named("metas", "metas", 1, "", &[]), None);
+    }
+    // The other way, which decides for all questions.
+    world.config.disable_compression = true;
+    let mut ask = |size| {
+        let message = with_edns(question("metas.service.consul.", RecordType::SRV), size);
+        let (reply, _) = world.ask(&message, Transport::Udp);
+        (reply.answers.len(), reply.additionals.len(), reply.metadata.truncation)
+    };
+    assert_eq!(ask(4_096), (12, 36, false));
+    assert_eq!(ask(1_410), (12, 12, false));
+    assert_eq!(ask(512), (3, 3, true));
+    let (answers, additionals, is_cut) = ask(800);
+    assert!(answers < 12 && answers == additionals && is_cut);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::model::{Check, Health, Node, Service};
 use crate::Text;
+use crate::dns::Records;
 
 /// Bytes that are made when they are first asked for and kept as long as what they were made from.
 ///
@@ -118,6 +119,7 @@ pub struct InstanceList {
     /// Whole bodies: see [`Rendering::list`] for the cells.
     pub rendered: Memo<4>,
     places: OnceLock<Places>,
+    records: OnceLock<Records>,
 }
 
 /// Where the instances of a list are, as DNS asks for it: read from their texts once per list.
@@ -131,6 +133,8 @@ pub struct Places {
     pub passing: Box<[u32]>,
     /// Whether no two instances have the same address.
     pub distinct: bool,
+    /// Whether the node of any of them has metadata.
+    pub has_meta: bool,
 }
 
 /// Where an instance is.
@@ -140,12 +144,6 @@ pub struct Place {
     pub address: Option<IpAddr>,
     /// Whether that is its own.
     pub is_own: bool,
-    /// Whether its node has metadata.
-    pub has_meta: bool,
-    /// Its port.
-    pub port: u16,
-    /// Its weight, see [`Instance::weight`].
-    pub weight: u16,
 }
 
 impl Place {
@@ -157,8 +155,7 @@ impl Place {
             (Err(_), true) => (parse(&instance.node.address).ok(), false),
             (Err(_), false) => (None, true),
         };
-        let has_meta = !instance.node.meta.is_empty();
-        Place { address, is_own, has_meta, port: service.port, weight: instance.weight() }
+        Place { address, is_own }
     }
 }
 
@@ -172,7 +169,8 @@ impl Places {
         let mut addresses = of.iter().filter_map(|place| place.address).collect::<Vec<_>>();
         addresses.sort_unstable();
         let distinct = addresses.windows(2).all(|pair| pair[0] != pair[1]);
-        Places { of, alive: up_to(Health::Warning), passing: up_to(Health::Passing), distinct }
+        let has_meta = items.iter().any(|item| !item.node.meta.is_empty());
+        Places { of, alive: up_to(Health::Warning), passing: up_to(Health::Passing), distinct, has_meta }
     }
 }
 
@@ -188,12 +186,25 @@ impl InstanceList {
     /// A list of which nothing has been rendered.
     #[must_use]
     pub fn new(index: u64, items: Vec<Arc<Instance>>) -> InstanceList {
-        InstanceList { index, items, rendered: Memo::new(), places: OnceLock::new() }
+        InstanceList {
+            index,
+            items,
+            rendered: Memo::new(),
+            places: OnceLock::new(),
+            records: OnceLock::new(),
+        }
     }
 
     /// Where its instances are.
     pub fn places(&self) -> &Places {
         self.places.get_or_init(|| Places::new(&self.items))
+    }
+
+    /// Their SRV records with targets in a zone: `<dc>.<domain>` as in packets. They are made for the first zone that is asked
+    /// for, which on an agent is the only one; `None` for others.
+    pub(crate) fn records(&self, zone: &[u8]) -> Option<&Records> {
+        let records = self.records.get_or_init(|| Records::new(&self.items, self.places(), zone));
+        (records.zone() == zone).then_some(records)
     }
 }
 
