@@ -1,14 +1,16 @@
 //! The HTTP client of the commands: one request at a time, to an address or a Unix socket.
 
+mod body;
 mod stream;
 mod tls;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use body::Sent;
 use bytes::Bytes;
 use clap::Args;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -21,6 +23,9 @@ use crate::cli::Terminal;
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often to look how far an upload is.
+const UPLOAD_PACE: Duration = Duration::from_millis(100);
 
 /// What is on its way between a client and the agent in the same process.
 const PIPE_BYTES: usize = 64 << 10;
@@ -281,6 +286,41 @@ impl Client {
         Ok(Response { status: head.status, body, index, hash: hash.map(str::to_owned), url })
     }
 
+    /// Sends something long; `seen` hears how many of its bytes are on their way.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub fn upload(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: impl Into<Bytes>,
+        mut seen: impl FnMut(u64),
+    ) -> Result<Response, ClientError> {
+        let (request, url) = self.request(&method, path, query, body.into())?;
+        let fail =
+            |reason: String| ClientError::Transport { method: method.clone(), url: url.clone(), reason };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| fail(io_reason(&error)))?;
+        let sent = request.body().counter();
+        let answer = async {
+            let (head, body) = self.begin(request).await?.into_parts();
+            Ok((head.status, body.collect().await.map_err(broken)?.to_bytes()))
+        };
+        let (status, body) = runtime.block_on(async {
+            let mut answer = std::pin::pin!(answer);
+            loop {
+                tokio::select! {
+                    biased;
+                    answer = &mut answer => return answer.map_err(fail),
+                    () = tokio::time::sleep(UPLOAD_PACE) => seen(sent.get()),
+                }
+            }
+        })?;
+        Ok(Response { status, body, index: None, hash: None, url })
+    }
+
     /// Fetches something long; `seen` hears how many bytes have come.
     ///
     /// # Errors
@@ -316,7 +356,7 @@ impl Client {
         path: &str,
         query: &[(&str, String)],
         body: Bytes,
-    ) -> Result<(Request<Full<Bytes>>, String), ClientError> {
+    ) -> Result<(Request<Sent>, String), ClientError> {
         let mut path = path.to_owned();
         for (at, (name, value)) in query.iter().enumerate() {
             path.push(if at == 0 { '?' } else { '&' });
@@ -345,7 +385,7 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header("x-consul-token", token);
         }
-        let request = request.body(Full::new(body)).map_err(|e| fail(e.to_string()))?;
+        let request = request.body(Sent::new(body)).map_err(|e| fail(e.to_string()))?;
         Ok((request, url))
     }
 
@@ -355,7 +395,7 @@ impl Client {
     }
 
     /// Sends a request; the body of the response is yet to come.
-    async fn begin(&self, request: Request<Full<Bytes>>) -> Result<hyper::Response<Incoming>, String> {
+    async fn begin(&self, request: Request<Sent>) -> Result<hyper::Response<Incoming>, String> {
         match &self.target {
             Target::Tcp { host, .. } => talk(TokioIo::new(dial(host).await?), request).await,
             Target::InProcess(InProcess(gate)) => {
@@ -400,7 +440,7 @@ fn broken(error: hyper::Error) -> String {
     format!("{error}{source}")
 }
 
-async fn talk<S>(stream: S, request: Request<Full<Bytes>>) -> Result<hyper::Response<Incoming>, String>
+async fn talk<S>(stream: S, request: Request<Sent>) -> Result<hyper::Response<Incoming>, String>
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {

@@ -26,7 +26,8 @@ pub(super) fn of(entry: &Entry, program: &str) -> String {
         let _ = writeln!(text, "{}{line}", if line.is_empty() { "" } else { "  " });
     }
     match entry.action {
-        Action::Group => {
+        Action::Group { example } => {
+            let _ = write!(text, "\n      $ {program} {example}\n");
             let inside = format!("{} ", entry.path);
             let members = table::entries().filter_map(|e| {
                 let name = e.path.strip_prefix(&inside)?;
@@ -34,7 +35,19 @@ pub(super) fn of(entry: &Entry, program: &str) -> String {
             });
             let _ = write!(text, "\nSubcommands:\n{}", list(members));
         }
-        Action::Later => text.push_str("\n  This command is not available in this version yet.\n"),
+        Action::Later { example, flags } => {
+            let example = format!("{} {example}", entry.path);
+            let _ = write!(text, "\n      $ {program} {}\n", example.trim_end());
+            text.push_str("\n  This command is not available in this version yet.\n");
+            let mut flags: Vec<&str> = flags.iter().copied().flatten().copied().collect();
+            flags.sort_unstable();
+            if !flags.is_empty() {
+                text.push_str("\nOptions, once it is there\n\n");
+            }
+            for flag in flags {
+                let _ = writeln!(text, "  -{flag}");
+            }
+        }
         Action::Run { command, .. } => {
             let command = command();
             let mut arguments: Vec<&Arg> =
@@ -57,7 +70,7 @@ fn list<'a>(entries: impl Iterator<Item = (&'a str, &'a Entry)>) -> String {
     let width = entries.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut text = String::new();
     for (name, entry) in entries {
-        let later = if matches!(entry.action, Action::Later) { " (not yet)" } else { "" };
+        let later = if matches!(entry.action, Action::Later { .. }) { " (not yet)" } else { "" };
         let _ = writeln!(text, "    {name:width$}    {}{later}", entry.summary);
     }
     text.trim_end().to_owned()

@@ -7,6 +7,7 @@ mod completion;
 mod files;
 pub mod flags;
 mod help;
+mod later;
 mod nearest;
 pub mod progress;
 mod table;
@@ -125,7 +126,7 @@ pub fn run(args: &[OsString], terminal: &mut Terminal<'_>) -> u8 {
         return 0;
     }
     match entry.action {
-        Action::Group => {
+        Action::Group { .. } => {
             let text = help::of(entry, &terminal.program);
             terminal.complain(text);
             if let Some(written) = rest.first() {
@@ -133,7 +134,7 @@ pub fn run(args: &[OsString], terminal: &mut Terminal<'_>) -> u8 {
             }
             1
         }
-        Action::Later => {
+        Action::Later { .. } => {
             terminal.fail(format!("Error! {:?} is not available in this version yet", entry.path))
         }
         Action::Run { command, run } => match flags::parse(command(), rest) {

@@ -3,7 +3,7 @@
 use clap::{ArgMatches, Command};
 
 use super::command::Run;
-use super::{Terminal, command_of, completion, typed};
+use super::{Terminal, command_of, completion, later, typed};
 use crate::commands::{
     agent, autopilot, catalog, config, debug, doctor, event, exec, info, intention, keygen, keyring, kv,
     kv_tree, lock, maint, members, membership, monitor, raft, reload, repair, rtt, services, snapshot, tls,
@@ -14,9 +14,17 @@ use crate::commands::{
 #[derive(Clone, Copy)]
 pub enum Action {
     /// It holds others.
-    Group,
+    Group {
+        /// A command line with one of them.
+        example: &'static str,
+    },
     /// It is Consul's and does not exist here yet.
-    Later,
+    Later {
+        /// Arguments with which it may be called.
+        example: &'static str,
+        /// Its flags.
+        flags: &'static [&'static [&'static str]],
+    },
     /// It runs.
     Run {
         /// Its flags.
@@ -60,8 +68,8 @@ impl Entry {
     #[must_use]
     pub fn usage(&self) -> String {
         let arguments = match self.action {
-            Action::Group => "<subcommand> [options] [args]",
-            Action::Later | Action::Run { .. } => self.arguments,
+            Action::Group { .. } => "<subcommand> [options] [args]",
+            Action::Later { .. } | Action::Run { .. } => self.arguments,
         };
         format!("{} {arguments}", self.path).trim_end().to_owned()
     }
@@ -69,15 +77,12 @@ impl Entry {
 
 /// All commands, those that exist first.
 pub(super) fn entries() -> impl Iterator<Item = &'static Entry> {
-    AVAILABLE.iter().chain(LATER)
+    AVAILABLE.iter().chain(later::LATER)
 }
 
-const fn later(path: &'static str, summary: &'static str) -> Entry {
-    Entry { path, arguments: "[options]", summary, about: "", action: Action::Later }
-}
-
-const fn group(path: &'static str, summary: &'static str) -> Entry {
-    Entry { path, arguments: "", summary, about: "", action: Action::Group }
+/// A command that holds others: its words, what it is for, and one of the others with arguments as an example.
+pub(super) const fn group(path: &'static str, summary: &'static str, example: &'static str) -> Entry {
+    Entry { path, arguments: "", summary, about: "", action: Action::Group { example } }
 }
 
 static AVAILABLE: &[Entry] = &[
@@ -92,7 +97,7 @@ static AVAILABLE: &[Entry] = &[
                 \x20   $ PROGRAM agent -server -bootstrap -data-dir=/var/lib/proconsul -config-dir=/etc/proconsul.d\n",
         action: Action::Run { command: agent::command, run: agent::main },
     },
-    group("catalog", "Looks things up in the catalog"),
+    group("catalog", "Looks things up in the catalog", "catalog nodes -service=redis"),
     Entry {
         path: "catalog datacenters",
         arguments: "[options]",
@@ -114,14 +119,7 @@ static AVAILABLE: &[Entry] = &[
         about: "Prints the names of all registered services. With their tags, on one node:\n\n    $ PROGRAM catalog services -tags -node=web-1\n",
         action: Action::of::<catalog::ServicesOptions>(),
     },
-    Entry {
-        path: "kv",
-        arguments: "",
-        summary: "Reads and writes keys",
-        about: "Works with the key-value store. Write a key, read it back, remove it:\n\n\
-                \x20   $ PROGRAM kv put redis/connections 5\n    $ PROGRAM kv get redis/connections\n    $ PROGRAM kv delete redis/connections\n",
-        action: Action::Group,
-    },
+    group("kv", "Reads and writes keys", "kv put redis/connections 5"),
     Entry {
         path: "kv delete",
         arguments: "[options] KEY_OR_PREFIX",
@@ -146,6 +144,7 @@ static AVAILABLE: &[Entry] = &[
                 standard input:\n\n    $ PROGRAM kv put config/app @app.json\n",
         action: Action::of::<kv::PutOptions>(),
     },
+    group("snapshot", "Saves and restores the cluster's state", "snapshot save backup.snap"),
     Entry {
         path: "snapshot save",
         arguments: "[options] FILE",
@@ -172,10 +171,21 @@ static AVAILABLE: &[Entry] = &[
         action: Action::Run { command: snapshot::inspect_command, run: snapshot::inspect },
     },
     Entry {
+        path: "snapshot decode",
+        arguments: "FILE",
+        summary: "Prints what a saved state holds",
+        about: "Prints every row of a file as a line of JSON, with its table (Type), its length in bytes (Size) and its\n\
+                fields as the HTTP API shows them (Data): values of keys are in base64. The first line describes the\n\
+                file. A - is standard input:\n\n\
+                \x20   $ PROGRAM snapshot decode backup.snap | jq 'select(.Type == \"KV\").Data.Key'\n",
+        action: Action::Run { command: snapshot::inspect_command, run: snapshot::decode },
+    },
+    Entry {
         path: "snapshot agent",
         arguments: "",
         summary: "Says how to save regularly",
-        about: "Exists in Consul Enterprise only. Run snapshot save from cron or a systemd timer instead.\n",
+        about: "Exists in Consul Enterprise only. Run snapshot save from cron or a systemd timer instead:\n\n\
+                \x20   $ PROGRAM snapshot save /var/backups/consul-$(date +%H).snap\n",
         action: Action::Run { command: snapshot::agent_command, run: snapshot::agent },
     },
     Entry {
@@ -215,7 +225,7 @@ static AVAILABLE: &[Entry] = &[
         about: "Prints the members of the cluster as the agent sees them by gossip, with their state.\n\n    $ PROGRAM members -status=failed\n",
         action: Action::of::<members::Options>(),
     },
-    group("config", "Manages config entries"),
+    group("config", "Manages config entries", "config list -kind=service-defaults"),
     Entry {
         path: "config delete",
         arguments: "[options] -kind KIND -name NAME",
@@ -263,7 +273,7 @@ static AVAILABLE: &[Entry] = &[
                 \x20   $ PROGRAM force-leave web-7\n",
         action: Action::of::<membership::ForceLeaveOptions>(),
     },
-    group("intention", "Manages who may talk to whom"),
+    group("intention", "Manages who may talk to whom", "intention check web db"),
     Entry {
         path: "intention check",
         arguments: "[options] SRC DST",
@@ -370,8 +380,8 @@ static AVAILABLE: &[Entry] = &[
                 \x20   $ PROGRAM lock jobs/nightly ./backup.sh\n    $ PROGRAM lock -n=3 -timeout=30s jobs/render 'make all'\n",
         action: Action::of::<lock::Options>(),
     },
-    group("operator", "Manages the servers of a cluster"),
-    group("operator autopilot", "Manages the care for servers"),
+    group("operator", "Manages the servers of a cluster", "operator raft list-peers"),
+    group("operator autopilot", "Manages the care for servers", "operator autopilot state"),
     Entry {
         path: "operator autopilot get-config",
         arguments: "[options]",
@@ -394,7 +404,7 @@ static AVAILABLE: &[Entry] = &[
         about: "Prints what the leader knows about the health of every server.\n\n    $ PROGRAM operator autopilot state\n",
         action: Action::of::<autopilot::StateOptions>(),
     },
-    group("operator raft", "Manages the Raft group"),
+    group("operator raft", "Manages the Raft group", "operator raft list-peers"),
     Entry {
         path: "operator raft list-peers",
         arguments: "[options]",
@@ -427,7 +437,7 @@ static AVAILABLE: &[Entry] = &[
                 stopped:\n\n    $ PROGRAM operator raft transfer-leader\n",
         action: Action::of::<raft::TransferOptions>(),
     },
-    group("operator usage", "Counts what is registered"),
+    group("operator usage", "Counts what is registered", "operator usage instances"),
     Entry {
         path: "operator usage instances",
         arguments: "[options]",
@@ -445,7 +455,7 @@ static AVAILABLE: &[Entry] = &[
                 \x20   $ PROGRAM rtt web-1 web-2\n    $ PROGRAM rtt -wan server-1.dc1 server-1.dc2\n",
         action: Action::of::<rtt::Options>(),
     },
-    group("services", "Registers and removes services of an agent"),
+    group("services", "Registers and removes services of an agent", "services register -name=web -port=8080"),
     Entry {
         path: "services deregister",
         arguments: "[options] [FILE...]",
@@ -496,8 +506,8 @@ static AVAILABLE: &[Entry] = &[
                 over from its files. Files with a mistake in them change nothing:\n\n    $ PROGRAM reload\n",
         action: Action::of::<reload::Options>(),
     },
-    group("tls", "Makes certificates"),
-    group("tls ca", "Makes certificate authorities"),
+    group("tls", "Makes certificates", "tls ca create"),
+    group("tls ca", "Makes certificate authorities", "tls ca create"),
     Entry {
         path: "tls ca create",
         arguments: "[options]",
@@ -506,7 +516,7 @@ static AVAILABLE: &[Entry] = &[
                 DOMAIN-agent-ca-key.pem. Keep the key to yourself:\n\n    $ PROGRAM tls ca create\n",
         action: Action::of::<tls::CaCreateOptions>(),
     },
-    group("tls cert", "Makes certificates of agents"),
+    group("tls cert", "Makes certificates of agents", "tls cert create -server -dc=dc1"),
     Entry {
         path: "tls cert create",
         arguments: "[options]",
@@ -548,78 +558,4 @@ static AVAILABLE: &[Entry] = &[
         about: "Prints the version of this program. For scripts, as JSON:\n\n    $ PROGRAM version -format=json\n",
         action: Action::of::<version::Options>(),
     },
-];
-
-static LATER: &[Entry] = &[
-    group("acl", "Manages ACL policies, roles and tokens"),
-    group("acl auth-method", "Manages ways to log in"),
-    later("acl auth-method create", "Creates an auth method"),
-    later("acl auth-method delete", "Deletes an auth method"),
-    later("acl auth-method list", "Lists auth methods"),
-    later("acl auth-method read", "Shows an auth method"),
-    later("acl auth-method update", "Changes an auth method"),
-    group("acl binding-rule", "Manages what logins get"),
-    later("acl binding-rule create", "Creates a binding rule"),
-    later("acl binding-rule delete", "Deletes a binding rule"),
-    later("acl binding-rule list", "Lists binding rules"),
-    later("acl binding-rule read", "Shows a binding rule"),
-    later("acl binding-rule update", "Changes a binding rule"),
-    later("acl bootstrap", "Makes the first token"),
-    group("acl policy", "Manages policies"),
-    later("acl policy create", "Creates a policy"),
-    later("acl policy delete", "Deletes a policy"),
-    later("acl policy list", "Lists policies"),
-    later("acl policy read", "Shows a policy"),
-    later("acl policy update", "Changes a policy"),
-    group("acl role", "Manages roles"),
-    later("acl role create", "Creates a role"),
-    later("acl role delete", "Deletes a role"),
-    later("acl role list", "Lists roles"),
-    later("acl role read", "Shows a role"),
-    later("acl role update", "Changes a role"),
-    later("acl set-agent-token", "Gives the agent a token"),
-    group("acl templated-policy", "Shows policies that are templates"),
-    later("acl templated-policy list", "Lists them"),
-    later("acl templated-policy preview", "Shows one, filled in"),
-    later("acl templated-policy read", "Shows one"),
-    group("acl token", "Manages tokens"),
-    later("acl token clone", "Copies a token"),
-    later("acl token create", "Creates a token"),
-    later("acl token delete", "Deletes a token"),
-    later("acl token list", "Lists tokens"),
-    later("acl token read", "Shows a token"),
-    later("acl token update", "Changes a token"),
-    later("acl translate-rules", "Translates rules of old"),
-    group("connect", "Works with the service mesh"),
-    group("connect ca", "Manages the mesh's certificate authority"),
-    later("connect ca get-config", "Shows its configuration"),
-    later("connect ca set-config", "Changes its configuration"),
-    later("connect envoy", "Starts or configures Envoy"),
-    later("connect envoy pipe-bootstrap", "Hands Envoy its configuration"),
-    later("connect expose", "Exposes a service through a gateway"),
-    later("connect proxy", "Runs a small proxy"),
-    later("connect redirect-traffic", "Leads traffic through a proxy"),
-    later("login", "Logs in by an auth method"),
-    later("logout", "Destroys a token made by login"),
-    group("peering", "Works with other clusters"),
-    later("peering delete", "Ends a peering"),
-    later("peering establish", "Takes up a peering"),
-    later("peering exported-services", "Lists what a peer may see"),
-    later("peering generate-token", "Makes a token for a peer"),
-    later("peering list", "Lists peerings"),
-    later("peering read", "Shows a peering"),
-    group("resource", "Works with resources of the second catalog"),
-    later("resource apply", "Writes a resource"),
-    later("resource delete", "Removes a resource"),
-    later("resource list", "Lists resources"),
-    later("resource read", "Shows a resource"),
-    later("services export", "Shows a service to peers"),
-    later("services exported-services", "Lists what peers may see"),
-    group("snapshot", "Saves and restores the cluster's state"),
-    group("troubleshoot", "Looks for faults of the mesh"),
-    later("troubleshoot ports", "Looks whether ports answer"),
-    later("troubleshoot proxy", "Looks at a proxy"),
-    later("troubleshoot upstreams", "Lists what a proxy may reach"),
-    later("tls cert renew", "Renews a certificate"),
-    later("snapshot decode", "Prints what a snapshot holds"),
 ];

@@ -428,16 +428,26 @@ fn the_version_has_many_spellings() {
 }
 
 #[test]
-fn every_command_describes_itself() {
+fn every_command_describes_itself_with_an_example() {
     for entry in super::table::entries() {
         if let super::Action::Run { command, .. } = entry.action {
             command().debug_assert();
+            for arg in command().get_arguments() {
+                let is_switch = matches!(arg.get_action(), clap::ArgAction::SetTrue);
+                let is_on = arg.get_default_values().iter().any(|value| value == "true");
+                assert!(!(is_switch && is_on), "{} -{}=false means nothing", entry.path, arg.get_id());
+            }
         }
         let mut line: Vec<&str> = entry.path.split(' ').collect();
         line.push("-h");
         let outcome = alone(&line);
         assert_eq!(outcome.status, 0, "{}", entry.path);
         assert!(outcome.out.starts_with(&format!("Usage: proconsul {}", entry.path)), "{}", outcome.out);
+        // One exists to name another.
+        let path = if entry.path == "snapshot agent" { "snapshot save" } else { entry.path };
+        let example = format!("  $ proconsul {path}");
+        let shown = outcome.out.lines().any(|line| line.contains(&example));
+        assert!(shown, "no example: {}", outcome.out);
         let parent = entry.path.rsplit_once(' ').map(|(parent, _)| parent);
         assert!(
             parent.is_none_or(|parent| super::table::entries().any(|e| e.path == parent)),

@@ -13,6 +13,7 @@ use proconsul_io_real::words::io_reason;
 use serde_json::{Value, json};
 
 use crate::cli::flags::{bool_value, duration_value};
+use crate::cli::progress::Progress;
 use crate::cli::{Failure, OrFail as _, Run, Terminal, fail};
 use crate::client::{self, Client, HttpOptions};
 use crate::commands::interrupt::Interrupt;
@@ -22,6 +23,9 @@ mod archive;
 /// The shortest duration and interval that are taken.
 const SHORTEST: Duration = Duration::from_secs(10);
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often to show how far it is.
+const PROGRESS_PACE: Duration = Duration::from_secs(1);
 
 /// What can be collected, in the order of Consul's list. Profiles of a Go program do not exist here: `pprof` collects
 /// the figures of the process instead.
@@ -247,7 +251,7 @@ impl Collected<'_> {
             }
             self.interval(interval);
             let end = (from + self.plan.interval).min(began + self.plan.duration);
-            let finished = self.listen_until(end, &mut log);
+            let finished = self.listen_until((began, end), &mut log, terminal);
             if self.wants("logs") {
                 let name = format!("{interval}/consul.log");
                 let written = write(&self.plan.dir.join(&name), &log);
@@ -279,11 +283,23 @@ impl Collected<'_> {
     }
 
     /// Reads the log until then; false if somebody interrupted.
-    fn listen_until(&mut self, end: Instant, log: &mut Vec<u8>) -> bool {
-        let until = || async {
+    fn listen_until(
+        &mut self,
+        (began, end): (Instant, Instant),
+        log: &mut Vec<u8>,
+        terminal: &mut Terminal<'_>,
+    ) -> bool {
+        let mut progress = Progress::new("Capturing, seconds", Some(self.plan.duration.as_secs()));
+        let interrupt = &self.interrupt;
+        let mut until = async || loop {
+            progress.show(began.elapsed().as_secs(), terminal);
+            let next = end.min(Instant::now() + PROGRESS_PACE);
             tokio::select! {
-                () = tokio::time::sleep(end.saturating_duration_since(Instant::now())) => {}
-                () = self.interrupt.wait() => {}
+                () = tokio::time::sleep_until(next.into()) => {}
+                () = interrupt.wait() => return,
+            }
+            if Instant::now() >= end {
+                return;
             }
         };
         let mut failed = None;
@@ -302,6 +318,7 @@ impl Collected<'_> {
                 Err(error) => failed = Some(format!("cannot wait: {error}")),
             }
         }
+        progress.clear(terminal);
         self.errors.extend(failed);
         !self.interrupt.happened()
     }

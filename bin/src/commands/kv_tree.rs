@@ -54,7 +54,10 @@ impl Run for ExportOptions {
         let client = Client::new(&self.http, terminal).or_fail("Error connecting to agent")?;
         let mut query = self.server.query();
         query.push(("recurse", String::new()));
-        let rows = client.send(Method::GET, &path(&prefix), &query, Bytes::new()).and_then(|response| {
+        let mut progress = Progress::new("Exporting, bytes", None);
+        let answer = client.fetch(&path(&prefix), &query, |bytes| progress.show(bytes, terminal));
+        progress.clear(terminal);
+        let rows = answer.and_then(|response| {
             if response.status == StatusCode::NOT_FOUND {
                 Ok(Value::Array(Vec::new()))
             } else {

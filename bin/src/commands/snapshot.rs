@@ -1,4 +1,4 @@
-//! `snapshot save`, `snapshot restore`, `snapshot inspect`, `snapshot agent`
+//! `snapshot save`, `snapshot restore`, `snapshot inspect`, `snapshot decode`, `snapshot agent`
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -6,12 +6,18 @@ use std::path::Path;
 
 use clap::{ArgMatches, Args, Command};
 use hyper::Method;
-use proconsul_io_real::snapshot::{Meta, verify};
+use proconsul_core::api::render_record;
+use proconsul_core::store::{Record, decode_rows};
+use proconsul_io_real::snapshot::{Meta, Unpacker, verify};
 use proconsul_io_real::words::io_reason;
+use serde_json::json;
 
 use crate::cli::progress::Progress;
 use crate::cli::{Terminal, command_of, typed};
 use crate::client::{Client, HttpOptions, ServerOptions};
+
+/// An archive is unpacked in pieces of so many bytes.
+const PIECE_BYTES: usize = 64 << 10;
 
 #[derive(Args)]
 struct Options {
@@ -126,7 +132,11 @@ pub fn restore(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
         Ok(client) => client,
         Err(error) => return terminal.fail(format!("Error connecting to Consul agent: {error}")),
     };
-    let answer = client.send(Method::PUT, "/v1/snapshot", &options.server.query(), archive);
+    let mut progress = Progress::new("Restoring, bytes", Some(archive.len() as u64));
+    let query = options.server.query();
+    let answer =
+        client.upload(Method::PUT, "/v1/snapshot", &query, archive, |sent| progress.show(sent, terminal));
+    progress.clear(terminal);
     match answer.and_then(crate::client::Response::ok) {
         Ok(_) => {
             terminal.say("Restored snapshot");
@@ -163,6 +173,59 @@ pub fn inspect(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
         }
         Err(error) => terminal.fail(format!("Error verifying snapshot: {error}")),
     }
+}
+
+/// Prints what a file holds, or standard input: a line of JSON for each row. Nothing is printed of what is damaged.
+pub fn decode(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
+    let options: InspectOptions = typed(matches);
+    let path = match file(&options.args) {
+        Ok(path) => path,
+        Err(error) => return terminal.fail(error),
+    };
+    let archive = if path == Path::new("-") {
+        let mut archive = Vec::new();
+        match terminal.input.read_to_end(&mut archive) {
+            Ok(_) => archive,
+            Err(error) => {
+                return terminal.fail(format!("Error reading standard input: {}", io_reason(&error)));
+            }
+        }
+    } else {
+        match fs::read(path) {
+            Ok(archive) => archive,
+            Err(error) => return terminal.fail(unopened(path, &error)),
+        }
+    };
+    let meta = match verify(&archive[..]) {
+        Ok(meta) => meta,
+        Err(error) => return terminal.fail(format!("Error verifying snapshot: {error}")),
+    };
+    terminal.say(json!({"Type": "SnapshotHeader", "Data": meta}).to_string());
+    match rows(&archive, terminal) {
+        Ok(()) => 0,
+        Err(error) => terminal.fail(format!("Error decoding snapshot: {error}")),
+    }
+}
+
+/// Prints the rows of an archive that is whole.
+fn rows(archive: &[u8], terminal: &mut Terminal<'_>) -> Result<(), String> {
+    let (mut unpacker, mut pieces) = (Unpacker::new(), Vec::new());
+    for bytes in archive.chunks(PIECE_BYTES) {
+        unpacker.push(bytes, &mut pieces).map_err(|bad| bad.to_string())?;
+        for piece in pieces.drain(..) {
+            let mut text = Vec::new();
+            for (key, row) in decode_rows(&piece).map_err(|bad| bad.to_string())? {
+                let record = Record::parse(key, row).map_err(|bad| format!("there is {bad}"))?;
+                text.extend(render_record(&record, (key.len() + row.len()) as u64));
+                text.push(b'\n');
+            }
+            if terminal.out.write_all(&text).is_err() {
+                // Nobody reads any more.
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Says that there is no such thing, and what to do instead.

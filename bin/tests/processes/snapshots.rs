@@ -198,3 +198,45 @@ fn a_damaged_archive_changes_nothing() {
     http.ok("PUT", "/v1/snapshot", &archive);
     assert_eq!(http.ok("GET", "/v1/kv/kept/7?raw", "").body.as_ref(), b"before 7", "the whole one does");
 }
+
+#[test]
+fn a_saved_state_is_told_row_by_row_and_a_damaged_one_not_at_all() {
+    let agent = Agent::dev();
+    agent.http().ok("PUT", "/v1/kv/a%20key?flags=7", [0xff, 0, b'x']);
+    agent.http().put("/v1/agent/service/register", r#"{"Name": "web", "Port": 80}"#);
+    wait_for("the service is in the catalog", || {
+        let services = agent.http().get("/v1/catalog/services");
+        services.get("web").map(|_| ()).ok_or_else(|| services.to_string())
+    });
+    let file = agent.dir().join("state.snap");
+    let file = file.to_str().expect("a path of ours");
+    let (status, _, err) = agent.cli(&["snapshot", "save", file]);
+    assert_eq!(status, Some(0), "{err}");
+    let (status, told, err) = agent.cli(&["snapshot", "decode", file]);
+    assert_eq!((status, err.as_str()), (Some(0), ""));
+    let lines: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines[0]["Type"], "SnapshotHeader");
+    let of = |kind: &str| lines.iter().filter(|line| line["Type"] == kind).collect::<Vec<_>>();
+    let [key] = of("KV")[..] else { panic!("{told}") };
+    assert_eq!(
+        (&key["Data"]["Key"], &key["Data"]["Value"]),
+        (&json!("a key"), &json!(STANDARD.encode([0xff, 0, b'x'])))
+    );
+    let web = of("Service").into_iter().find(|line| line["Data"]["Service"]["Service"] == "web");
+    assert_eq!(web.expect("the service")["Data"]["Service"]["Port"], 80);
+    assert!(!of("Node").is_empty() && !of("Check").is_empty() && !of("Index").is_empty(), "{told}");
+    let from_stdin = |archive: &[u8]| {
+        std::fs::write(agent.dir().join("in.snap"), archive).expect("writable");
+        let mut command = std::process::Command::new(crate::support::BINARY);
+        let input = std::fs::File::open(agent.dir().join("in.snap")).expect("just written");
+        command.args(["snapshot", "decode", "-"]).stdin(input).output().expect("it runs")
+    };
+    let mut archive = std::fs::read(file).expect("saved");
+    assert_eq!(String::from_utf8_lossy(&from_stdin(&archive).stdout), told);
+    let middle = archive.len() / 2;
+    archive[middle] ^= 0xff;
+    let refused = from_stdin(&archive);
+    assert_eq!((refused.status.code(), refused.stdout.len()), (Some(1), 0));
+    let err = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(err.starts_with("Error verifying snapshot: "), "{err}");
+}

@@ -67,8 +67,8 @@ pub(crate) use params::parse_bool;
 pub use params::{WAIT_DEFAULT, WAIT_LIMIT, WAIT_MAX};
 pub use process::{LogLevel, Wish};
 pub use render::{
-    content_hash, indented, render_agent_call, render_local_service, render_renewed, render_response,
-    render_rows,
+    content_hash, indented, render_agent_call, render_local_service, render_record, render_renewed,
+    render_response, render_rows,
 };
 pub use route::{
     BODY_MAX, BodyLimit, Headers, HttpRequest, Routed, body_limit, endpoint_labels, endpoint_place, route,

@@ -35,6 +35,13 @@ struct Header {
     modify_index: u64,
 }
 
+impl Header {
+    fn with(self, key: Text, value: Bytes) -> KvEntry {
+        let Header { flags, lock_index, session, create_index, modify_index } = self;
+        KvEntry { key, value, flags, lock_index, session, create_index, modify_index }
+    }
+}
+
 /// A row in one allocation: the key's length (four bytes, little endian), the key, the header, the value.
 #[derive(Clone)]
 struct Row(Arc<[u8]>);
@@ -97,15 +104,7 @@ impl Row {
         let value_at = self.0.len() - value.len();
         let value =
             if value.is_empty() { Bytes::new() } else { Bytes::from_owner(self.0.clone()).slice(value_at..) };
-        Arc::new(KvEntry {
-            key: self.text(),
-            value,
-            flags: header.flags,
-            lock_index: header.lock_index,
-            session: header.session,
-            create_index: header.create_index,
-            modify_index: header.modify_index,
-        })
+        Arc::new(header.with(self.text(), value))
     }
 }
 
@@ -376,6 +375,12 @@ impl Keys {
     pub(super) fn payload(&self, key: &[u8]) -> Option<&[u8]> {
         self.rows.get(key).map(Row::payload)
     }
+}
+
+/// A row as [`Keys::payloads_from`] gave it, on its own.
+pub(super) fn parse(key: Text, payload: &[u8]) -> Result<KvEntry, BadRow> {
+    let (header, value): (Header, &[u8]) = postcard::take_from_bytes(payload).map_err(|_| BadRow::Value)?;
+    Ok(header.with(key, Bytes::copy_from_slice(value)))
 }
 
 /// Builds the table from a checkpoint.

@@ -22,6 +22,7 @@ mod pieces;
 mod prepared;
 pub mod query;
 mod read;
+mod record;
 mod restore;
 mod rows;
 mod services;
@@ -63,6 +64,7 @@ pub use prepared::{
     Execute, Executed, Failover, Lent, PreparedCommand, PreparedQuery, ServiceQuery, Template, Unresolved,
 };
 pub use read::{Found, Rows};
+pub use record::{Record, decode_rows};
 pub use restore::{Restore, encode_rows};
 pub use rows::{BadRow, RowKey, StoreBuilder};
 pub use sessions::LockDelay;

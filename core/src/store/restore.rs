@@ -16,6 +16,7 @@ use super::change::Change;
 use super::command::{Refusal, Response};
 use super::indexes::TableIndex;
 use super::query::WatchKey;
+use super::record::decode_rows;
 use super::rows::RowKey;
 use super::system::SystemRow;
 use super::{Store, StoreBuilder};
@@ -127,9 +128,9 @@ impl Store {
         }
         let mut builder = StoreBuilder::new();
         for piece in staging.pieces.values() {
-            let rows: Vec<(&[u8], &[u8])> = match postcard::take_from_bytes(piece) {
-                Ok((rows, [])) => rows,
-                _ => return refused("a piece of the snapshot cannot be read"),
+            let rows = match decode_rows(piece) {
+                Ok(rows) => rows,
+                Err(_) => return refused("a piece of the snapshot cannot be read"),
             };
             for (key, row) in rows {
                 if let Err(bad) = builder.put_row(key, row) {

@@ -179,7 +179,7 @@ impl RowKey {
 
 /// What a [`RowKey`] says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Primary {
+pub(super) enum Primary {
     Kv(Text),
     Tombstone(Text),
     Node(Text),
@@ -216,7 +216,7 @@ impl Primary {
         }
     }
 
-    fn parse(bytes: &[u8]) -> Result<Primary, BadRow> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Primary, BadRow> {
         let (tag, rest) = bytes.split_first().ok_or(BadRow::Key)?;
         Ok(match Table::of(*tag).ok_or(BadRow::Table(*tag))? {
             Table::Kv => Primary::Kv(text(rest)?),
@@ -380,7 +380,7 @@ fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     postcard::to_allocvec(value).expect("rows hold nothing that postcard cannot write")
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BadRow> {
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BadRow> {
     match postcard::take_from_bytes(bytes) {
         Ok((value, [])) => Ok(value),
         _ => Err(BadRow::Value),

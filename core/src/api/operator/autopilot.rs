@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::api::cluster::{ClusterCall, answer_cluster};
 use crate::api::render::json::Json;
+use crate::api::render::rows::indexes;
 use crate::api::render::timestamp::rfc3339;
 use crate::api::route::{Context, Handled};
 use crate::api::{Call, HttpReply, Write};
@@ -13,7 +14,7 @@ use crate::duration;
 use crate::gossip::Status;
 use crate::node::Published;
 use crate::node::autopilot::{ServerState, State};
-use crate::store::AutopilotSettings;
+use crate::store::{Autopilot, AutopilotSettings};
 
 pub(in crate::api) fn configuration(context: &Context<'_>) -> Handled {
     match context.request.method {
@@ -112,11 +113,23 @@ fn time(value: &Value) -> Result<Duration, String> {
 
 /// The replicated settings; the defaults until a leader has written any.
 pub(in crate::api) fn render_configuration(published: &Published) -> HttpReply {
-    let defaults = AutopilotSettings::default();
-    let row = published.view.autopilot();
-    let settings = row.map_or(&defaults, |row| &row.settings);
-    let (created, modified) = row.map_or((0, 0), |row| (row.create_index, row.modify_index));
+    let unwritten;
+    let row = match published.view.autopilot() {
+        Some(row) => row,
+        None => {
+            unwritten =
+                Autopilot { settings: AutopilotSettings::default(), create_index: 0, modify_index: 0 };
+            &unwritten
+        }
+    };
     let mut json = Json::with_capacity(512);
+    write_configuration(&mut json, row);
+    HttpReply::json(200, json.into_bytes())
+}
+
+/// The settings and their indexes.
+pub(in crate::api) fn write_configuration(json: &mut Json, row: &Autopilot) {
+    let settings = &row.settings;
     json.open(b'{');
     json.key("CleanupDeadServers");
     json.flag(settings.cleanup_dead_servers);
@@ -134,12 +147,8 @@ pub(in crate::api) fn render_configuration(published: &Published) -> HttpReply {
     json.flag(settings.disable_upgrade_migration);
     json.key("UpgradeVersionTag");
     json.string(&settings.upgrade_version_tag);
-    json.key("CreateIndex");
-    json.number(created);
-    json.key("ModifyIndex");
-    json.number(modified);
+    indexes(json, row.create_index, row.modify_index);
     json.close(b'}');
-    HttpReply::json(200, json.into_bytes())
 }
 
 /// The health of the group, as its leader sees it: 429 when anything is wrong with it.

@@ -4,6 +4,7 @@ mod intention;
 pub(crate) mod json;
 mod mesh;
 mod prepared;
+mod record;
 pub(crate) mod rows;
 pub(crate) mod timestamp;
 pub(crate) mod transaction;
@@ -16,6 +17,7 @@ use fnv::FnvHasher;
 use json::Json;
 
 pub(crate) use json::indent;
+pub use record::render_record;
 
 use super::filter::{self, Filter, FilterError};
 use super::{ContentType, HttpReply, LocalServiceRead, QueryMeta, Read, Write};
