@@ -1,7 +1,8 @@
 //! Programs that commands run: how they are called, and how they are ended together with what they have started.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::path::Path;
 use std::process::ExitStatus;
 
 use proconsul_io_real::words::io_reason;
@@ -24,6 +25,77 @@ pub fn command(args: &[String], by_shell: bool) -> Command {
     let mut command = Command::new(args.first().map_or("", String::as_str));
     command.args(args.get(1..).unwrap_or_default());
     command
+}
+
+/// The first argument of a process of this program that is to become another one, see [`bound`]. No command is called so.
+const STAND_IN: &str = "@child-of";
+
+/// The same process, bound to this one: it is killed when this one is gone, however that came about. It has to be started
+/// by the main thread, which ends last. What the process itself has started is not bound, nor is a program that runs as
+/// another user than its file's (setuid). Elsewhere than on Linux nothing is bound.
+///
+/// Only a process can bind itself: what is started is this program once more, which [`stand_in`] turns into the other one.
+///
+/// # Errors
+/// There is no such program.
+pub fn bound(command: Command) -> io::Result<Command> {
+    if !cfg!(target_os = "linux") {
+        return Ok(command);
+    }
+    let command = command.into_std();
+    find(command.get_program())?;
+    // This very file, also when another one has taken its name.
+    let mut bound = Command::new("/proc/self/exe");
+    bound.arg(STAND_IN).arg(std::process::id().to_string());
+    bound.arg(command.get_program()).args(command.get_args());
+    Ok(bound)
+}
+
+/// Becomes another program, if the arguments ask for that; the exit status if that fails.
+#[must_use]
+pub fn stand_in(args: &[OsString]) -> Option<u8> {
+    #[cfg(target_os = "linux")]
+    if let [first, parent, program, args @ ..] = args
+        && first == STAND_IN
+    {
+        use std::os::unix::process::CommandExt as _;
+        let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+        // The parent may have gone before: then nobody would send the signal.
+        let now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().to_string());
+        if now.map(OsString::from).as_ref() != Some(parent) {
+            return Some(1);
+        }
+        let error = std::process::Command::new(program).args(args).exec();
+        let why = unstarted(&[program.to_string_lossy().into_owned()], &error);
+        eprintln!("Error starting handler: {why}");
+        return Some(1);
+    }
+    let _ = args;
+    None
+}
+
+/// Whether there is such a program, by its path or in `PATH`.
+fn find(program: &OsStr) -> io::Result<()> {
+    let is_program = |path: &Path| {
+        rustix::fs::access(path, rustix::fs::Access::EXEC_OK)?;
+        if path.is_dir() { Err(io::Error::from(io::ErrorKind::PermissionDenied)) } else { Ok(()) }
+    };
+    if program.is_empty() {
+        return Err(io::Error::from(io::ErrorKind::NotFound));
+    }
+    if program.as_encoded_bytes().contains(&b'/') {
+        return is_program(Path::new(program));
+    }
+    let places = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    let mut found = Err(io::Error::from(io::ErrorKind::NotFound));
+    for place in std::env::split_paths(&places) {
+        match is_program(&place.join(program)) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => found = Err(error),
+            Err(_) => {}
+        }
+    }
+    found
 }
 
 /// Why a program could not be started.
@@ -139,6 +211,25 @@ mod tests {
         ] {
             assert_eq!(failure(ExitStatus::from_raw(raw)).as_deref(), expected, "{raw}");
         }
+    }
+
+    #[test]
+    fn programs_are_found_as_the_system_finds_them() {
+        let kind = |program: &str| find(OsStr::new(program)).map_err(|error| error.kind());
+        assert_eq!(kind("sh"), Ok(()));
+        assert_eq!(kind("/bin/sh"), Ok(()));
+        assert_eq!(kind("no-such-program"), Err(io::ErrorKind::NotFound));
+        assert_eq!(kind("/no/such"), Err(io::ErrorKind::NotFound));
+        assert_eq!(kind("/tmp/"), Err(io::ErrorKind::PermissionDenied));
+        assert_eq!(kind(""), Err(io::ErrorKind::NotFound));
+    }
+
+    #[test]
+    fn commands_of_users_are_not_taken_for_stand_ins() {
+        assert_eq!(stand_in(&[]), None);
+        assert_eq!(stand_in(&["kv".into(), "get".into(), "a".into(), "b".into()]), None);
+        // The parent is another one by now.
+        assert_eq!(stand_in(&[STAND_IN.into(), "0".into(), "/bin/false".into()]), Some(1));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 pub mod banner;
 mod base64;
-mod child;
+pub mod child;
 pub mod cli;
 pub mod client;
 pub mod commands;

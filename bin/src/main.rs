@@ -4,12 +4,15 @@ use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use proconsul::cli;
+use proconsul::{child, cli};
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let program = args.next();
     let args: Vec<OsString> = args.collect();
+    if let Some(status) = child::stand_in(&args) {
+        return ExitCode::from(status);
+    }
     let (mut out, mut err, mut input) = (std::io::stdout(), std::io::stderr(), std::io::stdin());
     let err_is_terminal = err.is_terminal();
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());

@@ -44,7 +44,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "expression", default_value = "")]
     service: String,
     /// Let a shell read the command line; =false starts the program itself.
-    #[arg(long, num_args = 0..=1, require_equals = true, value_parser = bool_value, default_value = "true")]
+    #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, value_parser = bool_value, default_value = "true")]
     shell: bool,
     /// Only nodes whose service has a tag that matches this regular expression; needs -service.
     #[arg(long, value_name = "expression", default_value = "")]

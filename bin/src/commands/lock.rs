@@ -54,7 +54,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pass_stdin: bool,
     /// Let a shell read the command line; =false starts the program itself.
-    #[arg(long, num_args = 0..=1, require_equals = true, value_parser = bool_value, default_value = "true")]
+    #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, value_parser = bool_value, default_value = "true")]
     shell: bool,
     /// How long to wait for the lock, such as 30s. Without it, for ever.
     #[arg(long, value_name = "duration", value_parser = duration_value, default_value = "0s")]
@@ -283,10 +283,10 @@ impl Work {
         terminal: &mut Terminal<'_>,
     ) -> bool {
         child::adopt_orphans();
-        let mut command = child::command(&self.options.args, self.options.shell);
-        command.env("CONSUL_LOCK_HELD", "true");
-        command.stdin(if self.options.pass_stdin { Stdio::inherit() } else { Stdio::null() });
-        let mut child = match command.spawn() {
+        let stdin = if self.options.pass_stdin { Stdio::inherit() } else { Stdio::null() };
+        let started = child::bound(child::command(&self.options.args, self.options.shell))
+            .and_then(|mut command| command.env("CONSUL_LOCK_HELD", "true").stdin(stdin).spawn());
+        let mut child = match started {
             Ok(child) => child,
             Err(error) => {
                 let why = child::unstarted(&self.options.args, &error);

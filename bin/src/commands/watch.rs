@@ -36,7 +36,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "name", default_value = "")]
     service: String,
     /// Let a shell read the command line; =false starts the program itself.
-    #[arg(long, num_args = 0..=1, require_equals = true, value_parser = bool_value, default_value = "true")]
+    #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, value_parser = bool_value, default_value = "true")]
     shell: bool,
     /// State of checks, for -type=checks: passing, warning, critical or any.
     #[arg(long, value_name = "state", default_value = "")]

@@ -91,6 +91,37 @@ fn the_child_ends_when_the_agent_is_gone() {
     assert_eq!(lock.ended(), Some(2));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn regression_the_child_ends_with_a_lock_that_is_killed() {
+    let agent = Agent::dev();
+    let mut lock = Lock::start(&agent, &["lk", "echo $$ > outer; exec sleep 600"]);
+    let outer = until_written(&agent.dir().join("outer"));
+    assert!(runs(&outer));
+    lock.0.kill().expect("it runs");
+    wait_for("the child ends", || if runs(&outer) { Err(outer.clone()) } else { Ok(()) });
+}
+
+#[test]
+fn the_child_is_the_program_that_was_asked_for_and_nothing_else() {
+    let agent = Agent::dev();
+    // Its arguments as they are, its parent, its group, its environment; no signal is blocked.
+    let look = r#"printf '%s\n' "$0" "$@" $PPID $(ps -o pgid= -p $$) "$CONSUL_LOCK_HELD" > seen
+                  grep SigBlk /proc/$$/status | cut -f2 >> seen; exit 7"#;
+    let lock = Lock::start(
+        &agent,
+        &["-shell=false", "-child-exit-code", "lk", "sh", "-c", look, "a b", "-n=2", "--", ""],
+    );
+    let id = lock.0.id().to_string();
+    let group = rustix::process::getpgrp().as_raw_nonzero().to_string();
+    let mut lock = lock;
+    assert_eq!(lock.ended(), Some(2), "the exit status is the child's business");
+    let none = "0000000000000000";
+    let seen = text(&agent.dir().join("seen"));
+    let seen: Vec<&str> = seen.lines().collect();
+    assert_eq!(seen, ["a b", "-n=2", "--", "", &id, &group, "true", none]);
+}
+
 #[test]
 fn holders_of_a_lock_never_meet_and_those_of_a_semaphore_are_never_too_many() {
     let agent = Agent::dev();
