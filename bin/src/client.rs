@@ -301,8 +301,7 @@ impl Client {
         let (request, url) = self.request(&method, path, query, body.into())?;
         let fail =
             |reason: String| ClientError::Transport { method: method.clone(), url: url.clone(), reason };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| fail(io_reason(&error)))?;
+        let runtime = runtime().map_err(fail)?;
         let sent = request.body().counter();
         let answer = async {
             let (head, body) = self.begin(request).await?.into_parts();

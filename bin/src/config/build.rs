@@ -84,7 +84,7 @@ pub(super) fn refuse<T>(message: impl Into<String>) -> Result<T, ConfigError> {
 
 /// Checks everything and gives it types.
 pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
-    let Merged { mut object, services, checks, files, mut warnings } = merged;
+    let Merged { mut object, services, checks, files, sources, mut warnings } = merged;
     let mut errors = Vec::new();
     template::expand_all(&mut object, &mut errors);
     let settings = Settings(object);
@@ -248,8 +248,10 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
         checks,
         warnings,
         idle: idle::idle(&settings, dev),
+        auto_reload: settings.bool("auto_reload_config"),
         settings: settings.0,
         files,
+        sources,
     })
 }
 

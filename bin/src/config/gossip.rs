@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use proconsul_core::Text;
+use proconsul_core::api::Network;
 use proconsul_core::gossip::Key;
 use proconsul_core::store::AutopilotSettings;
 
@@ -34,8 +35,8 @@ pub struct Gossip {
     pub wan: Pace,
 }
 
-/// How quick a pool is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How quick a pool is, and whom it takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pace {
     /// Time between messages to random members.
     pub gossip_interval: Duration,
@@ -51,6 +52,8 @@ pub struct Pace {
     pub suspicion_mult: u32,
     /// For so long a failed member is sought.
     pub reconnect_timeout: Duration,
+    /// Networks in which members are; empty: anywhere.
+    pub allowed: Vec<Network>,
 }
 
 fn refuse<T>(message: String) -> Result<T, ConfigError> {
@@ -86,8 +89,8 @@ pub(super) fn gossip(
         keyring_file: !settings.bool("disable_keyring_file"),
         coordinates: !settings.bool("disable_coordinates"),
         rejoin_after_leave: settings.bool("rejoin_after_leave"),
-        lan: pace(settings, "gossip_lan", "reconnect_timeout", warnings)?,
-        wan: pace(settings, "gossip_wan", "reconnect_timeout_wan", warnings)?,
+        lan: pace(settings, "gossip_lan", "reconnect_timeout", "serf_lan_allowed_cidrs", warnings)?,
+        wan: pace(settings, "gossip_wan", "reconnect_timeout_wan", "serf_wan_allowed_cidrs", warnings)?,
     })
 }
 
@@ -112,6 +115,7 @@ fn pace(
     settings: &Settings,
     section: &str,
     reconnect: &str,
+    allowed: &str,
     warnings: &mut Vec<String>,
 ) -> Result<Pace, ConfigError> {
     let path = |name: &str| format!("{section}.{name}");
@@ -128,6 +132,8 @@ fn pace(
         retransmit_mult: count(settings, &path("retransmit_mult"))?,
         suspicion_mult: count(settings, &path("suspicion_mult"))?,
         reconnect_timeout,
+        // What cannot be read has been refused before.
+        allowed: settings.texts(allowed).iter().filter_map(|text| Network::parse(text)).collect(),
     })
 }
 

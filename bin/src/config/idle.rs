@@ -20,7 +20,6 @@ pub(super) fn idle(settings: &Settings, dev: bool) -> Vec<String> {
     };
     let protects = |path: &str| {
         path == "acl.enabled"
-            || path.ends_with("_allowed_cidrs")
             || path.ends_with("verify_incoming")
             || path.ends_with("verify_outgoing")
             || path.ends_with("verify_server_hostname")

@@ -56,6 +56,22 @@ pub struct Inputs {
     pub fragments: Vec<String>,
 }
 
+/// Where configuration files are looked for.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    paths: Vec<PathBuf>,
+    format: Option<Format>,
+}
+
+impl Sources {
+    /// The files that there are now, in order.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let files = |path: &PathBuf| files_of(path, self.format, &mut Vec::new()).unwrap_or_default();
+        self.paths.iter().flat_map(files).map(|(file, _)| file).collect()
+    }
+}
+
 /// The merged object, definitions in the order of their sources, and what to tell the user.
 #[derive(Default)]
 pub(crate) struct Merged {
@@ -63,12 +79,14 @@ pub(crate) struct Merged {
     pub(crate) services: Vec<Found>,
     pub(crate) checks: Vec<Found>,
     pub(crate) files: Vec<PathBuf>,
+    pub(crate) sources: Sources,
     pub(crate) warnings: Vec<String>,
 }
 
 /// Reads and merges all sources.
 pub(crate) fn merge_all(inputs: &Inputs) -> Result<Merged, ConfigError> {
-    let mut merged = Merged::default();
+    let sources = Sources { paths: inputs.paths.clone(), format: inputs.format };
+    let mut merged = Merged { sources, ..Merged::default() };
     if inputs.dev {
         merge(&mut merged.object, dev_defaults(), Lists::Back);
     }

@@ -321,6 +321,10 @@ pub struct Config {
     pub settings: Map<String, Value>,
     /// Files that were read, in order.
     pub files: Vec<PathBuf>,
+    /// Where they were found.
+    pub sources: load::Sources,
+    /// Read them again when they change.
+    pub auto_reload: bool,
 }
 
 impl Config {

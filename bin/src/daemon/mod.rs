@@ -1,5 +1,6 @@
 //! The daemon: binds, recovers, serves, and stops in order.
 
+mod changes;
 mod dns;
 mod identity;
 pub mod peers;
@@ -34,6 +35,7 @@ use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::changes::Changes;
 pub use self::identity::FILE as NODE_ID_FILE;
 use self::peers::{BadPeers, Recovery};
 pub use self::reload::Reread;
@@ -186,6 +188,8 @@ impl Daemon {
     /// # Errors
     /// Something cannot be bound, used or recovered. Nothing is left running then.
     pub fn start(config: &Config, reread: Reread) -> Result<Daemon, DaemonError> {
+        // First: the start may take its time, and what changes meanwhile counts.
+        let changes = config.auto_reload.then(|| Changes::new(config));
         let runtime =
             tokio::runtime::Builder::new_multi_thread().thread_name("proconsul-io").enable_all().build()?;
         let entered = runtime.enter();
@@ -272,6 +276,9 @@ impl Daemon {
         };
         let around = Arc::new(Around::new(engine.gate.clone(), reread, config, follows));
         let signals = Signals::catch(Arc::clone(&around))?;
+        if let Some(changes) = changes {
+            runtime.spawn(changes.follow(Arc::clone(&around)));
+        }
         let gate = engine.gate.clone().with_process(around);
         gate.metrics().set(config.telemetry.clone());
         runtime.spawn(metrics::run(gate.clone()));

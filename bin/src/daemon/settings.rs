@@ -76,6 +76,7 @@ fn lan(config: &Config, id: Uuid) -> gossip::Config {
     let mut pool = pool(config, id, &config.node_name, config.advertise_lan, config.ports.serf_lan);
     pool.profile = paced(Profile::lan(), &config.gossip.lan);
     pool.reconnect_timeout = config.gossip.lan.reconnect_timeout;
+    pool.allowed.clone_from(&config.gossip.lan.allowed);
     pool
 }
 
@@ -86,6 +87,7 @@ fn wan(config: &Config, id: Uuid, port: u16) -> gossip::Config {
     let mut pool = pool(config, id, &name, config.advertise_wan, port);
     pool.profile = paced(Profile::wan(), &config.gossip.wan);
     pool.reconnect_timeout = config.gossip.wan.reconnect_timeout;
+    pool.allowed.clone_from(&config.gossip.wan.allowed);
     pool
 }
 

@@ -87,6 +87,44 @@ fn a_reload_changes_what_may_change_and_a_mistake_changes_nothing() {
 }
 
 #[test]
+fn files_that_change_are_read_again_without_being_asked_for() {
+    let mut agent = Agent::new(&["-dev", "-config-dir=conf", "-auto-reload-config"]);
+    agent.configure("web.json", r#"{"service": {"name": "web"}}"#);
+    agent.start();
+    let has = |name: &str| {
+        wait_for(&format!("there is {name}"), || {
+            let services = agent.http().get("/v1/agent/services");
+            services.get(name).map(|_| ()).ok_or_else(|| services.to_string())
+        });
+    };
+    has("web");
+    agent.configure("db.json", r#"{"service": {"name": "db"}}"#);
+    has("db");
+    agent.configure("db.json", r#"{"service": {"nome": "db"}}"#);
+    wait_for("the mistake is told", || {
+        let log = agent.log();
+        if log.contains("the former one goes on: ") { Ok(()) } else { Err(log) }
+    });
+    has("db");
+    agent.configure("db.json", r#"{"service": {"name": "queue"}}"#);
+    has("queue");
+}
+
+#[test]
+fn members_from_outside_of_the_allowed_networks_are_not_taken() {
+    let mut closed = Agent::new(&["-dev", "-config-dir=conf"]);
+    closed.configure("closed.json", r#"{"serf_lan_allowed_cidrs": ["10.0.0.0/8", "fd00::/8"]}"#);
+    closed.start();
+    let other = Agent::new(&["-dev", "-node=other"]);
+    let mut other = other;
+    other.start();
+    let address = format!("127.0.0.1:{}", closed.ports().serf_lan);
+    let (status, _, err) = other.cli(&["join", &address]);
+    assert!(status == Some(1) && err.contains(&address), "{err}");
+    assert!(!ok(&closed, &["members"]).contains("other"));
+}
+
+#[test]
 fn the_log_can_be_followed_from_afar_until_somebody_interrupts() {
     let agent = Agent::dev();
     let mut monitor = Command::new(BINARY)

@@ -34,6 +34,8 @@ pub(super) enum Misfit {
     Identity(String, String, String),
     #[error("Member '{0}' at {1} has the name of another member at {2}")]
     Name(String, std::net::SocketAddr, std::net::SocketAddr),
+    #[error("Member '{0}' has address {1}, which is not in the allowed networks")]
+    Outside(String, std::net::IpAddr),
     #[error("Member '{0}' describes itself in a way that makes no sense")]
     Nonsense(String),
 }
@@ -43,7 +45,7 @@ impl Misfit {
     pub fn taken_by(&self) -> Option<std::net::SocketAddr> {
         match self {
             Misfit::Name(_, _, known) => Some(*known),
-            Misfit::Datacenter(..) | Misfit::Identity(..) | Misfit::Nonsense(_) => None,
+            Misfit::Datacenter(..) | Misfit::Identity(..) | Misfit::Outside(..) | Misfit::Nonsense(_) => None,
         }
     }
 }
@@ -182,6 +184,9 @@ impl Gossip {
 
     /// Why a member cannot be in the pool together with those that are; `None`: it can.
     pub(super) fn misfit(&self, info: &MemberInfo) -> Option<Misfit> {
+        if !self.config.allows(info.address.ip()) {
+            return Some(Misfit::Outside(info.name.to_string(), info.address.ip()));
+        }
         let datacenter = info.tag(tag::DATACENTER);
         let own = &self.config.datacenter;
         if self.pool == Pool::Lan && !own.is_empty() && !datacenter.is_empty() && datacenter != own {

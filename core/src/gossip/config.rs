@@ -1,11 +1,12 @@
 //! What a pool is told at its start: who this member is, and how fast the pool moves.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::Key;
 use crate::Text;
+use crate::api::Network;
 
 /// A pool's configuration on one member.
 #[derive(Clone, Debug)]
@@ -19,6 +20,9 @@ pub struct Config {
     /// Members of the LAN pool whose tag `dc` differs are refused; empty: nobody is. The WAN pool accepts every
     /// datacenter.
     pub datacenter: Text,
+    /// Networks from which members are taken, and anything is listened to; empty: all (Consul:
+    /// `serf_lan_allowed_cidrs`, `serf_wan_allowed_cidrs`). A filter and no proof: datagrams can be forged.
+    pub allowed: Vec<Network>,
     /// The timing.
     pub profile: Profile,
     /// Keys, the first one seals. Empty: nothing is sealed.
@@ -49,6 +53,7 @@ impl Config {
             address,
             tags: BTreeMap::new(),
             datacenter: Text::default(),
+            allowed: Vec::new(),
             profile: Profile::lan(),
             keys: Vec::new(),
             verify_incoming: true,
@@ -59,6 +64,12 @@ impl Config {
             coordinates: true,
             lifeguard: true,
         }
+    }
+
+    /// Whether members may be at an address.
+    #[must_use]
+    pub fn allows(&self, address: IpAddr) -> bool {
+        self.allowed.is_empty() || self.allowed.iter().any(|network| network.contains(address))
     }
 }
 

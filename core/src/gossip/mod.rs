@@ -216,6 +216,9 @@ impl Gossip {
     pub fn on_datagram(&mut self, cx: &mut Cx<'_, Effect>, from: SocketAddr, bytes: &[u8]) {
         self.stats.packets_received += 1;
         self.stats.bytes_received += bytes.len() as u64;
+        if !self.listens_to(from) {
+            return;
+        }
         let Some((body, sealed)) = self.open(bytes, PACKET_BYTES_MAX) else {
             return self.on_unopened(cx, from);
         };
@@ -226,6 +229,13 @@ impl Gossip {
             };
             self.on_message(cx, from, message, sealed);
         }
+    }
+
+    /// Whether anything is taken from an address.
+    fn listens_to(&mut self, from: SocketAddr) -> bool {
+        let listens = self.config.allows(from.ip());
+        self.stats.dropped.outside += u64::from(!listens);
+        listens
     }
 
     /// A deadline came.

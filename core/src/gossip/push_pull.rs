@@ -49,7 +49,10 @@ impl From<CallError> for NoExchange {
 
 impl Gossip {
     /// A request came over a stream. Answered by at most one [`Effect::Answer`].
-    pub fn on_call(&mut self, cx: &mut Cx<'_, Effect>, caller: u64, _from: SocketAddr, bytes: &[u8]) {
+    pub fn on_call(&mut self, cx: &mut Cx<'_, Effect>, caller: u64, from: SocketAddr, bytes: &[u8]) {
+        if !self.listens_to(from) {
+            return;
+        }
         let Some((body, sealed)) = self.open(bytes, STREAM_BYTES_MAX) else {
             return;
         };

@@ -85,13 +85,16 @@ pub struct Dropped {
     pub oversized: u64,
     /// It speaks of a member of another datacenter, with a name, an identity or an address that is taken.
     pub refused: u64,
+    /// It comes from an address where no member may be.
+    pub outside: u64,
 }
 
 impl Dropped {
     /// All of them together.
     #[must_use]
     pub fn total(&self) -> u64 {
-        let Dropped { seal, plain, sealed, version, damaged, pool, malformed, oversized, refused } = self;
-        seal + plain + sealed + version + damaged + pool + malformed + oversized + refused
+        let Dropped { seal, plain, sealed, version, damaged, pool, malformed, oversized, refused, outside } =
+            self;
+        seal + plain + sealed + version + damaged + pool + malformed + oversized + refused + outside
     }
 }

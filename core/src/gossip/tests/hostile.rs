@@ -6,6 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::net::{address, config};
+use crate::api::Network;
 use crate::cx::Cx;
 use crate::gossip::packet::{Alive, Exchange, Message, Request, Row, encode, plain};
 use crate::gossip::{Effect, Gossip, Key, Pool, State, Status, VERSION};
@@ -51,6 +52,42 @@ impl Lone {
         let slot = self.gossip.table.find(name).unwrap();
         self.gossip.table.at(slot).incarnation
     }
+}
+
+#[test]
+fn nothing_is_taken_from_outside_of_the_allowed_networks() {
+    let mut lone = Lone::new(Vec::new());
+    let here = address(1).ip();
+    let network = |text: String| Network::parse(&text).expect("a network");
+    // The sender is inside, and speaks of others.
+    lone.gossip.config.allowed = vec![network(format!("{here}/32")), network("fd00::/8".to_owned())];
+    let at = |place: &str, name: &str| {
+        let (address, meta) = (place.parse().unwrap(), Vec::new());
+        packet(&Message::Alive(Alive { incarnation: 1, name, address, meta: &meta }))
+    };
+    lone.datagram(&at("192.0.2.7:8301", "outside"));
+    lone.datagram(&at("[fd00::7]:8301", "inside"));
+    assert_eq!(lone.gossip.state("outside"), None);
+    assert_eq!(lone.gossip.state("inside"), Some(State::Alive));
+    assert_eq!((lone.gossip.stats().dropped.refused, lone.gossip.stats().dropped.outside), (1, 0));
+    let warned = |effect: &Effect| matches!(effect, Effect::Warn(text) if text.contains("'outside' has address 192.0.2.7"));
+    assert!(lone.effects.iter().any(warned), "{:?}", lone.effects);
+    // One that is inside moves outside.
+    lone.datagram(&packet(&Message::Alive(Alive {
+        incarnation: 2,
+        name: "inside",
+        address: "192.0.2.7:8301".parse().unwrap(),
+        meta: &[],
+    })));
+    assert_eq!(lone.gossip.member("inside").unwrap().address.to_string(), "[fd00::7]:8301");
+    // The sender is outside.
+    lone.gossip.config.allowed = vec![network("fd00::/8".to_owned())];
+    lone.effects.clear();
+    lone.datagram(&at("[fd00::8]:8301", "other"));
+    let ping = plain(&encode(&Request::Ping("m0"), vec![b'L']));
+    lone.act(|gossip, cx| gossip.on_call(cx, 1, address(1), &ping));
+    assert_eq!(lone.gossip.state("other"), None);
+    assert_eq!((lone.gossip.stats().dropped.outside, lone.effects.len()), (2, 0));
 }
 
 fn packet(message: &Message<'_>) -> Vec<u8> {
