@@ -4,6 +4,7 @@ mod body;
 mod stream;
 mod tls;
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -165,6 +166,8 @@ pub struct Response {
     pub index: Option<u64>,
     /// Hash of what is shown (`X-Consul-ContentHash`), where there is one.
     pub hash: Option<String>,
+    /// When it was made by the clock of the one who made it (`Date`), where that is said.
+    pub date: Option<String>,
     url: String,
 }
 
@@ -232,10 +235,38 @@ impl Client {
         Ok(Client { target, token: token.filter(|token| !token.is_empty()), login, https })
     }
 
+    /// A client that asks without TLS and without a token.
+    #[cfg(test)]
+    pub(crate) fn of(address: &str) -> Client {
+        let target = target(address, false).expect("an address");
+        Client { target, token: None, login: None, https: None }
+    }
+
     /// A client of the agent in this process. It needs no listener.
     #[must_use]
     pub fn in_process(gate: Gate) -> Client {
         Client { target: Target::InProcess(InProcess(gate)), token: None, login: None, https: None }
+    }
+
+    /// The same client, but of an agent on another machine, behind the same port as far as this one's is known, and in the
+    /// same way: where it speaks HTTPS, the certificate has to carry the name that this agent's was asked for, as those of
+    /// one cluster do.
+    #[must_use]
+    pub fn elsewhere(&self, machine: IpAddr, port: u16) -> Client {
+        let at = |host: &str| {
+            let known = host.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+            SocketAddr::new(machine, known.unwrap_or(port)).to_string()
+        };
+        let mut client = self.clone();
+        client.target = match &self.target {
+            Target::Tcp { host, .. } => Target::Tcp { host: at(host), authority: at(host) },
+            Target::Https { host, .. } => {
+                client.https = client.https.map(|https| https.named_after(host));
+                Target::Https { host: at(host), authority: at(host) }
+            }
+            Target::Unix(_) | Target::InProcess(_) => Target::Tcp { host: at(""), authority: at("") },
+        };
+        client
     }
 
     /// The same client with another token, if there is one.
@@ -283,7 +314,8 @@ impl Client {
         })?;
         let index = head.headers.get("x-consul-index").and_then(|index| index.to_str().ok()?.parse().ok());
         let hash = head.headers.get("x-consul-contenthash").and_then(|hash| hash.to_str().ok());
-        Ok(Response { status: head.status, body, index, hash: hash.map(str::to_owned), url })
+        let date = head.headers.get("date").and_then(|date| date.to_str().ok()).map(str::to_owned);
+        Ok(Response { status: head.status, body, index, hash: hash.map(str::to_owned), date, url })
     }
 
     /// Sends something long; `seen` hears how many of its bytes are on their way.
@@ -317,7 +349,7 @@ impl Client {
                 }
             }
         })?;
-        Ok(Response { status, body, index: None, hash: None, url })
+        Ok(Response { status, body, index: None, hash: None, date: None, url })
     }
 
     /// Fetches something long; `seen` hears how many bytes have come.
@@ -345,7 +377,7 @@ impl Client {
             Ok((head.status, bytes.into()))
         };
         let (status, body) = runtime.block_on(answer).map_err(fail)?;
-        Ok(Response { status, body, index: None, hash: None, url })
+        Ok(Response { status, body, index: None, hash: None, date: None, url })
     }
 
     /// A request, and what to call it in errors.
@@ -507,6 +539,18 @@ mod tests {
         assert_eq!(target("https://a", false), https("a:443", "a"));
         assert!(target("ftp://a", false).is_err());
         assert!(target("", false).is_err());
+    }
+
+    #[test]
+    fn other_agents_are_asked_in_the_same_way() {
+        let there = |address: &str| match Client::of(address).elsewhere([10, 0, 0, 2].into(), 8500).target {
+            Target::Tcp { host, .. } => host,
+            Target::Https { host, .. } => format!("https {host}"),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(there("127.0.0.1:18500"), "10.0.0.2:18500");
+        assert_eq!(there("https://localhost:8501"), "https 10.0.0.2:8501");
+        assert_eq!(there("unix:///run/agent.sock"), "10.0.0.2:8500");
     }
 
     #[test]

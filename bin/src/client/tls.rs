@@ -46,17 +46,27 @@ impl Https {
         Ok(Https { connector, server_name: options.server_name })
     }
 
+    /// The same, but the certificate has to carry the name of this host whatever host shows it, unless a name was asked for.
+    pub(super) fn named_after(mut self, host: &str) -> Https {
+        self.server_name.get_or_insert_with(|| name_of(host).to_owned());
+        self
+    }
+
     /// Shakes hands with the server behind a connection to `host:port`.
     pub(super) async fn connect(
         &self,
         stream: TcpStream,
         host: &str,
     ) -> Result<TlsStream<TcpStream>, String> {
-        let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let name = self.server_name.as_deref().unwrap_or(host);
+        let name = self.server_name.as_deref().unwrap_or_else(|| name_of(host));
         let server = ServerName::try_from(name.to_owned())
             .map_err(|_| format!("x509: {name:?} cannot be the name of a server"))?;
         self.connector.connect(server, stream).await.map_err(|error| explain(&error, name))
     }
+}
+
+/// The name in `host:port`.
+fn name_of(host: &str) -> &str {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    name.trim_start_matches('[').trim_end_matches(']')
 }

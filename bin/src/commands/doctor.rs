@@ -1,6 +1,6 @@
 //! `doctor`
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use clap::Args;
 use serde_json::{Map, Value};
@@ -44,7 +44,7 @@ impl Run for Options {
             http.http_addr = address_of(config);
         }
         let told = match Client::new(&http, terminal) {
-            Ok(client) => cluster::look(&client, !configured, &mut report),
+            Ok(client) => cluster::look(&client, !configured, &mut report).map(|told| (client, told)),
             Err(why) => {
                 report.error("agent", why, "correct the options, or the environment");
                 None
@@ -56,12 +56,11 @@ impl Run for Options {
             network::look(config, &mut report);
             certificates::look(config, &mut report);
         }
-        if let Some(told) = told {
+        if let Some((client, told)) = told {
             // Servers mostly have the same ports.
             let port = config.as_ref().and_then(|config| config.ports.http).unwrap_or(8500);
-            let servers: Vec<SocketAddr> =
-                told.servers.iter().map(|rpc| SocketAddr::new(rpc.ip(), port)).collect();
-            clock::look(&servers, &mut report);
+            let servers: Vec<IpAddr> = told.servers.iter().map(SocketAddr::ip).collect();
+            clock::look(&client, &servers, port, &mut report);
         }
         match self.format.as_str() {
             "json" => terminal.say(format!("{:#}", report.json())),
@@ -104,12 +103,16 @@ impl Options {
 
 /// Where the configured agent would answer.
 fn address_of(config: &Config) -> Option<String> {
-    config.http.first().map(|listen| match listen {
+    let (scheme, listen) = match config.http.first() {
+        Some(listen) => ("", listen),
+        None => ("https://", config.https.first()?),
+    };
+    Some(match listen {
         Listen::Unix(path) => format!("unix://{}", path.display()),
         Listen::Tcp(address) if address.ip().is_unspecified() => {
             let local = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
-            format!("{local}:{}", address.port())
+            format!("{scheme}{local}:{}", address.port())
         }
-        Listen::Tcp(address) => address.to_string(),
+        Listen::Tcp(address) => format!("{scheme}{address}"),
     })
 }

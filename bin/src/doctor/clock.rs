@@ -1,21 +1,24 @@
 //! The clock of this machine, compared with those of the servers.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hyper::Method;
 
 use super::Report;
 use super::network::PATIENCE;
+use crate::client::{Client, runtime};
 
 const LOOK: &str = "clock";
 /// The `Date` of an answer has whole seconds, and the answer takes its time.
 const APART_MAX: u64 = 3;
 
-/// Asks the servers at these addresses of their HTTP interfaces for their time.
-pub fn look(servers: &[SocketAddr], report: &mut Report) {
+/// Asks the servers on these machines for their time, in the way in which the client asks its agent; behind this port, where
+/// that does not say.
+pub fn look(client: &Client, servers: &[IpAddr], port: u16, report: &mut Report) {
     let mut agreed = 0;
     for server in servers {
-        let Some((theirs, ours)) = time_of(*server) else { continue };
+        let Some((theirs, ours)) = time_of(&client.elsewhere(*server, port)) else { continue };
         let apart = theirs.abs_diff(ours);
         if apart > APART_MAX {
             let way = if ours < theirs { "behind" } else { "ahead of" };
@@ -34,21 +37,14 @@ pub fn look(servers: &[SocketAddr], report: &mut Report) {
 }
 
 /// A server's time and this machine's, in seconds; `None` if the server does not say.
-fn time_of(server: SocketAddr) -> Option<(u64, u64)> {
-    let mut stream = TcpStream::connect_timeout(&server, PATIENCE).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    let request = format!("GET /v1/status/leader HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut answer = Vec::new();
-    // An answer that is cut off has its headers nevertheless.
-    let _ = stream.take(16 << 10).read_to_end(&mut answer);
+fn time_of(server: &Client) -> Option<(u64, u64)> {
+    let runtime = runtime().ok()?;
+    let answer = runtime.block_on(async {
+        tokio::time::timeout(PATIENCE, server.ask(Method::GET, "/v1/status/leader", &[], "")).await
+    });
+    let answer = answer.ok()?.ok()?;
     let ours = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-    let answer = String::from_utf8_lossy(&answer).into_owned();
-    let date = answer.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("date").then(|| value.trim().to_owned())
-    })?;
-    Some((seconds(&date)?, ours))
+    Some((seconds(&answer.date?)?, ours))
 }
 
 /// Seconds since 1970 of a date such as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, section 5.6.7).
@@ -71,6 +67,7 @@ fn seconds(date: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
     use super::*;
@@ -99,11 +96,14 @@ mod tests {
             let mut request = [0; 1000];
             let _ = stream.read(&mut request).expect("a request");
             stream
-                .write_all(b"HTTP/1.1 200 OK\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n")
+                .write_all(
+                    b"HTTP/1.1 200 OK\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\ncontent-length: 0\r\n\r\n",
+                )
                 .expect("sent");
         });
         let mut report = Report::default();
-        look(&[address], &mut report);
+        let client = Client::of(&address.to_string());
+        look(&client, &[address.ip()], 0, &mut report);
         answering.join().expect("no panic");
         assert_eq!(report.worst(), Level::Warning);
         assert!(report.text().contains("ahead of that of 127.0.0.1"), "{}", report.text());

@@ -40,6 +40,8 @@ fn certificates_of_the_command_serve_https_and_are_replaced_by_a_reload() {
     let shown = ["-client-cert=dc1-cli-consul-0.pem", "-client-key=dc1-cli-consul-0-key.pem"];
     let trusting = ["kv", "put", &address, "-ca-file=consul-agent-ca.pem", shown[0], shown[1], "a", "b"];
     ok(&agent, &trusting);
+    let told = ok(&agent, &["doctor", &address, "-ca-file=consul-agent-ca.pem", shown[0], shown[1]]);
+    assert!(told.contains("agrees with 1 of 1 servers"), "{told}");
     let (status, _, err) = agent.cli(&["kv", "get", &address, shown[0], shown[1], "a"]);
     assert!(status == Some(1) && err.contains("x509: certificate signed by unknown authority"), "{err}");
     let (status, _, err) = agent.cli(&["kv", "get", &address, "-ca-file=consul-agent-ca.pem", "a"]);
@@ -115,12 +117,17 @@ fn members_from_outside_of_the_allowed_networks_are_not_taken() {
     let mut closed = Agent::new(&["-dev", "-config-dir=conf"]);
     closed.configure("closed.json", r#"{"serf_lan_allowed_cidrs": ["10.0.0.0/8", "fd00::/8"]}"#);
     closed.start();
-    let other = Agent::new(&["-dev", "-node=other"]);
-    let mut other = other;
-    other.start();
-    let address = format!("127.0.0.1:{}", closed.ports().serf_lan);
-    let (status, _, err) = other.cli(&["join", &address]);
-    assert!(status == Some(1) && err.contains(&address), "{err}");
+    let mut other = Agent::new(&["-dev", "-node=other"]);
+    other.spawn();
+    let address = |agent: &Agent| format!("127.0.0.1:{}", agent.ports().serf_lan);
+    let refused = |asked: &Agent, to: &Agent, why: &str| {
+        wait_for("the join is refused", || match asked.cli(&["join", &address(to)]) {
+            (Some(1), _, err) if err.contains(&address(to)) && err.contains(why) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    };
+    refused(&other, &closed, "");
+    refused(&closed, &other, "has address 127.0.0.1, which is not in the allowed networks");
     assert!(!ok(&closed, &["members"]).contains("other"));
 }
 
