@@ -145,31 +145,44 @@ fn settings(matches: &ArgMatches) -> Map<String, Value> {
     settings
 }
 
-/// The configuration that the arguments ask for.
+/// The configuration that the arguments ask for, if an agent can start with it.
+///
+/// # Errors
+/// Files or flags are not well formed, or ask for what cannot be.
 pub fn configuration(matches: &ArgMatches) -> Result<Config, ConfigError> {
-    let sources: Sources = typed(matches);
-    if !sources.extra.is_empty() {
-        return Err(ConfigError::new(format!("Unexpected extra arguments: [{}]", sources.extra.join(" "))));
-    }
-    let config = config::load(&Inputs {
-        dev: sources.dev,
-        format: sources.files.format()?,
-        paths: sources.files.paths,
-        flags: settings(matches),
-        fragments: sources.hcl,
-    })?;
+    let config = read(matches)?;
     match config.trouble {
         None => Ok(config),
         Some(trouble) => Err(trouble),
     }
 }
 
+/// The same, also if no agent can start with it.
+fn read(matches: &ArgMatches) -> Result<Config, ConfigError> {
+    let sources: Sources = typed(matches);
+    if !sources.extra.is_empty() {
+        return Err(ConfigError::new(format!("Unexpected extra arguments: [{}]", sources.extra.join(" "))));
+    }
+    config::load(&Inputs {
+        dev: sources.dev,
+        format: sources.files.format()?,
+        paths: sources.files.paths,
+        flags: settings(matches),
+        fragments: sources.hcl,
+    })
+}
+
 /// Runs an agent to its end.
 pub fn main(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
-    let config = match configuration(matches) {
+    let config = match read(matches) {
         Ok(config) => config,
         Err(error) => return terminal.fail(format!("==> {error}")),
     };
+    if let Some(trouble) = &config.trouble {
+        // If there is no log, it is said below nevertheless.
+        let _ = crate::log::start(&config.log);
+        return unstarted(trouble, terminal);
+    }
     // Kept until the agent has ended: dropping it removes the file.
     let _pid_file = match config.pid_file.as_deref().map(PidFile::create).transpose() {
         Ok(pid_file) => pid_file,
@@ -208,7 +221,7 @@ pub fn run(config: Config, reread: Reread, terminal: &mut Terminal<'_>) -> u8 {
     }
     let mut daemon = match Daemon::start(&config, reread) {
         Ok(daemon) => daemon,
-        Err(error) => return terminal.fail(format!("==> {error}")),
+        Err(error) => return unstarted(&error, terminal),
     };
     crate::banner::announce(&config, &daemon.id.to_string(), terminal);
     let signal = daemon.wait();
@@ -235,6 +248,12 @@ pub fn run(config: Config, reread: Reread, terminal: &mut Terminal<'_>) -> u8 {
         End::Stopped => 1,
         End::Halted(reason) => terminal.fail(format!("==> {reason}")),
     }
+}
+
+/// Says why an agent does not start, where it would have logged, as Consul does, and on standard error.
+fn unstarted(error: &dyn std::fmt::Display, terminal: &mut Terminal<'_>) -> u8 {
+    tracing::error!("Error starting agent: {error}");
+    terminal.fail(format!("==> {error}"))
 }
 
 #[cfg(test)]

@@ -125,6 +125,7 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
     let mut trouble = Trouble::default();
     trouble.note(tls::trouble(&settings));
     trouble.note(acl_policy(&settings));
+    trouble.note(protocol(&settings));
     trouble.note(watches(&settings));
     let log = log(&settings).unwrap_or_else(|error| {
         trouble.note(Some(error));
@@ -623,14 +624,19 @@ fn rules(settings: &Settings, server: bool, datacenter: &str) -> Result<(), Conf
     if settings.bool("auto_encrypt.allow_tls") && !server {
         return refuse("auto_encrypt.allow_tls can only be used on a server.");
     }
-    let protocol = settings.int("protocol");
-    if protocol > 3 {
-        return refuse(format!("Protocol version '{protocol}' too high. (range: [2, 3])"));
-    }
-    if settings.written("protocol").is_some() && protocol < 2 {
-        return refuse(format!("Protocol version '{protocol}' too low. (range: [2, 3])"));
-    }
     Ok(())
+}
+
+/// The version of gossip's protocol, which is looked at when an agent starts. It changes nothing here.
+fn protocol(settings: &Settings) -> Option<ConfigError> {
+    settings.written("protocol")?;
+    let protocol = settings.int("protocol");
+    let way = match protocol {
+        ..2 => "low",
+        2..=3 => return None,
+        _ => "high",
+    };
+    Some(ConfigError::new(format!("Protocol version '{protocol}' too {way}. (range: [2, 3])")))
 }
 
 /// The policy of access rules, which is looked at when an agent starts.
