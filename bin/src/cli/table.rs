@@ -527,6 +527,15 @@ static AVAILABLE: &[Entry] = &[
         action: Action::of::<tls::CertCreateOptions>(),
     },
     Entry {
+        path: "tls cert renew",
+        arguments: "[options]",
+        summary: "Makes another certificate for a key",
+        about: "Makes a certificate for a key that there is already, such as before the old certificate ends, and signs\n\
+                it with the authority's key. The file is named as those of tls cert create, with the next number:\n\n\
+                \x20   $ PROGRAM tls cert renew -server -existingkey=dc1-server-consul-0-key.pem\n",
+        action: Action::of::<tls::CertRenewOptions>(),
+    },
+    Entry {
         path: "validate",
         arguments: "[options] FILE_OR_DIRECTORY...",
         summary: "Checks configuration files",

@@ -1,4 +1,4 @@
-//! `tls ca create`, `tls cert create`
+//! `tls ca create`, `tls cert create`, `tls cert renew`
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -106,6 +106,38 @@ pub(crate) struct CertCreateOptions {
 impl Run for CertCreateOptions {
     /// Makes a certificate, as two files in the working directory.
     fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        let (authority, plan, names) = self.prepare(terminal)?;
+        let made = authority.issue(&plan).or_else(fail)?;
+        let [certificate, key] = names;
+        save(&made, &certificate, &key, terminal)
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct CertRenewOptions {
+    /// File of the key that the certificate is for.
+    #[arg(long = "existingkey", value_name = "file", default_value = "")]
+    existing_key: String,
+    #[command(flatten)]
+    certificate: CertCreateOptions,
+}
+
+impl Run for CertRenewOptions {
+    /// Makes a certificate for a key that there is, as a file in the working directory.
+    fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        if self.existing_key.is_empty() {
+            return fail("Please provide -existingkey, the file of the key that stays");
+        }
+        let key = read(&self.existing_key).or_fail("Error reading key")?;
+        let (authority, plan, [name, _]) = self.certificate.prepare(terminal)?;
+        let certificate = authority.renew(&plan, &key).or_else(fail)?;
+        write(&name, &certificate, OPEN, terminal)
+    }
+}
+
+impl CertCreateOptions {
+    /// Who signs, what the certificate is to say, and the names of files for it and its key that are free.
+    fn prepare(&self, terminal: &mut Terminal<'_>) -> Result<(Authority, Plan, [String; 2]), Failure> {
         let kind = match (self.server, self.client, self.cli) {
             (true, false, false) => "server",
             (false, true, false) => "client",
@@ -128,18 +160,15 @@ impl Run for CertCreateOptions {
         }
         terminal.say(format!("==> Using {ca} and {key}"));
         let plan = self.plan(kind)?;
-        let made = Authority::read(&ca_text, &key_text).and_then(|authority| authority.issue(&plan));
-        let made = made.or_else(fail)?;
+        let authority = Authority::read(&ca_text, &key_text).or_else(fail)?;
         let names = |number: u32| [format!("{stem}-{number}.pem"), format!("{stem}-{number}-key.pem")];
-        let [certificate, key] = (0..)
+        let free = (0..)
             .map(names)
             .find(|names| names.iter().all(|name| !Path::new(name).exists()))
             .expect("a directory does not hold that many files");
-        save(&made, &certificate, &key, terminal)
+        Ok((authority, plan, free))
     }
-}
 
-impl CertCreateOptions {
     fn plan(&self, kind: &str) -> Result<Plan, Failure> {
         let common_name = format!("{kind}.{}.{}", self.dc, self.domain);
         let mut dns_names: Vec<String> =
@@ -172,14 +201,18 @@ fn read(name: &str) -> Result<String, String> {
 
 /// Writes both files, neither of which may exist.
 fn save(made: &Made, certificate: &str, key: &str, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
-    for (name, text, mode) in [(certificate, &made.certificate, OPEN), (key, &made.key, SECRET)] {
-        let write = || {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(name)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
-        };
-        write().map_err(|error| io_reason(&error)).or_fail(format!("Error writing {name}"))?;
-        terminal.say(format!("==> Saved {name}"));
-    }
+    write(certificate, &made.certificate, OPEN, terminal)?;
+    write(key, &made.key, SECRET, terminal)
+}
+
+/// Writes a file, which may not exist.
+fn write(name: &str, text: &str, mode: u32, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(name)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|error| io_reason(&error)).or_fail(format!("Error writing {name}"))?;
+    terminal.say(format!("==> Saved {name}"));
     Ok(())
 }

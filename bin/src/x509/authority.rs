@@ -132,6 +132,18 @@ impl Authority {
     /// vouch for, or it is not valid now.
     pub fn issue(&self, plan: &Plan) -> Result<Made, String> {
         let Drawn { key, pem } = key::draw()?;
+        Ok(Made { certificate: self.certify(plan, &key)?, key: pem })
+    }
+
+    /// Signs a certificate for a key that there is already, by the text of its file; the text of the certificate's.
+    ///
+    /// # Errors
+    /// The key cannot be read, or those of [`Authority::issue`].
+    pub fn renew(&self, plan: &Plan, key: &str) -> Result<String, String> {
+        self.certify(plan, &key::read(key)?)
+    }
+
+    fn certify(&self, plan: &Plan, key: &KeyPair) -> Result<String, String> {
         let (serial, _) = serial()?;
         let mut params = params(plan.days, serial)?;
         if plan.days < 1 {
@@ -153,10 +165,10 @@ impl Authority {
         let issuer = Issuer::from_ca_cert_der(&self.certificate, &self.key)
             .map_err(|error| format!("the authority's certificate cannot be used: {error}"))?;
         let made = params
-            .signed_by(&key, &issuer)
+            .signed_by(key, &issuer)
             .map_err(|error| format!("cannot sign the certificate: {error}"))?;
         self.verify(made.der(), &plan.common_name)?;
-        Ok(Made { certificate: pem::encode(pem::CERTIFICATE, made.der()), key: pem })
+        Ok(pem::encode(pem::CERTIFICATE, made.der()))
     }
 
     /// Whether those who trust the authority take this certificate for that of `name`.
@@ -239,6 +251,19 @@ mod tests {
             days,
             for_agents: true,
         }
+    }
+
+    #[test]
+    fn a_renewed_certificate_is_another_one_for_the_same_key() {
+        let authority = authority(&[]);
+        let made = authority.issue(&plan("server.dc1.consul", 10)).expect("signed");
+        let renewed = authority.renew(&plan("server.dc1.consul", 20), &made.key).expect("signed");
+        assert_ne!(renewed, made.certificate);
+        let block = pem::decode(&renewed).remove(0);
+        let (_, parsed) = parse_x509_certificate(&block.der).expect("a certificate");
+        let key = key::public(&key::read(&made.key).expect("a key"));
+        assert_eq!(*parsed.public_key().subject_public_key.data, *key);
+        assert!(authority.renew(&plan("server.dc1.consul", 20), &made.certificate).is_err(), "no key");
     }
 
     #[test]

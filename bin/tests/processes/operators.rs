@@ -40,6 +40,10 @@ fn certificates_of_the_command_serve_https_and_are_replaced_by_a_reload() {
     let shown = ["-client-cert=dc1-cli-consul-0.pem", "-client-key=dc1-cli-consul-0-key.pem"];
     let trusting = ["kv", "put", &address, "-ca-file=consul-agent-ca.pem", shown[0], shown[1], "a", "b"];
     ok(&agent, &trusting);
+    ok(&agent, &["tls", "cert", "renew", "-cli", "-existingkey=dc1-cli-consul-0-key.pem"]);
+    let renewed =
+        trusting.map(|word| if word == shown[0] { "-client-cert=dc1-cli-consul-1.pem" } else { word });
+    ok(&agent, &renewed);
     let told = ok(&agent, &["doctor", &address, "-ca-file=consul-agent-ca.pem", shown[0], shown[1]]);
     assert!(told.contains("agrees with 1 of 1 servers"), "{told}");
     let (status, _, err) = agent.cli(&["kv", "get", &address, shown[0], shown[1], "a"]);
