@@ -28,17 +28,13 @@ pub(super) fn of(entry: &Entry, program: &str) -> String {
     match entry.action {
         Action::Group { example } => {
             let _ = write!(text, "\n      $ {program} {example}\n");
-            let inside = format!("{} ", entry.path);
-            let members = table::entries().filter_map(|e| {
-                let name = e.path.strip_prefix(&inside)?;
-                (!name.contains(' ')).then_some((name, e))
-            });
-            let _ = write!(text, "\nSubcommands:\n{}", list(members));
+            subcommands(&mut text, entry);
         }
         Action::Later { example, flags } => {
             let example = format!("{} {example}", entry.path);
             let _ = write!(text, "\n      $ {program} {}\n", example.trim_end());
             text.push_str("\n  This command is not available in this version yet.\n");
+            subcommands(&mut text, entry);
             let mut flags: Vec<&str> = flags.iter().copied().flatten().copied().collect();
             flags.sort_unstable();
             if !flags.is_empty() {
@@ -62,6 +58,19 @@ pub(super) fn of(entry: &Entry, program: &str) -> String {
         }
     }
     text.trim_end().to_owned()
+}
+
+/// Lists the commands below one, if there are any.
+fn subcommands(text: &mut String, entry: &Entry) {
+    let inside = format!("{} ", entry.path);
+    let members = table::entries().filter_map(|e| {
+        let name = e.path.strip_prefix(&inside)?;
+        (!name.contains(' ')).then_some((name, e))
+    });
+    let list = list(members);
+    if !list.is_empty() {
+        let _ = writeln!(text, "\nSubcommands:\n{list}");
+    }
 }
 
 fn list<'a>(entries: impl Iterator<Item = (&'a str, &'a Entry)>) -> String {

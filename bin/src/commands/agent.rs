@@ -179,8 +179,10 @@ pub fn main(matches: &ArgMatches, terminal: &mut Terminal<'_>) -> u8 {
         Err(error) => return terminal.fail(format!("==> {error}")),
     };
     if let Some(trouble) = &config.trouble {
-        // If there is no log, it is said below nevertheless.
-        let _ = crate::log::start(&config.log);
+        if config.log_is_usable {
+            // If there is none after all, it is said below nevertheless.
+            let _ = crate::log::start(&config.log);
+        }
         return unstarted(trouble, terminal);
     }
     // Kept until the agent has ended: dropping it removes the file.

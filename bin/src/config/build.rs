@@ -127,8 +127,10 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
     trouble.note(acl_policy(&settings));
     trouble.note(protocol(&settings));
     trouble.note(watches(&settings));
+    let mut log_is_usable = true;
     let log = log(&settings).unwrap_or_else(|error| {
         trouble.note(Some(error));
+        log_is_usable = false;
         LogConfig::default()
     });
     let gossip = gossip::gossip(&settings, &mut warnings, &mut trouble)?;
@@ -189,6 +191,7 @@ pub(crate) fn build(dev: bool, merged: Merged) -> Result<Config, ConfigError> {
         grpc,
         ports,
         log,
+        log_is_usable,
         tls,
         trouble: trouble.0,
         dns: DnsConfig {

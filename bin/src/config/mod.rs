@@ -259,6 +259,8 @@ pub struct Config {
     pub ports: Ports,
     /// Logging.
     pub log: LogConfig,
+    /// Whether that is what was asked for, and not the default because it cannot be.
+    pub log_is_usable: bool,
     /// TLS.
     pub tls: tls::Tls,
     /// DNS.
