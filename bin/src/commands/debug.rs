@@ -50,6 +50,9 @@ pub(crate) struct Options {
     /// Where to write: the directory, and the file with .tar.gz behind it. The default is consul-debug- with the time.
     #[arg(long, value_name = "path", default_value = "")]
     output: String,
+    /// Refused: an agent keeps nothing of the past but its log, which -log-file writes into files.
+    #[arg(long, value_name = "duration", default_value = "")]
+    since: String,
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
@@ -66,6 +69,12 @@ impl Run for Options {
     /// Collects what helps to find a fault. What was collected before an interruption is kept.
     fn run(self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         let began = SystemTime::now();
+        if !self.since.is_empty() {
+            return fail(
+                "==> -since is not available: an agent keeps nothing of the past but its log. \
+                 Set log_file to have that in files.",
+            );
+        }
         let plan = self.plan(began).or_else(|why| fail(format!("==> Capture validation failed: {why}")))?;
         if !self.args.is_empty() {
             return fail("==> debug: Too many arguments provided, expected 0");

@@ -150,11 +150,14 @@ fn index_name(table: TableIndex) -> &'static str {
     }
 }
 
-/// The rows of a piece, as [`super::encode_rows`] wrote it: keys and values.
+/// A row as it is kept: its key and its value.
+type Kept<'a> = (&'a [u8], &'a [u8]);
+
+/// The rows of a piece, as [`super::encode_rows`] wrote it.
 ///
 /// # Errors
 /// [`BadRow::Value`] if it is none.
-pub fn decode_rows(piece: &[u8]) -> Result<Vec<(&[u8], &[u8])>, BadRow> {
+pub fn decode_rows(piece: &[u8]) -> Result<Vec<Kept<'_>>, BadRow> {
     match postcard::take_from_bytes(piece) {
         Ok((rows, [])) => Ok(rows),
         _ => Err(BadRow::Value),
