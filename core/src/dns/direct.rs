@@ -353,7 +353,10 @@ fn services(
     let records = list.records(&out[start..])?;
     out.truncate(start);
     let size = usize::from(budget.size);
-    out.reserve((records.size() + usize::from(OPT_SIZE)).min(size));
+    let room = records.size().min(size.saturating_sub(start));
+    out.reserve(room + usize::from(OPT_SIZE));
+    out.resize(start + room, 0);
+    let mut end = start;
     let mut written = SmallVec::<[Srv; 64]>::new();
     let mut left_out = false;
     // Bytes of the address records that are still to be written.
@@ -368,30 +371,37 @@ fn services(
         if !places.distinct && written.iter().any(is_same) {
             continue;
         }
-        let start = out.len();
         owed += address.len();
-        if written.len() >= budget.answers || start + srv.len() + owed > size {
+        if written.len() >= budget.answers || end + srv.len() + owed > size {
             left_out = true;
             break;
         }
-        out.extend_from_slice(srv);
-        out[start + TTL_AT..][..4].copy_from_slice(&ttl);
-        written.push(Srv { at, target: start + TARGET_AT });
+        let record = &mut out[end..end + srv.len()];
+        record.copy_from_slice(srv);
+        record[TTL_AT..TTL_AT + 4].copy_from_slice(&ttl);
+        written.push(Srv { at, target: end + TARGET_AT });
+        end += srv.len();
     }
     if written.is_empty() {
         return None;
     }
     for srv in &written {
         let (_, address) = records.of(srv.at)?;
-        let start = out.len();
-        out.extend_from_slice(address);
-        out[start..start + 2].copy_from_slice(&pointer(srv.target)?);
-        out[start + TTL_AT..][..4].copy_from_slice(&ttl);
+        let owner = pointer(srv.target)?;
+        let to = &mut out[end..end + address.len()];
+        // Of a size that is known, a copy is two moves.
+        match <&[u8; A_SIZE]>::try_from(address) {
+            Ok(address) => to.copy_from_slice(address),
+            Err(_) => to.copy_from_slice(address),
+        }
+        to[..2].copy_from_slice(&owner);
+        to[TTL_AT..TTL_AT + 4].copy_from_slice(&ttl);
+        end += address.len();
     }
+    out.truncate(end);
     let answers = u16::try_from(written.len()).ok()?;
     let mut additionals = answers;
     if places.has_meta && served.config.node_meta_txt && !left_out {
-        let end = out.len();
         let written = metadata(list, records.zone(), &written, ttl, out)?;
         if out.len() <= size {
             additionals += written;

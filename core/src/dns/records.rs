@@ -61,6 +61,7 @@ impl Records {
     }
 
     /// The SRV record of an instance and the address record of its target. `None`: it has none of this simple form.
+    #[inline]
     pub(super) fn of(&self, at: usize) -> Option<(&[u8], &[u8])> {
         let Span { start, middle, end } = self.spans[at];
         let srv = &self.bytes[start as usize..middle as usize];
