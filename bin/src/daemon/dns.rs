@@ -75,7 +75,7 @@ pub(super) fn serve(
     let responder = NodeResponder::new(gate.clone(), settings.clone(), rng);
     for (label, listener) in (0u64..).zip(listeners) {
         // What a client agent keeps is kept once.
-        runtime.spawn(listener.serve(responder.fork(label)));
+        runtime.spawn(listener.serve(responder.fork(label))?);
     }
     for (label, listener) in (0x100u64..).zip(private.listeners) {
         runtime.spawn(listener.serve(responder.fork(label)));

@@ -14,7 +14,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use super::{Answered, ERROR_PAUSE, QUESTION_MAX, Responder, Transport};
+use super::batch::Batch;
+use super::{Answered, ERROR_PAUSE, Responder, Transport};
 
 /// Most sockets on one address; there is one for each core.
 const SOCKETS_MAX: usize = 32;
@@ -65,43 +66,43 @@ pub(super) fn serve(socket: UdpSocket, responder: impl Responder) -> io::Result<
 }
 
 fn run(socket: &Arc<UdpSocket>, ended: &AtomicBool, runtime: &Handle, mut responder: impl Responder) {
-    let mut packet = vec![0; QUESTION_MAX];
-    let mut out = Vec::with_capacity(4096);
+    let mut batch = Batch::new();
     let free = Arc::new(Semaphore::new(LATER_MAX));
     loop {
-        let received = socket.recv_from(&mut packet);
+        let received = batch.receive(socket);
         if ended.load(Ordering::Relaxed) {
             return;
         }
-        let (len, from) = match received {
-            Ok(received) => received,
+        let came = match received {
+            Ok(came) => came,
             Err(error) => {
-                tracing::debug!(%error, "dns: receiving a datagram");
+                tracing::debug!(%error, "dns: receiving datagrams");
                 thread::sleep(ERROR_PAUSE);
                 continue;
             }
         };
-        match responder.answer(&packet[..len], Transport::Udp, &mut out) {
-            Answered::Now => {
-                if let Err(error) = socket.send_to(&out, from) {
-                    tracing::debug!(%error, to = %from, "dns: sending an answer");
+        for at in 0..came {
+            let (packet, out) = batch.question(at);
+            match responder.answer(packet, Transport::Udp, out) {
+                Answered::Now => batch.answered(at),
+                Answered::Never => {}
+                Answered::Later(answer) => {
+                    let Some(from) = batch.sender(at) else { continue };
+                    // Too many questions under way: this one is lost, as datagrams may be.
+                    let Ok(place) = Arc::clone(&free).try_acquire_owned() else { continue };
+                    let socket = Arc::clone(socket);
+                    runtime.spawn(async move {
+                        // Nobody may wait here; where there is no room, an answer is lost, as datagrams may be.
+                        if let Some(answer) = answer.await
+                            && let Err(error) = sendto(&*socket, &answer, SendFlags::DONTWAIT, &from)
+                        {
+                            tracing::debug!(%error, to = %from, "dns: sending an answer");
+                        }
+                        drop(place);
+                    });
                 }
             }
-            Answered::Never => {}
-            Answered::Later(answer) => {
-                // Too many questions under way: this one is lost, as datagrams may be.
-                let Ok(place) = Arc::clone(&free).try_acquire_owned() else { continue };
-                let socket = Arc::clone(socket);
-                runtime.spawn(async move {
-                    // Nobody may wait here; where there is no room, an answer is lost, as datagrams may be.
-                    if let Some(answer) = answer.await
-                        && let Err(error) = sendto(&*socket, &answer, SendFlags::DONTWAIT, &from)
-                    {
-                        tracing::debug!(%error, to = %from, "dns: sending an answer");
-                    }
-                    drop(place);
-                });
-            }
         }
+        batch.send(socket, |error| tracing::debug!(%error, "dns: sending an answer"));
     }
 }

@@ -1,5 +1,6 @@
 //! DNS over UDP and TCP: carries packets to a [`Responder`] and its answers back.
 
+mod batch;
 mod datagrams;
 mod https;
 mod names;
@@ -282,18 +283,21 @@ impl DnsListener {
         self.tcp.local_addr()
     }
 
-    /// Answers until the future is dropped.
+    /// Answers until the future is dropped. Must be called within a runtime.
     ///
-    /// # Panics
+    /// # Errors
     /// The system gives no thread.
-    pub async fn serve(self, responder: impl Responder) {
+    pub fn serve(self, responder: impl Responder) -> io::Result<impl Future<Output = ()> + Send + 'static> {
         let mut label = 0;
         let mut serving = Vec::new();
         for socket in self.udp {
-            serving.push(datagrams::serve(socket, responder.fork(label)).expect("threads are to be had"));
+            serving.push(datagrams::serve(socket, responder.fork(label))?);
             label += 1;
         }
-        stream::serve(self.tcp, responder.fork(label)).await;
+        Ok(async move {
+            stream::serve(self.tcp, responder.fork(label)).await;
+            drop(serving);
+        })
     }
 }
 

@@ -29,7 +29,7 @@ impl Responder for Mirror {
 async fn start() -> SocketAddr {
     let listener = DnsListener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(listener.serve(Mirror));
+    tokio::spawn(listener.serve(Mirror).unwrap());
     address
 }
 
@@ -149,7 +149,7 @@ async fn one_connection_too_many_is_closed_and_places_come_back() {
 async fn a_listener_that_is_dropped_lets_go_of_its_address() {
     let listener = DnsListener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let serving = tokio::spawn(listener.serve(Mirror));
+    let serving = tokio::spawn(listener.serve(Mirror).unwrap());
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.send_to(b"abc", address).await.unwrap();
     socket.recv_from(&mut [0; 16]).await.unwrap();
