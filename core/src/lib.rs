@@ -17,6 +17,7 @@ pub mod format;
 pub mod gossip;
 pub mod ids;
 pub mod marks;
+pub mod network;
 pub mod node;
 pub mod planted;
 pub mod raft;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use proconsul_core::api::Network;
 use proconsul_core::config_entry::Draft;
 use proconsul_core::duration;
 use proconsul_core::ids::Uuid;
+use proconsul_core::network::Network;
 use serde_json::{Map, Value};
 
 use super::address::{self, Address};

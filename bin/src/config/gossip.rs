@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use proconsul_core::Text;
-use proconsul_core::api::Network;
 use proconsul_core::gossip::Key;
+use proconsul_core::network::Network;
 use proconsul_core::store::AutopilotSettings;
 
 use super::build::{Settings, Trouble};

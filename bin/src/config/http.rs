@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use hyper::header::{HeaderName, HeaderValue};
 use proconsul_core::Text;
-use proconsul_core::api::{Front, LimitMode, Network, RequestLimits, WAIT_LIMIT, Waits};
+use proconsul_core::api::{Front, LimitMode, RequestLimits, WAIT_LIMIT, Waits};
+use proconsul_core::network::Network;
 
 use super::ConfigError;
 use super::build::{Settings, refuse};

@@ -59,7 +59,7 @@ pub use cache::{AgentCache, CachedRead, Onward, Settled};
 pub use cluster::{ClusterCall, EventsRead, Forwarded, Place, render_cluster};
 pub use elsewhere::{Elsewhere, NO_PATH, from_elsewhere};
 pub use event::{render_event, render_events};
-pub use front::{Admission, Front, LimitMode, Network, RequestLimiter, RequestLimits, Waits, Work};
+pub use front::{Admission, Front, LimitMode, RequestLimiter, RequestLimits, Waits, Work};
 pub use operator::autopilot::{render_autopilot_health, render_autopilot_state};
 pub use operator::keyring::render_keys;
 pub use operator::raft::render_raft_configuration;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Key;
 use crate::Text;
-use crate::api::Network;
+use crate::network::Network;
 
 /// A pool's configuration on one member.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::net::IpAddr;
 
-use proconsul_core::api::Network;
+use proconsul_core::network::Network;
 use regex_lite::Regex;
 
 use super::Piece;

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::net::{address, config};
-use crate::api::Network;
 use crate::cx::Cx;
 use crate::gossip::packet::{Alive, Exchange, Message, Request, Row, encode, plain};
 use crate::gossip::{Effect, Gossip, Key, Pool, State, Status, VERSION};
+use crate::network::Network;
 use crate::rng::Rng;
 use crate::testing::frugal;
 use crate::testing::fuzz::{cases, damaged, hostile};
