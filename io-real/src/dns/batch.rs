@@ -3,7 +3,6 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
-use self::system::{Headers, Peer};
 use super::QUESTION_MAX;
 
 /// Most datagrams of one call.
@@ -14,11 +13,12 @@ pub(super) struct Batch {
     /// Room for the questions, side by side.
     packets: Box<[u8]>,
     /// The length of each, and who has sent it.
-    heard: Vec<(usize, Option<Peer>)>,
+    heard: Vec<(usize, Option<SocketAddr>)>,
     answers: [Vec<u8>; MOST],
     /// Whom the first of the answers are for.
-    to: Vec<Option<Peer>>,
-    headers: Headers,
+    to: Vec<SocketAddr>,
+    #[cfg(target_os = "linux")]
+    headers: linux::Headers,
 }
 
 impl Batch {
@@ -28,7 +28,8 @@ impl Batch {
             heard: Vec::with_capacity(MOST),
             answers: std::array::from_fn(|_| Vec::with_capacity(1024)),
             to: Vec::with_capacity(MOST),
-            headers: Headers::new(),
+            #[cfg(target_os = "linux")]
+            headers: linux::Headers::new(),
         }
     }
 
@@ -38,7 +39,10 @@ impl Batch {
     /// The operating system's.
     pub(super) fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         self.heard.clear();
+        #[cfg(target_os = "linux")]
         self.headers.receive(socket, &mut self.packets, &mut self.heard)?;
+        #[cfg(not(target_os = "linux"))]
+        self.heard.push(socket.recv_from(&mut self.packets).map(|(length, from)| (length, Some(from)))?);
         Ok(self.heard.len())
     }
 
@@ -50,32 +54,33 @@ impl Batch {
 
     /// Who has sent a question.
     pub(super) fn sender(&self, at: usize) -> Option<SocketAddr> {
-        self.heard[at].1.as_ref().and_then(system::address)
+        self.heard[at].1
     }
 
     /// The answer to this question is to be sent.
     pub(super) fn answered(&mut self, at: usize) {
-        self.to.push(self.heard[at].1);
+        self.to.extend(self.heard[at].1);
     }
 
     /// Sends the answers. One that cannot be sent is lost, as datagrams may be; `failed` hears why.
     pub(super) fn send(&mut self, socket: &UdpSocket, mut failed: impl FnMut(io::Error)) {
         let mut at = 0;
         while at < self.to.len() {
-            match self.headers.send(socket, &self.answers[at..self.to.len()], &self.to[at..]) {
-                Ok(sent) => at += sent.max(1),
-                Err(error) => {
-                    failed(error);
-                    at += 1;
-                }
-            }
+            #[cfg(target_os = "linux")]
+            let sent = self.headers.send(socket, &self.answers[at..], &self.to[at..]);
+            #[cfg(not(target_os = "linux"))]
+            let sent = socket.send_to(&self.answers[at], self.to[at]).map(|_| 1);
+            at += sent.unwrap_or_else(|error| {
+                failed(error);
+                1
+            });
         }
         self.to.clear();
     }
 }
 
 #[cfg(target_os = "linux")]
-mod system {
+mod linux {
     use std::io::{self, IoSlice, IoSliceMut};
     use std::net::{SocketAddr, UdpSocket};
     use std::os::fd::AsRawFd as _;
@@ -84,12 +89,10 @@ mod system {
 
     use super::{MOST, QUESTION_MAX};
 
-    pub(super) type Peer = SockaddrStorage;
-
     /// What the calls need beside the bytes.
     pub(super) struct Headers {
-        incoming: MultiHeaders<Peer>,
-        outgoing: MultiHeaders<Peer>,
+        incoming: MultiHeaders<SockaddrStorage>,
+        outgoing: MultiHeaders<SockaddrStorage>,
     }
 
     impl Headers {
@@ -98,82 +101,42 @@ mod system {
             Headers { incoming: headers(), outgoing: headers() }
         }
 
+        /// Waits for one datagram, and takes those that are there already.
         pub(super) fn receive(
             &mut self,
             socket: &UdpSocket,
             packets: &mut [u8],
-            heard: &mut Vec<(usize, Option<Peer>)>,
+            heard: &mut Vec<(usize, Option<SocketAddr>)>,
         ) -> io::Result<()> {
             let mut rooms = packets.chunks_exact_mut(QUESTION_MAX);
             let mut rooms: [[IoSliceMut<'_>; 1]; MOST] =
                 std::array::from_fn(|_| [IoSliceMut::new(rooms.next().expect("there is room for as many"))]);
             let flags = MsgFlags::MSG_WAITFORONE;
             let received = recvmmsg(socket.as_raw_fd(), &mut self.incoming, rooms.iter_mut(), flags, None)?;
-            heard.extend(received.map(|one| (one.bytes, one.address)));
+            heard.extend(received.map(|one| (one.bytes, one.address.as_ref().and_then(address))));
             Ok(())
         }
 
+        /// Sends the first of the answers to those whom they are for; says how many, which is one at least.
         pub(super) fn send(
             &mut self,
             socket: &UdpSocket,
             answers: &[Vec<u8>],
-            to: &[Option<Peer>],
+            to: &[SocketAddr],
         ) -> io::Result<usize> {
-            let mut answers = answers.iter();
             let answers: [[IoSlice<'_>; 1]; MOST] =
-                std::array::from_fn(|_| [IoSlice::new(answers.next().map_or(&[], Vec::as_slice))]);
-            let (fd, flags) = (socket.as_raw_fd(), MsgFlags::empty());
-            let sent = sendmmsg(fd, &mut self.outgoing, &answers[..to.len()], to, [], flags)?;
+                std::array::from_fn(|at| [IoSlice::new(answers.get(at).map_or(&[], Vec::as_slice))]);
+            let peers: [Option<SockaddrStorage>; MOST] =
+                std::array::from_fn(|at| to.get(at).map(|to| SockaddrStorage::from(*to)));
+            let (fd, flags, count) = (socket.as_raw_fd(), MsgFlags::empty(), to.len());
+            let sent = sendmmsg(fd, &mut self.outgoing, &answers[..count], &peers[..count], [], flags)?;
             Ok(sent.count())
         }
     }
 
-    pub(super) fn address(peer: &Peer) -> Option<SocketAddr> {
+    fn address(peer: &SockaddrStorage) -> Option<SocketAddr> {
         let v4 = || peer.as_sockaddr_in().map(|v4| SocketAddr::from((v4.ip(), v4.port())));
         v4().or_else(|| peer.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-mod system {
-    use std::io;
-    use std::net::{SocketAddr, UdpSocket};
-
-    pub(super) type Peer = SocketAddr;
-
-    pub(super) struct Headers;
-
-    impl Headers {
-        pub(super) fn new() -> Headers {
-            Headers
-        }
-
-        pub(super) fn receive(
-            &mut self,
-            socket: &UdpSocket,
-            packets: &mut [u8],
-            heard: &mut Vec<(usize, Option<Peer>)>,
-        ) -> io::Result<()> {
-            let (length, from) = socket.recv_from(packets)?;
-            heard.push((length, Some(from)));
-            Ok(())
-        }
-
-        pub(super) fn send(
-            &mut self,
-            socket: &UdpSocket,
-            answers: &[Vec<u8>],
-            to: &[Option<Peer>],
-        ) -> io::Result<usize> {
-            if let ([answer, ..], [Some(to), ..]) = (answers, to) {
-                socket.send_to(answer, to)?;
-            }
-            Ok(1)
-        }
-    }
-
-    pub(super) fn address(peer: &Peer) -> Option<SocketAddr> {
-        Some(*peer)
     }
 }
 
