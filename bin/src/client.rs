@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use body::Sent;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use clap::Args;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -283,11 +283,7 @@ impl Client {
         query: &[(&str, String)],
         body: impl Into<Bytes>,
     ) -> Result<Response, ClientError> {
-        let runtime = runtime().map_err(|reason| ClientError::Transport {
-            method: method.clone(),
-            url: path.to_owned(),
-            reason,
-        })?;
+        let runtime = runtime().map_err(transport(&method, path))?;
         runtime.block_on(self.ask(method, path, query, body))
     }
 
@@ -303,19 +299,7 @@ impl Client {
         body: impl Into<Bytes>,
     ) -> Result<Response, ClientError> {
         let (request, url) = self.request(&method, path, query, body.into())?;
-        let answer = async {
-            let (head, body) = self.begin(request).await?.into_parts();
-            Ok((head, body.collect().await.map_err(broken)?.to_bytes()))
-        };
-        let (head, body) = answer.await.map_err(|reason| ClientError::Transport {
-            method: method.clone(),
-            url: url.clone(),
-            reason,
-        })?;
-        let index = head.headers.get("x-consul-index").and_then(|index| index.to_str().ok()?.parse().ok());
-        let hash = head.headers.get("x-consul-contenthash").and_then(|hash| hash.to_str().ok());
-        let date = head.headers.get("date").and_then(|date| date.to_str().ok()).map(str::to_owned);
-        Ok(Response { status: head.status, body, index, hash: hash.map(str::to_owned), date, url })
+        self.exchange(request, &url, |_| {}).await.map_err(transport(&method, &url))
     }
 
     /// Sends something long; `seen` hears how many of its bytes are on their way.
@@ -331,25 +315,19 @@ impl Client {
         mut seen: impl FnMut(u64),
     ) -> Result<Response, ClientError> {
         let (request, url) = self.request(&method, path, query, body.into())?;
-        let fail =
-            |reason: String| ClientError::Transport { method: method.clone(), url: url.clone(), reason };
-        let runtime = runtime().map_err(fail)?;
+        let runtime = runtime().map_err(transport(&method, &url))?;
         let sent = request.body().counter();
-        let answer = async {
-            let (head, body) = self.begin(request).await?.into_parts();
-            Ok((head.status, body.collect().await.map_err(broken)?.to_bytes()))
-        };
-        let (status, body) = runtime.block_on(async {
-            let mut answer = std::pin::pin!(answer);
+        let answer = runtime.block_on(async {
+            let mut answer = std::pin::pin!(self.exchange(request, &url, |_| {}));
             loop {
                 tokio::select! {
                     biased;
-                    answer = &mut answer => return answer.map_err(fail),
+                    answer = &mut answer => return answer,
                     () = tokio::time::sleep(UPLOAD_PACE) => seen(sent.get()),
                 }
             }
-        })?;
-        Ok(Response { status, body, index: None, hash: None, date: None, url })
+        });
+        answer.map_err(transport(&method, &url))
     }
 
     /// Fetches something long; `seen` hears how many bytes have come.
@@ -360,24 +338,37 @@ impl Client {
         &self,
         path: &str,
         query: &[(&str, String)],
-        mut seen: impl FnMut(u64),
+        seen: impl FnMut(u64),
     ) -> Result<Response, ClientError> {
         let (request, url) = self.request(&Method::GET, path, query, Bytes::new())?;
-        let fail = |reason: String| ClientError::Transport { method: Method::GET, url: url.clone(), reason };
-        let runtime = runtime().map_err(fail)?;
-        let answer = async {
-            let (head, mut body) = self.begin(request).await?.into_parts();
-            let mut bytes = Vec::new();
-            while let Some(frame) = body.frame().await {
-                if let Ok(data) = frame.map_err(broken)?.into_data() {
-                    bytes.extend(data);
-                    seen(bytes.len() as u64);
-                }
+        let runtime = runtime().map_err(transport(&Method::GET, &url))?;
+        runtime.block_on(self.exchange(request, &url, seen)).map_err(transport(&Method::GET, &url))
+    }
+
+    /// Sends a request and reads the whole answer; `seen` hears how many of its bytes have come.
+    async fn exchange(
+        &self,
+        request: Request<Sent>,
+        url: &str,
+        mut seen: impl FnMut(u64),
+    ) -> Result<Response, String> {
+        let (head, mut body) = self.begin(request).await?.into_parts();
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame.map_err(broken)?.into_data() {
+                bytes.extend(data);
+                seen(bytes.len() as u64);
             }
-            Ok((head.status, bytes.into()))
-        };
-        let (status, body) = runtime.block_on(answer).map_err(fail)?;
-        Ok(Response { status, body, index: None, hash: None, date: None, url })
+        }
+        let text = |name: &str| head.headers.get(name)?.to_str().ok().map(str::to_owned);
+        Ok(Response {
+            status: head.status,
+            body: bytes.freeze(),
+            index: text("x-consul-index").and_then(|index| index.parse().ok()),
+            hash: text("x-consul-contenthash"),
+            date: text("date"),
+            url: url.to_owned(),
+        })
     }
 
     /// A request, and what to call it in errors.
@@ -403,8 +394,6 @@ impl Client {
             Target::Unix(socket) => ("localhost".to_owned(), format!("unix://{}{path}", socket.display())),
             Target::Https { authority, .. } => (authority.clone(), format!("https://{authority}{path}")),
         };
-        let fail =
-            |reason: String| ClientError::Transport { method: method.clone(), url: url.clone(), reason };
         let mut request = Request::builder()
             .method(method.clone())
             .uri(&path)
@@ -416,7 +405,7 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header("x-consul-token", token);
         }
-        let request = request.body(Sent::new(body)).map_err(|e| fail(e.to_string()))?;
+        let request = request.body(Sent::new(body)).map_err(|e| transport(method, &url)(e.to_string()))?;
         Ok((request, url))
     }
 
@@ -455,6 +444,12 @@ async fn dial(host: &str) -> Result<tokio::net::TcpStream, String> {
     let stream = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect(host));
     let stream = stream.await.map_err(|_| "connection timed out".to_owned())?;
     stream.map_err(|e| io_reason(&e))
+}
+
+/// There is no usable answer to a request, for a reason that is yet to be named.
+fn transport(method: &Method, url: &str) -> impl Fn(String) -> ClientError {
+    let (method, url) = (method.clone(), url.to_owned());
+    move |reason| ClientError::Transport { method: method.clone(), url: url.clone(), reason }
 }
 
 /// What a command waits in: its own thread.

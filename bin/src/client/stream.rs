@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::{Method, StatusCode};
 
-use super::{Client, ClientError, runtime};
+use super::{Client, ClientError, runtime, transport};
 
 impl Client {
     /// Asks for a path, and hands each piece of the answer to `take` when it comes, until the answer ends, `take`
@@ -20,10 +20,10 @@ impl Client {
         mut take: impl FnMut(&[u8]) -> bool,
     ) -> Result<(), ClientError> {
         let (request, url) = self.request(&Method::GET, path, query, Bytes::new())?;
-        let fail = |reason| ClientError::Transport { method: Method::GET, url: url.clone(), reason };
-        let runtime = runtime().map_err(fail)?;
+        let fail = transport(&Method::GET, &url);
+        let runtime = runtime().map_err(&fail)?;
         let pieces = async {
-            let mut response = self.begin(request).await.map_err(fail)?;
+            let mut response = self.begin(request).await.map_err(&fail)?;
             let status = response.status();
             if status != StatusCode::OK {
                 let body = response.into_body().collect().await.map_err(|e| fail(e.to_string()))?.to_bytes();
