@@ -30,7 +30,8 @@ pub fn command(args: &[String], by_shell: bool) -> Command {
 /// The first argument of a process of this program that is to become another one, see [`bound`]. No command is called so.
 const STAND_IN: &str = "@child-of";
 
-/// The same process, bound to this one: it is killed when this one is gone, however that came about. It has to be started
+/// A process of the same program and arguments (nothing else of the command is taken over), bound to this one: it is killed
+/// when this one is gone, however that came about. It has to be started
 /// by the main thread, which ends last. What the process itself has started is not bound, nor is a program that runs as
 /// another user than its file's (setuid). Elsewhere than on Linux nothing is bound.
 ///
